@@ -1,0 +1,100 @@
+"""From probabilities to decisions: one threshold per class, and where each comes from.
+
+Thresholds are chosen on inner validation clips only, by a rule that a handful of positives misleads little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """values (K,) in 0..1; sources (K,) one phrase each that says how the value was found."""
+
+    values: np.ndarray
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What a predictor returns once trained: everything needed to judge unseen clips, and nothing else.
+
+    probabilities  function from x (N, V, P, 3, H, W) to (N, K) float
+    thresholds     None: one label per clip, the most probable class (single label)
+    notes          what was chosen on the inner validation, for the record (epochs, C, pooling, parameters)
+    """
+
+    probabilities: Callable[[np.ndarray], np.ndarray]
+    thresholds: Thresholds | None
+    notes: dict = field(default_factory=dict)
+
+
+def decide(probability: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:
+    """Decisions (N, K) bool: probability > threshold per class; without thresholds the arg max alone."""
+    if thresholds is None:
+        return probability.argmax(axis=1)[:, None] == np.arange(probability.shape[1])
+    return probability > np.asarray(thresholds)
+
+
+def choose_thresholds(
+    truth: np.ndarray,
+    probability: np.ndarray,
+    prevalence: np.ndarray,
+    *,
+    resamples: int = 200,
+    source: str = "inner validation",
+) -> Thresholds:
+    """Per class, the mean logit of the cuts that maximise F1 in bootstrap resamples of the validation clips.
+
+    truth (N, K) 0/1 and probability (N, K) of the validation clips; prevalence (K,) of the training clips.
+    The single best cut follows the luck of a few positives; its bagged mean (Breiman 1996, "Bagging
+    predictors") lost less F1 to the ideal cut on simulated scores at every prevalence from 5% to 50%.
+    A class without a positive among the validation clips gets the cut at which it is predicted as often as it
+    occurs in training; one without a positive in training either is never predicted (threshold 1).
+    """
+    n = len(truth)
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)  # (R, N)
+    values, sources = [], []
+    for k in range(truth.shape[1]):
+        p, y = probability[:, k], truth[:, k]
+        if y.any():
+            values.append(_bagged_cut(p, y, weights))
+            sources.append(f"{source}: bagged best F1, {int(y.sum())} positives of {n}")
+        elif prevalence[k] > 0:
+            values.append(_matching_cut(p, prevalence[k]))
+            sources.append(
+                f"{source}: none of {n} positive, so predicted at the training prevalence {prevalence[k]:.3f}"
+            )
+        else:
+            values.append(1.0)
+            sources.append("no positive in training: never predicted")
+    return Thresholds(np.array(values), tuple(sources))
+
+
+def _logit(p: np.ndarray) -> np.ndarray:
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    return np.log(p / (1 - p))
+
+
+def _cuts(ordered: np.ndarray) -> np.ndarray:
+    """Cut i lies below the i-th highest logit: halfway to the next one, or just below the last."""
+    return (ordered + np.append(ordered[1:], ordered[-1] - 0.1)) / 2
+
+
+def _bagged_cut(p: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(-p, kind="stable")
+    ordered, drawn = _logit(p[order]), weights[:, order]
+    hits = np.cumsum(drawn * y[order], axis=1)  # true positives when all down to here are predicted
+    f1 = 2 * hits / np.maximum(np.cumsum(drawn, axis=1) + hits[:, -1:], 1)
+    usable = np.append(ordered[:-1] > ordered[1:], True)  # no cut separates equal probabilities
+    best = _cuts(ordered)[np.where(usable, f1, -1).argmax(axis=1)]
+    return float(1 / (1 + np.exp(-best.mean())))
+
+
+def _matching_cut(p: np.ndarray, prevalence: float) -> float:
+    cuts = _cuts(_logit(np.sort(p)[::-1]))
+    return float(1 / (1 + np.exp(-cuts[np.clip(round(prevalence * len(p)), 1, len(p)) - 1])))

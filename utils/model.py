@@ -1,0 +1,182 @@
+"""Triple-Stream MicroAttNet: one stream per flow channel, fused by attention.
+
+    x (B, V views, P phases, C = u v magnitude, H, W)
+     |-- u          (B, V*P, H, W) -> Stream ---------> (B, F) --|                       |-> fused -> head  -> (B, K)
+     |-- v          (B, V*P, H, W) -> Stream ---------> (B, F) --|-> FusionAttention ----|   (B, S*F)
+     |-- magnitude  (B, V*P, H, W) -> Stream with SE -> (B, F) --|   weights (B, S)      |-> units -> (B, A)
+
+    Stream: conv 5x5 / 2, BN, pool, ReLU - conv 3x3, BN, ReLU - conv 3x3, BN, ReLU - [SE] - average to 3 x 3
+            - dropout - linear, ReLU
+
+Any number of views and phases from one up, any subset of the streams, any size of map from 8 x 8 up.
+Source: Nguyen et al., "Dual-View Optical Flow for 4D Micro-Expression Recognition" (arXiv 2603.26849) names
+the streams, the squeeze-and-excitation block on the magnitude and the fusion attention; widths, kernels and
+the small head are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+CHANNEL = {"u": 0, "v": 1, "magnitude": 2}
+
+
+class SqueezeExcite(nn.Module):
+    """Recalibrates channels by a gate computed from their means (Hu et al. 2018, "Squeeze-and-excitation
+    networks").
+    """
+
+    def __init__(self, width: int, reduction: int = 4) -> None:
+        super().__init__()
+        hidden = max(width // reduction, 2)
+        self.gate = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.mean(dim=(2, 3)))[:, :, None, None]  # (B, W, h, w)
+
+
+class Stream(nn.Module):
+    """One channel of the flow, all views and phases: (B, maps, H, W) -> (B, features)."""
+
+    def __init__(
+        self, maps: int, widths: tuple[int, int, int], features: int, pool: int, dropout: float, se: bool
+    ) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.layers = nn.Sequential(
+            nn.Conv2d(maps, first, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(first),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(first, second, 3, padding=1, bias=False),
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.Conv2d(second, third, 3, padding=1, bias=False),
+            nn.BatchNorm2d(third),
+            nn.ReLU(),
+        )
+        self.recalibrate = SqueezeExcite(third) if se else nn.Identity()
+        self.project = nn.Sequential(
+            nn.AdaptiveAvgPool2d(pool),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(third * pool * pool, features),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers(x)  # (B, W3, H/4, W/4)
+        x = self.recalibrate(x)  # (B, W3, H/4, W/4)
+        return self.project(x)  # (B, F)
+
+
+class FusionAttention(nn.Module):
+    """One weight per stream and sample from all streams together: (B, S, F) -> (B, S), summing to one."""
+
+    def __init__(self, streams: int, features: int) -> None:
+        super().__init__()
+        self.score = nn.Sequential(
+            nn.Flatten(), nn.Linear(streams * features, 32), nn.Tanh(), nn.Linear(32, streams)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.score(x).softmax(dim=1)  # (B, S)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the network. `size` is the side in pixels to which maps are averaged before the first
+    layer.
+    """
+
+    classes: int = 5
+    views: int = 2
+    phases: int = 2
+    streams: tuple[str, ...] = ("u", "v", "magnitude")
+    size: int = 28
+    widths: tuple[int, int, int] = (8, 16, 32)
+    features: int = 32
+    pool: int = 3  # side of the grid that each stream keeps of its last maps
+    dropout: float = 0.3
+    se: bool = True  # squeeze-and-excitation on the magnitude stream
+    attention: bool = True  # else every stream weighs the same
+    units: int = 0  # outputs of the auxiliary action unit head, 0 for none
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", tuple(self.streams))
+        object.__setattr__(self, "widths", tuple(self.widths))
+        unknown = [name for name in self.streams if name not in CHANNEL]
+        if unknown or not self.streams:
+            raise ValueError(
+                f"streams {self.streams}: unknown or none. Remedy: choose from {tuple(CHANNEL)}."
+            )
+        if min(self.classes, self.views, self.phases) < 1 or self.size < 8:
+            raise ValueError(f"{self}: classes, views, phases start at 1, size at 8. Remedy: raise them.")
+
+
+class MicroAttNet(nn.Module):
+    """The network of the module's diagram. `forward` returns logits (B, K) and stream weights (B, S)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        maps, count = config.views * config.phases, len(config.streams)
+        self.streams = nn.ModuleDict(
+            {
+                name: Stream(
+                    maps,
+                    config.widths,
+                    config.features,
+                    config.pool,
+                    config.dropout,
+                    config.se and name == "magnitude",
+                )
+                for name in config.streams
+            }
+        )
+        self.attention = FusionAttention(count, config.features) if config.attention and count > 1 else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(count * config.features, config.classes)
+        self.unit_head = nn.Linear(count * config.features, config.units) if config.units else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, weights, _ = self.forward_all(x)
+        return logits, weights
+
+    def forward_all(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, K), stream weights (B, S), action unit logits (B, A); A is 0 without a unit head."""
+        features = self.encode(x)  # (B, S, F)
+        weights = self.attend(features)  # (B, S)
+        fused = self.fuse(features, weights)  # (B, S*F)
+        return self.head(fused), weights, self.classify_units(fused)
+
+    def encode(self, x: Tensor) -> Tensor:
+        expected = (self.config.views, self.config.phases, len(CHANNEL))
+        if x.ndim != 6 or tuple(x.shape[1:4]) != expected:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}. Remedy: give (B, {expected[0]}, {expected[1]}, 3, H, W)."
+            )
+        each = [
+            stream(x[:, :, :, CHANNEL[name]].flatten(1, 2)) for name, stream in self.streams.items()
+        ]  # S of (B, F)
+        return torch.stack(each, dim=1)
+
+    def attend(self, features: Tensor) -> Tensor:
+        if self.attention is not None:
+            return self.attention(features)
+        return features.new_full(features.shape[:2], 1 / features.shape[1])
+
+    def fuse(self, features: Tensor, weights: Tensor) -> Tensor:
+        scale = weights[:, :, None] * features.shape[1]  # uniform weights leave the features as they are
+        return self.dropout((features * scale).flatten(1))
+
+    def classify_units(self, fused: Tensor) -> Tensor:
+        return fused.new_zeros(len(fused), 0) if self.unit_head is None else self.unit_head(fused)
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Trainable parameters of a configuration."""
+    return sum(p.numel() for p in MicroAttNet(config).parameters())

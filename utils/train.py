@@ -1,0 +1,515 @@
+"""Training of MicroAttNet: focal loss, augmentation that knows geometry, early stopping, thresholds from
+validation.
+
+`fit(train, val, ...)` has no test argument. Whole tensors stay in memory and whole batches are augmented at
+once; the same code runs on CUDA where present.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from utils.decision import Classifier, Thresholds, choose_thresholds
+from utils.model import MicroAttNet, ModelConfig, count_parameters
+from utils.samples import Samples
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Defaults were chosen by subject-held-out validation and are ours, not the paper's."""
+
+    mode: str = "multi-label"  # or "single-label": softmax and arg max instead of sigmoids and thresholds
+    epochs: int = 40
+    patience: int = (
+        15  # epochs without a better validation loss before stopping; 0: all epochs, keep the last
+    )
+    batch: int = 64  # clips
+    lr: float = 2e-3
+    weight_decay: float = 1e-2  # of AdamW; 0 makes it Adam
+    schedule: str = "cosine"  # after a warm-up over a tenth of the steps; or "constant"
+    loss: str = "focal"  # or "bce": cross-entropy, the same with gamma 0 and no class weights
+    gamma: float = 2.0
+    mirror: float = 0.5  # probability of a mirrored clip
+    rotate: float = 8.0  # degrees, uniform within +-
+    zoom: float = 0.08  # relative, uniform within +-
+    shift: float = 0.04  # of the map's side, uniform within +-
+    gain: float = 0.2  # sigma of the log of a factor on the whole clip
+    mixup: float = 0.4  # Beta(a, a); 0 for none
+    mirror_average: bool = True  # predict the clip and its mirror, average
+    unit_weight: float = 1.0  # of the auxiliary action unit loss, where units are known
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("mode", ("multi-label", "single-label")),
+            ("schedule", ("cosine", "constant")),
+            ("loss", ("focal", "bce")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}. Remedy: one of {allowed}.")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained network: its weights, the scale of its input, its learning curve and the epoch kept.
+
+    scale (2,): root mean square of the flow (u and v together) and of the third channel over the training
+    clips. missing: names of `init` weights that the network has but `init` lacks, or that differ in shape.
+    """
+
+    state: dict[str, Tensor]
+    scale: tuple[float, float]
+    history: tuple[dict, ...]
+    epoch: int
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One network or several whose probabilities are averaged, with thresholds and where those come from."""
+
+    model_config: ModelConfig
+    train_config: TrainConfig
+    classes: tuple[str, ...]
+    members: tuple[Member, ...]
+    thresholds: Thresholds | None
+    seed: int
+
+
+# Loss
+# --------------------------------------------------------------------------------------------------------
+
+
+def focal_loss(logits: Tensor, target: Tensor, alpha: Tensor, gamma: float, mode: str) -> Tensor:
+    """Mean over the batch of -alpha (1 - p)^gamma log p of the true value (Lin et al. 2017, "Focal loss",
+    eq. 5).
+
+    logits, target (B, K), target in 0..1 (mixed targets weigh the two losses). Multi-label: alpha (K,)
+    weighs the positives, 1 - alpha the negatives, times two, so that alpha 0.5 is neutral; the loss is
+    summed over classes. Single-label: alpha (K,) weighs the classes, its mean over the clips is one. gamma 0
+    is cross-entropy.
+    """
+    if mode == "single-label":
+        log_p = logits.log_softmax(dim=1)
+        return -(target * alpha * (1 - log_p.exp()) ** gamma * log_p).sum(dim=1).mean()
+    log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
+    positive = target * alpha * log_q.exp() ** gamma * log_p
+    negative = (1 - target) * (1 - alpha) * log_p.exp() ** gamma * log_q
+    return -2 * (positive + negative).sum(dim=1).mean()
+
+
+def class_weights(y: Tensor, mode: str) -> Tensor:
+    """alpha (K,) from the prevalence in y (N, K): 1 - prevalence, or for single labels inverse frequency,
+    mean one.
+    """
+    prevalence = y.mean(dim=0)
+    if mode == "multi-label":
+        return (1 - prevalence).clamp(0.05, 0.95)
+    weight = 1 / prevalence.clamp(min=1 / len(y))
+    return weight / (weight * prevalence).sum()
+
+
+# Augmentation
+# ------------------------------------------------------------------------------------------------
+
+
+def mirror(x: Tensor) -> Tensor:
+    """The clip seen in a mirror: x flipped, u negated, views in reverse order. x (B, V, P, 3, H, W)."""
+    x = x.flip(-1).flip(1)
+    return x * x.new_tensor([-1, 1, 1])[:, None, None]
+
+
+def warp(x: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
+    """Rotate, zoom and shift clips in the image plane; the flow vectors turn and grow with it.
+
+    x (B, V, P, 3, H, W); angle (B,) radians, clockwise as seen, since y points down; zoom (B,) factor; shift
+    (B, 2) right and down, in half sides. What comes from outside is zero motion.
+    """
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    turn = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)  # (B, 2, 2)
+    inverse = turn.transpose(1, 2) / zoom[:, None, None]
+    theta = torch.cat([inverse, -inverse @ shift[:, :, None]], dim=2)
+    maps = x.flatten(1, 3)
+    grid = F.affine_grid(theta, [len(x), maps.shape[1], *x.shape[-2:]], align_corners=False)
+    moved = F.grid_sample(maps, grid, align_corners=False).view_as(x)
+    flow = torch.einsum("bij,bvpjhw->bvpihw", turn * zoom[:, None, None], moved[:, :, :, :2])
+    return torch.cat([flow, moved[:, :, :, 2:] * zoom[:, None, None, None, None, None]], dim=3)
+
+
+def augment(x: Tensor, config: TrainConfig) -> Tensor:
+    """A random mirror, warp and gain per clip, from torch's generator. x (B, V, P, 3, H, W)."""
+    n, uniform = len(x), lambda *shape: torch.rand(*shape, device=x.device) * 2 - 1
+    if config.mirror:
+        x = torch.where(
+            torch.rand(n, device=x.device)[:, None, None, None, None, None] < config.mirror, mirror(x), x
+        )
+    if config.rotate or config.zoom or config.shift:
+        x = warp(
+            x,
+            uniform(n) * math.radians(config.rotate),
+            1 + uniform(n) * config.zoom,
+            uniform(n, 2) * 2 * config.shift,
+        )
+    if config.gain:
+        x = x * torch.exp(torch.randn(n, device=x.device) * config.gain)[:, None, None, None, None, None]
+    return x
+
+
+def mix(x: Tensor, targets: Sequence[Tensor], strength: float) -> tuple[Tensor, list[Tensor]]:
+    """Mixup within the batch (Zhang et al. 2018, "mixup"): one Beta(strength, strength) share per clip."""
+    share = torch.distributions.Beta(strength, strength).sample((len(x),)).to(x.device)
+    other = torch.randperm(len(x), device=x.device)
+
+    def blend(part: Tensor) -> Tensor:
+        weight = share.view(-1, *[1] * (part.ndim - 1))
+        return weight * part + (1 - weight) * part[other]
+
+    return blend(x), [blend(target) for target in targets]
+
+
+# Fitting
+# -----------------------------------------------------------------------------------------------------
+
+
+def fit(
+    train: Samples,
+    val: Samples | None,
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    seed: int = 0,
+    init: Mapping[str, Tensor] | None = None,
+) -> Fitted:
+    """Train one network; `val`, subject-disjoint from `train`, decides when to stop and sets the thresholds.
+
+    `init` holds weights to start from, matched by name and shape; what it lacks is listed in the member's
+    `missing`. Without `val` all epochs are trained and thresholds are 0.5. The same seed gives the same
+    network on one machine. Raises ValueError when a subject stands in both parts, or when shapes and
+    configuration disagree.
+    """
+    _check(train, val, model_config, train_config)
+    member = _fit_member(train, val, model_config, train_config, seed, init)
+    fitted = Fitted(model_config, train_config, train.classes, (member,), None, seed)
+    if train_config.mode == "single-label":
+        return fitted
+    if val is None:
+        count = len(train.classes)
+        return replace(
+            fitted, thresholds=Thresholds(np.full(count, 0.5), ("0.5: no validation clips",) * count)
+        )
+    probability = predict(fitted, val.x)[0]
+    return replace(fitted, thresholds=choose_thresholds(val.y, probability, train.y.mean(axis=0)))
+
+
+def fit_ensemble(
+    train: Samples,
+    inner: Sequence[tuple[np.ndarray, np.ndarray]],
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    seed: int = 0,
+    init: Mapping[str, Tensor] | None = None,
+) -> Fitted:
+    """Train one network per inner fold, each stopped on its own validation part; their probabilities are
+    averaged.
+
+    The thresholds come from the inner out-of-fold predictions of all of them together, so that every
+    training clip counts. `inner` holds (train, validation) positions within `train`, subject-disjoint.
+    """
+    members, held_out = [], np.zeros_like(train.y)
+    for fold, (fit_on, stop_on) in enumerate(inner):
+        one = fit(
+            train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed * 1000 + fold, init
+        )
+        members += one.members
+        held_out[stop_on] = predict(one, train.x[stop_on])[0]
+    thresholds = None
+    if train_config.mode == "multi-label":
+        covered = np.concatenate([stop_on for _, stop_on in inner])
+        thresholds = choose_thresholds(
+            train.y[covered],
+            held_out[covered],
+            train.y.mean(axis=0),
+            source=f"inner out-of-fold of {len(inner)} networks",
+        )
+    return Fitted(model_config, train_config, train.classes, tuple(members), thresholds, seed)
+
+
+def _check(train: Samples, val: Samples | None, model_config: ModelConfig, train_config: TrainConfig) -> None:
+    if val is not None and (shared := np.intersect1d(train.subjects, val.subjects)).size:
+        raise ValueError(f"subject {shared[0]} stands in training and validation. Remedy: split by subject.")
+    expected = (model_config.views, model_config.phases, model_config.classes)
+    if (found := (*train.x.shape[1:3], train.y.shape[1])) != expected:
+        raise ValueError(
+            f"views, phases, classes are {found}, the model expects {expected}. Remedy: correct ModelConfig."
+        )
+    if train_config.mode == "single-label" and not (train.y.sum(axis=1) == 1).all():
+        raise ValueError(
+            f"Id {train.ids[train.y.sum(axis=1) != 1][0]}: not exactly one label. Remedy: mode='multi-label'."
+        )
+    if model_config.units and (train.units is None or train.units.shape[1] != model_config.units):
+        raise ValueError(
+            f"{model_config.units} action units are asked for but the samples lack them. Remedy: units=0."
+        )
+
+
+def _fit_member(
+    train: Samples,
+    val: Samples | None,
+    model_config: ModelConfig,
+    config: TrainConfig,
+    seed: int,
+    init: Mapping[str, Tensor] | None,
+) -> Member:
+    device = _device(config)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = MicroAttNet(model_config).to(device)
+        missing = _load_matching(model, init) if init is not None else ()
+        x = _resize(torch.from_numpy(train.x).to(device), model_config.size)
+        scale = _scale_of(x)
+        x, y = _scaled(x, scale), torch.from_numpy(train.y).to(device)
+        units = torch.from_numpy(train.units).to(device) if model_config.units else y[:, :0]
+        check = None
+        if val is not None:
+            check = (
+                _scaled(_resize(torch.from_numpy(val.x).to(device), model_config.size), scale),
+                torch.from_numpy(val.y).to(device),
+            )
+        state, history, epoch = _optimise(model, x, y, units, check, config)
+    return Member(state, scale, tuple(history), epoch, missing)
+
+
+def _optimise(
+    model: MicroAttNet,
+    x: Tensor,
+    y: Tensor,
+    units: Tensor,
+    check: tuple[Tensor, Tensor] | None,
+    config: TrainConfig,
+) -> tuple[dict[str, Tensor], list[dict], int]:
+    """Train; returns the weights of the best epoch, the learning curve, and that epoch (from 1)."""
+    alpha, gamma = class_weights(y, config.mode), config.gamma
+    if config.loss == "bce":
+        alpha, gamma = torch.full_like(alpha, 0.5 if config.mode == "multi-label" else 1.0), 0.0
+    steps = max(1, round(len(x) / config.batch))
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+    )
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, _schedule(config, steps * config.epochs))
+    best, history = (math.inf, 0, None), []
+    for epoch in range(1, config.epochs + 1):
+        model.train()
+        total = 0.0
+        for index in torch.randperm(len(x), device=x.device).tensor_split(steps):
+            batch, targets = augment(x[index], config), [y[index], units[index]]
+            if config.mixup:
+                batch, targets = mix(batch, targets, config.mixup)
+            logits, _, unit_logits = model.forward_all(batch)
+            loss = focal_loss(logits, targets[0], alpha, gamma, config.mode)
+            if unit_logits.shape[1]:
+                loss = loss + config.unit_weight * F.binary_cross_entropy_with_logits(unit_logits, targets[1])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            rate.step()
+            total += loss.item() * len(index) / len(x)
+        record = {"epoch": epoch, "train_loss": total}
+        if check is not None:
+            model.eval()
+            with torch.inference_mode():
+                record["val_loss"] = focal_loss(
+                    model(check[0])[0], check[1], alpha, gamma, config.mode
+                ).item()
+        history.append(record)
+        if check is not None and config.patience:
+            if record["val_loss"] < best[0]:
+                best = (record["val_loss"], epoch, _copy_state(model))
+            elif epoch - best[1] >= config.patience:
+                break
+    return (best[2], history, best[1]) if best[2] is not None else (_copy_state(model), history, epoch)
+
+
+def _schedule(config: TrainConfig, steps: int):
+    if config.schedule == "constant":
+        return lambda step: 1.0
+    warm = max(1, steps // 10)
+    return lambda step: min(
+        (step + 1) / warm, 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, steps - warm)))
+    )
+
+
+def _copy_state(model: MicroAttNet) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def _load_matching(model: MicroAttNet, init: Mapping[str, Tensor]) -> tuple[str, ...]:
+    own = model.state_dict()
+    usable = {name: value for name, value in init.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict(usable, strict=False)
+    return tuple(name for name in own if name not in usable)
+
+
+def _device(config: TrainConfig) -> torch.device:
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def _resize(x: Tensor, size: int) -> Tensor:
+    """Area average of the maps to size x size; the flow stays in pixels of the original crop."""
+    if x.shape[-2:] == (size, size):
+        return x
+    return F.adaptive_avg_pool2d(x.flatten(1, 3), size).view(*x.shape[:4], size, size)
+
+
+def _scale_of(x: Tensor) -> tuple[float, float]:
+    flow, third = x[:, :, :, :2].square().mean().sqrt().item(), x[:, :, :, 2].square().mean().sqrt().item()
+    return max(flow, 1e-6), max(third, 1e-6)
+
+
+def _scaled(x: Tensor, scale: tuple[float, float]) -> Tensor:
+    return x / x.new_tensor([scale[0], scale[0], scale[1]])[:, None, None]
+
+
+# Prediction
+# --------------------------------------------------------------------------------------------------
+
+
+def predict(fitted: Fitted, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (N, K) and stream weights (N, S) of clips x (N, V, P, 3, H, W), averaged over members
+    and mirror.
+    """
+    logits, weights, _ = _forward_all(fitted, x)
+    probability = logits.softmax(-1) if fitted.train_config.mode == "single-label" else logits.sigmoid()
+    return probability.mean(0).numpy(), weights.mean(0).numpy()
+
+
+def predict_units(fitted: Fitted, x: np.ndarray) -> np.ndarray:
+    """Action unit probabilities (N, A), A = 0 for a network without a unit head."""
+    return _forward_all(fitted, x)[2].sigmoid().mean(0).numpy()
+
+
+@torch.inference_mode()
+def _forward_all(fitted: Fitted, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, stream weights and unit logits of every member and mirror image, stacked on a new first
+    axis.
+    """
+    device = _device(fitted.train_config)
+    maps = _resize(
+        torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device), fitted.model_config.size
+    )
+    outputs = []
+    for member in fitted.members:
+        model = load_network(fitted, member).to(device)
+        scaled = _scaled(maps, member.scale)
+        for variant in (scaled, mirror(scaled)) if fitted.train_config.mirror_average else (scaled,):
+            outputs.append(model.forward_all(variant))
+    return tuple(torch.stack(part).cpu() for part in zip(*outputs, strict=True))
+
+
+def load_network(fitted: Fitted, member: Member | None = None) -> MicroAttNet:
+    """The network of a member (the first by default) in evaluation mode. Its input is flow divided by
+    `member.scale`.
+    """
+    with torch.device("meta"):  # no random start, which would draw from the global generator
+        model = MicroAttNet(fitted.model_config)
+    state = {name: value.clone() for name, value in (member or fitted.members[0]).state.items()}
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def network_predictor(
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    ensemble: bool = True,
+    init: Mapping[str, Tensor] | None = None,
+):
+    """A predictor for `evaluate.cross_validate`: an ensemble over the inner folds, or one network on the
+    first of them.
+    """
+
+    def predictor(train: Samples, inner: list, seed: int) -> Classifier:
+        if ensemble:
+            fitted = fit_ensemble(train, inner, model_config, train_config, seed, init)
+        else:
+            fit_on, stop_on = inner[0]
+            fitted = fit(train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed, init)
+        notes = {
+            "parameters": count_parameters(model_config),
+            "epochs": [member.epoch for member in fitted.members],
+        }
+        return Classifier(lambda x: predict(fitted, x)[0], fitted.thresholds, notes)
+
+    return predictor
+
+
+# Files
+# -------------------------------------------------------------------------------------------------------
+
+
+def save(fitted: Fitted, folder: str | Path, name: str = "model") -> None:
+    """Write <folder>/<name>.safetensors (weights) and <name>.json (all else), each under a temporary name
+    first.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{i}.{key}": value.contiguous()
+        for i, member in enumerate(fitted.members)
+        for key, value in member.state.items()
+    }
+    record = {
+        "model": asdict(fitted.model_config),
+        "train": asdict(fitted.train_config),
+        "classes": fitted.classes,
+        "seed": fitted.seed,
+        "thresholds": None
+        if fitted.thresholds is None
+        else {"values": fitted.thresholds.values.tolist(), "sources": fitted.thresholds.sources},
+        "members": [
+            {"scale": m.scale, "history": m.history, "epoch": m.epoch, "missing": m.missing}
+            for m in fitted.members
+        ],
+    }
+    weights, notes = folder / f"{name}.safetensors", folder / f"{name}.json"
+    save_file(tensors, f"{weights}.partial")
+    Path(f"{notes}.partial").write_text(json.dumps(record, indent=1))
+    Path(f"{weights}.partial").replace(weights)
+    Path(f"{notes}.partial").replace(notes)
+
+
+def load(folder: str | Path, name: str = "model") -> Fitted:
+    """Read what `save` wrote."""
+    folder = Path(folder)
+    record = json.loads((folder / f"{name}.json").read_text())
+    tensors = load_file(folder / f"{name}.safetensors")
+    members = tuple(
+        Member(
+            {key.split(".", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{i}.")},
+            tuple(m["scale"]),
+            tuple(m["history"]),
+            m["epoch"],
+            tuple(m["missing"]),
+        )
+        for i, m in enumerate(record["members"])
+    )
+    thresholds = record["thresholds"]
+    if thresholds is not None:
+        thresholds = Thresholds(np.array(thresholds["values"]), tuple(thresholds["sources"]))
+    return Fitted(
+        ModelConfig(**record["model"]),
+        TrainConfig(**record["train"]),
+        tuple(record["classes"]),
+        members,
+        thresholds,
+        record["seed"],
+    )

@@ -1,0 +1,211 @@
+"""Facts about artefacts: atomic writing, keys, and what is made again."""
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from utils import artefacts
+from utils.artefacts import (
+    artefact_key,
+    atomic_path,
+    cached,
+    checksum,
+    is_current,
+    mark_current,
+    read_artefact,
+    write_artefact,
+)
+
+
+def test_every_format_reads_back_what_was_written(tmp_path):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    write_artefact(tmp_path / "a.npy", array)
+    write_artefact(tmp_path / "a.npz", {"x": array, "y": np.array(["one", "two"])})
+    write_artefact(tmp_path / "a.safetensors", {"w": torch.ones(2, 2)})
+    write_artefact(tmp_path / "a.json", {"score": np.float32(0.5), "bad": float("nan"), "shape": (1, 2)})
+    np.testing.assert_array_equal(read_artefact(tmp_path / "a.npy"), array)
+    assert read_artefact(tmp_path / "a.npz")["y"].tolist() == ["one", "two"]
+    assert torch.equal(read_artefact(tmp_path / "a.safetensors")["w"], torch.ones(2, 2))
+    assert read_artefact(tmp_path / "a.json") == {"score": 0.5, "bad": None, "shape": [1, 2]}
+
+
+def test_tables_keep_ids_as_text_and_numbers_exact(tmp_path):
+    scores = np.append(np.random.default_rng(0).normal(size=999) * 1e-7, np.nan)
+    table = pd.DataFrame({"Id": ["007", "NA"] * 500, "score": scores})
+    write_artefact(tmp_path / "a.csv", table)
+    pd.testing.assert_frame_equal(read_artefact(tmp_path / "a.csv"), table, check_exact=True)
+
+
+def test_arrays_of_objects_and_unknown_formats_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_artefact(tmp_path / "a.npy", np.array([{}]))
+    with pytest.raises(ValueError, match="suffix"):
+        write_artefact(tmp_path / "a.pkl", 1)
+    with pytest.raises(TypeError, match="JSON"):
+        write_artefact(tmp_path / "a.json", {"path": tmp_path})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_write_that_fails_halfway_leaves_the_old_artefact(tmp_path, folder):
+    def fill(path, text):
+        if folder:
+            path.mkdir()
+        (path / "x" if folder else path).write_text(text)
+
+    target = tmp_path / "artefact"
+    with atomic_path(target) as temporary:
+        fill(temporary, "old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        fill(temporary, "half of the new")
+        raise RuntimeError
+    assert (target / "x" if folder else target).read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+# Keys -----------------------------------------------------------------------------------------------
+
+def test_a_key_does_not_depend_on_the_order_of_parameters_nor_on_where_the_data_lies(tmp_path):
+    for place in ("here", "there"):
+        (tmp_path / place / "clip").mkdir(parents=True)
+        (tmp_path / place / "clip" / "a.txt").write_text("data")
+    here = artefact_key([tmp_path / "here" / "clip"], {"a": 1, "b": (2, 3)}, ["utils.artefacts"])
+    there = artefact_key([tmp_path / "there" / "clip"], {"b": [2, 3], "a": 1}, [artefacts])
+    assert here == there
+
+
+def test_a_key_follows_content_names_parameters_and_code(tmp_path):
+    file, module = tmp_path / "a.txt", tmp_path / "stage_under_test.py"
+    file.write_text("data")
+    module.write_text("def f():\n    return 1\n")
+
+    def key(params=1):
+        return artefact_key([tmp_path], params, ["stage_under_test"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        keys = [key(), key(params=2)]
+        file.write_text("else")
+        keys.append(key())
+        file.rename(tmp_path / "b.txt")
+        keys.append(key())
+        module.write_text("def f():\n    return 2\n")
+        keys.append(key())
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_reworded_comment_does_not_change_the_code_part_of_a_key(tmp_path):
+    module = tmp_path / "stage_with_comment.py"
+    module.write_text("x = 1  # one\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        before = artefact_key(code_modules=["stage_with_comment"])
+        module.write_text("x = 1  # the number one\n\n")
+        assert artefact_key(code_modules=["stage_with_comment"]) == before
+        module.write_text("x = 11\n")
+        assert artefact_key(code_modules=["stage_with_comment"]) != before
+
+
+def test_a_large_input_counts_by_size_and_time_a_small_one_by_content(tmp_path):
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(b"x")
+    large.write_bytes(b"x" * (artefacts.CONTENT_HASH + 1))
+    before = artefact_key([small]), artefact_key([large])
+    for file in (small, large):
+        os.utime(file, ns=(1, 1))
+    assert artefact_key([small]) == before[0]
+    assert artefact_key([large]) != before[1]
+
+
+def test_an_artefact_as_input_counts_by_its_own_key_whatever_its_time(tmp_path):
+    path = tmp_path / "a.npy"
+    array = np.zeros(artefacts.CONTENT_HASH, np.float32)
+    write_artefact(path, array, key="k1")
+    before = artefact_key([path])
+    os.utime(path, ns=(1, 1))
+    assert artefact_key([path]) == before
+    write_artefact(path, array, key="k2")
+    assert artefact_key([path]) != before
+
+
+# Reuse ----------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def maker(tmp_path):
+    """A call that makes or reuses an artefact too large to checksum whole, and counts its makings."""
+    made = []
+
+    def make():
+        made.append(1)
+        return np.arange(artefacts.WHOLE_CHECKSUM, dtype=np.float32)
+
+    def call(key="k"):
+        cached(tmp_path / "a.npy", key, make)
+        return len(made)
+
+    return call
+
+
+def test_an_artefact_whose_key_matches_is_not_made_again(maker):
+    assert [maker(), maker(), maker("other"), maker("other")] == [1, 1, 2, 2]
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty_the_middle(path):
+    with path.open("r+b") as handle:
+        handle.seek(path.stat().st_size // 4)
+        handle.write(b"\0" * (path.stat().st_size // 2))
+
+
+def break_the_header(path):
+    with path.open("r+b") as handle:
+        handle.write(b"garbage")
+
+
+@pytest.mark.parametrize("damage", [cut, empty_the_middle, break_the_header, os.remove])
+def test_a_damaged_artefact_is_made_again(maker, tmp_path, damage):
+    maker()
+    damage(tmp_path / "a.npy")
+    assert maker() == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "k"}'])
+def test_a_damaged_sidecar_means_made_again(maker, tmp_path, content):
+    maker()
+    (tmp_path / "a.npy.key").write_text(content)
+    assert maker() == 2
+
+
+def test_a_flipped_bit_in_a_small_artefact_is_found(tmp_path):
+    write_artefact(tmp_path / "a.npy", np.zeros(1000), key="k")
+    data = bytearray((tmp_path / "a.npy").read_bytes())
+    data[3000] ^= 1
+    (tmp_path / "a.npy").write_bytes(data)
+    assert not is_current(tmp_path / "a.npy", "k")
+
+
+def test_a_folder_is_current_until_a_file_of_it_is_lost_or_cut(tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for name in "ab":
+        (folder / name).write_text("content")
+    mark_current(folder, "k")
+    assert is_current(folder, "k") and not is_current(folder, "other")
+    (folder / "b").write_text("con")
+    assert not is_current(folder, "k")
+    mark_current(folder, "k")
+    (folder / "a").unlink()
+    assert not is_current(folder, "k")
+
+
+def test_the_sidecar_is_readable_json(tmp_path):
+    write_artefact(tmp_path / "a.npy", np.zeros(3), key="k")
+    record = json.loads((tmp_path / "a.npy.key").read_text())
+    assert record == {"key": "k", "checksum": checksum(tmp_path / "a.npy")}

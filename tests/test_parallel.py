@@ -1,0 +1,127 @@
+"""Facts about the parallel map: order, errors, threads, progress, and a real Dask cluster."""
+
+import os
+import signal
+import time
+
+import cv2
+import pytest
+import torch
+
+from utils.parallel import parallel_iter, parallel_map
+
+
+def square(x):
+    return x * x
+
+
+def slow_first(x):
+    time.sleep(0.2 if x == 0 else 0)
+    return x
+
+
+def fail_at_three(x):
+    if x == 3:
+        raise LookupError("no such clip")
+    return x
+
+
+def threads(_):
+    return torch.get_num_threads(), cv2.getNumThreads(), os.environ.get("OMP_NUM_THREADS")
+
+
+def process(_):
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def die_once(job):
+    """Ends its worker the first time it is called, as a machine that is switched off would."""
+    number, marker = job
+    if number == 2 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+@pytest.mark.parametrize(("n_jobs", "backend"), [(1, "loky"), (2, "loky"), (2, "threading")])
+def test_results_come_in_the_order_of_the_items(n_jobs, backend):
+    assert parallel_map(slow_first, range(6), n_jobs, backend) == list(range(6))
+
+
+def test_results_come_as_they_are_ready():
+    results = parallel_iter(fail_at_three, range(5), n_jobs=1)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("n_jobs", "backend"), [(1, "loky"), (2, "loky"), (2, "threading")])
+def test_an_error_keeps_its_type_and_names_the_item(n_jobs, backend):
+    with pytest.raises(LookupError, match="no such clip") as caught:
+        parallel_map(fail_at_three, range(5), n_jobs, backend)
+    assert caught.value.__notes__ == ["This happened for item 3."]
+
+
+def test_processes_have_one_thread_each():
+    assert set(parallel_map(threads, range(4), n_jobs=2)) == {(1, 1, "1")}
+
+
+def test_threads_share_one_thread_per_library_and_give_the_rest_back():
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(2)
+    cv2.setNumThreads(2)
+    try:
+        counts = parallel_map(threads, range(4), n_jobs=2, backend="threading")
+        assert {count[:2] for count in counts} == {(1, 1)}
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def test_one_worker_is_this_process():
+    assert set(parallel_map(process, range(3), n_jobs=1)) == {os.getpid()}
+
+
+def test_progress_is_told_only_with_a_description(capsys):
+    parallel_map(square, range(3), description="squares")
+    assert capsys.readouterr().err.startswith("squares 3/3, 0 s")
+    parallel_map(square, range(3))
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_to_do_is_no_error():
+    assert parallel_map(square, [], n_jobs=2, description="squares") == []
+
+
+def test_wrong_parameters_are_refused_at_once(monkeypatch):
+    monkeypatch.delenv("DASK_SCHEDULER", raising=False)
+    for wrong in ({"n_jobs": 0}, {"backend": "multiprocess"}, {"backend": "dask"}):
+        with pytest.raises(ValueError, match="Remedy"):
+            parallel_iter(square, [1], **wrong)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
+def test_dask_workers_give_the_same_results_in_order(cluster, monkeypatch):
+    monkeypatch.setenv("DASK_SCHEDULER", cluster)
+    processes = parallel_map(process, range(8), n_jobs=2)
+    assert os.getpid() not in processes and len(set(processes)) == 2
+    assert parallel_map(square, range(8), n_jobs=2) == [x * x for x in range(8)]
+
+
+def test_a_dask_error_names_the_item(cluster):
+    with pytest.raises(LookupError, match="no such clip") as caught:
+        parallel_map(fail_at_three, range(5), scheduler=cluster)
+    assert "This happened for item 3." in caught.value.__notes__
+
+
+def test_the_work_of_a_dask_worker_that_dies_is_done_again(cluster, tmp_path):
+    jobs = [(number, tmp_path / "died") for number in range(6)]
+    assert parallel_map(die_once, jobs, scheduler=cluster) == [0, 1, 4, 9, 16, 25]
+    assert (tmp_path / "died").exists()

@@ -1,0 +1,280 @@
+"""Files that a stage leaves for the next one: written atomically, kept under a key, made again when damaged.
+
+An artefact is one file (or one folder) and a small sidecar beside it, `<name>.key`, that records
+
+- the key: a hash of everything the artefact was made from (`artefact_key`), and
+- a checksum of what was written, so that a truncated or overwritten artefact is noticed.
+
+Files up to 1 MB are checksummed whole. Of larger ones, 16 blocks of 4 kB spread from the first byte to the
+last are read besides the size, since re-running an unchanged pipeline must not read gigabytes: cut, emptied
+and replaced files are found, a flipped bit between the blocks is not. A folder is checked by its names and
+sizes.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+WHOLE_CHECKSUM = 1 << 20  # bytes, files up to this size are checksummed whole
+CONTENT_HASH = 1 << 16  # bytes, inputs up to this size enter a key by content, larger ones by size and time
+BLOCKS, BLOCK = 16, 1 << 12  # blocks of so many bytes that stand for a large file
+
+
+# Atomic writing -----------------------------------------------------------------------------------
+
+@contextmanager
+def atomic_path(path: str | Path):
+    """Yield a temporary name beside `path`, of the same suffix, that becomes `path` on success.
+
+    Works for a file and for a folder. A reader sees the old artefact or the new one, never half of one; a
+    folder that exists already is absent for the moment between its removal and the renaming.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        if temporary.is_dir() and path.exists():
+            remove(path)
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)
+
+
+def remove(path: str | Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    path = Path(path)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_artefact(path: str | Path, value: Any, key: str | None = None) -> None:
+    """Write `value` atomically, in the format of the suffix, and its sidecar if a key is given.
+
+    | suffix         | value                                                    |
+    |----------------|----------------------------------------------------------|
+    | `.npy`         | array                                                    |
+    | `.npz`         | mapping of names to arrays, stored uncompressed          |
+    | `.csv`         | DataFrame, written without its index                     |
+    | `.json`        | mappings, lists, numbers, texts; NaN becomes null        |
+    | `.safetensors` | mapping of names to torch tensors                        |
+
+    Raises ValueError for another suffix, and for arrays of Python objects (they would need pickles).
+    """
+    write, _ = _format(path)
+    with atomic_path(path) as temporary:
+        write(temporary, value)
+    if key is not None:
+        mark_current(path, key)
+
+
+def read_artefact(path: str | Path) -> Any:
+    """Read what `write_artefact` wrote; `.npz` comes back as a dictionary."""
+    _, read = _format(path)
+    return read(Path(path))
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, numpy values, tuples and NaN into what JSON knows; TypeError for anything else."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    raise TypeError(f"{value!r} ({type(value).__name__}) is not for JSON. Remedy: pass numbers or texts.")
+
+
+def _write_npy(path: Path, array: np.ndarray) -> None:
+    np.save(path, array, allow_pickle=False)
+
+
+def _write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    table.to_csv(path, index=False, lineterminator="\n")
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Ids and subjects stay texts ("007"), numbers come back exactly, only an empty cell is missing."""
+    return pd.read_csv(path, dtype={"Id": str, "subject": str}, keep_default_na=False, na_values=[""])
+
+
+def _write_json(path: Path, record: Any) -> None:
+    path.write_text(json.dumps(plain(record), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+FORMATS: dict[str, tuple[Callable, Callable]] = {
+    ".npy": (_write_npy, lambda path: np.load(path, allow_pickle=False)),
+    ".npz": (_write_npz, _read_npz),
+    ".csv": (_write_csv, _read_csv),
+    ".json": (_write_json, lambda path: json.loads(path.read_text(encoding="utf-8"))),
+    ".safetensors": (_write_safetensors, _read_safetensors),
+}
+
+
+def _format(path: str | Path) -> tuple[Callable, Callable]:
+    try:
+        return FORMATS[Path(path).suffix]
+    except KeyError:
+        raise ValueError(f"{path}: no format has this suffix. Remedy: use {', '.join(FORMATS)}.") from None
+
+
+# Keys ---------------------------------------------------------------------------------------------
+
+def artefact_key(inputs: Iterable[str | Path] = (), params: Any = None,
+                 code_modules: Sequence[str | ModuleType] = ()) -> str:
+    """Hash what an artefact is made from: input files, parameters and code. 32 hexadecimal digits.
+
+    inputs: files or folders (read recursively, hidden files left out). A file enters with its name
+        (relative to the folder that holds the input, so that a moved data root keeps its keys) and, in this
+        order: the key in its sidecar and its checksum, if it is an artefact itself; its content, up to
+        64 kB; else its size and time of change.
+    params: anything `plain` accepts; the order of dictionary entries does not matter.
+    code_modules: modules whose source enters, as modules or dotted names. Comments and layout do not count,
+        and neither do the modules that these import.
+
+    Raises FileNotFoundError for a missing input, ModuleNotFoundError for a module without source.
+    """
+    paths = [Path(path) for path in inputs]
+    parts = {
+        "inputs": sorted(_fingerprint(file, path.parent) for path in paths for file in _files(path)),
+        "params": plain(params),
+        "code": sorted(_module_hash(module) for module in code_modules),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or the files of a folder: a folder with a sidecar counts as one."""
+    if not path.is_dir() or _sidecar(path).exists():
+        return [path]
+    files = (file for file in path.rglob("*") if file.is_file())
+    return [file for file in files if not file.name.startswith(".") and file.suffix != ".key"]
+
+
+def _fingerprint(path: Path, root: Path) -> list[str]:
+    name = path.relative_to(root).as_posix()
+    recorded = _read_sidecar(path)
+    if recorded:
+        return [name, "key", recorded["key"], checksum(path)]
+    status = path.stat()
+    if status.st_size <= CONTENT_HASH:
+        return [name, "content", hashlib.sha256(path.read_bytes()).hexdigest()]
+    return [name, "time", str(status.st_size), str(status.st_mtime_ns)]
+
+
+def _module_hash(module: str | ModuleType) -> list[str]:
+    name = module if isinstance(module, str) else module.__name__
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        raise ModuleNotFoundError(f"{name}: no Python source found. Remedy: name it like 'utils.flow'.")
+    return [name, _source_hash(spec.origin, os.stat(spec.origin).st_mtime_ns)]
+
+
+@lru_cache
+def _source_hash(file: str, mtime_ns: int) -> str:
+    """Hash of the syntax tree, so that a reworded comment does not cost ten minutes of work."""
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+# Reuse --------------------------------------------------------------------------------------------
+
+def cached(path: str | Path, key: str, make: Callable[[], Any]) -> Any:
+    """The artefact at `path` if it is current, else `make()`, written there under `key`."""
+    if is_current(path, key):
+        return read_artefact(path)
+    value = make()
+    write_artefact(path, value, key)
+    return value
+
+
+def is_current(path: str | Path, key: str) -> bool:
+    """True if the artefact is there, was made under this key, and is as it was written."""
+    path = Path(path)
+    recorded = _read_sidecar(path)
+    if not recorded or recorded["key"] != key or not path.exists():
+        return False
+    return recorded["checksum"] == checksum(path)
+
+
+def mark_current(path: str | Path, key: str) -> None:
+    """Write the sidecar of an artefact (file or folder) that has just been written by other means."""
+    with atomic_path(_sidecar(path)) as temporary:
+        temporary.write_text(json.dumps({"key": key, "checksum": checksum(path)}) + "\n", encoding="utf-8")
+
+
+def checksum(path: str | Path) -> str:
+    """Checksum of a file (whole, or sampled beyond 1 MB) or of the names and sizes in a folder."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size}\n".encode())
+        return digest.hexdigest()[:32]
+    size = path.stat().st_size
+    digest.update(str(size).encode())
+    with path.open("rb") as handle:
+        if size <= WHOLE_CHECKSUM:
+            digest.update(handle.read())
+        else:
+            for position in range(BLOCKS):
+                handle.seek((size - BLOCK) * position // (BLOCKS - 1))
+                digest.update(handle.read(BLOCK))
+    return digest.hexdigest()[:32]
+
+
+def _sidecar(path: str | Path) -> Path:
+    path = Path(path)
+    return path.with_name(path.name + ".key")
+
+
+def _read_sidecar(path: Path) -> dict[str, str] | None:
+    """The sidecar's record, or None where there is none or it is damaged itself."""
+    try:
+        recorded = json.loads(_sidecar(path).read_text(encoding="utf-8"))
+        return recorded if {"key", "checksum"} <= recorded.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None

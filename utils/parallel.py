@@ -1,0 +1,139 @@
+"""One parallel map for sequences and folds: threads, processes or a cluster are a parameter.
+
+`n_jobs=1` is a plain loop. More workers go through joblib, with the threads of torch, OpenMP and OpenCV
+limited to one per worker, because two workers with two threads each on two cores are slower than two with
+one. To use a Dask cluster, name its scheduler: `DASK_SCHEDULER=tcp://host:8786` in the environment, or the
+parameter `scheduler`. A Dask worker that dies is replaced by the others: its items are computed again.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import joblib
+
+BACKENDS = ("loky", "threading", "dask")
+PROGRESS_SECONDS = 5.0  # between two progress lines, so that a log stays readable
+
+
+def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], n_jobs: int = 1, backend: str = "loky",
+                 description: str = "", scheduler: str | None = None) -> list[Any]:
+    """`[function(item) for item in items]` over several workers; for the parameters see `parallel_iter`."""
+    return list(parallel_iter(function, items, n_jobs, backend, description, scheduler))
+
+
+def parallel_iter(function: Callable[[Any], Any], items: Iterable[Any], n_jobs: int = 1,
+                  backend: str = "loky", description: str = "",
+                  scheduler: str | None = None) -> Iterator[Any]:
+    """Yield `function(item)` for every item, in the items' order, as the results come.
+
+    n_jobs: workers; -1 for one per core (with Dask: all that the cluster has, whatever the number).
+    backend: "loky" for processes (function and results must pickle), "threading", or "dask".
+    description: a word for the progress lines on stderr; silent without one.
+    scheduler: address of a Dask scheduler; by default the environment's DASK_SCHEDULER. It replaces "loky",
+        since both run processes, and leaves "threading" alone, which is chosen where memory is shared.
+
+    Raises what `function` raises, with a note that names the item; ValueError for an unknown backend or
+    n_jobs=0.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is unknown. Remedy: use one of {', '.join(BACKENDS)}.")
+    if n_jobs == 0:
+        raise ValueError("n_jobs=0 leaves nobody to work. Remedy: pass 1 or more, or -1 for one per core.")
+    items = list(items)
+    scheduler = scheduler or os.environ.get("DASK_SCHEDULER")
+    if backend == "dask" and not scheduler:
+        raise ValueError("backend 'dask' needs a scheduler. Remedy: set DASK_SCHEDULER=tcp://host:port.")
+    if scheduler and backend != "threading":
+        results = _over_dask(function, items, scheduler)
+    elif n_jobs == 1 or len(items) < 2:
+        results = map(_Named(function), items)
+    else:
+        results = _over_joblib(function, items, n_jobs, backend)
+    return _with_progress(results, len(items), description)
+
+
+def _over_joblib(function: Callable, items: list, n_jobs: int, backend: str) -> Iterator[Any]:
+    processes = backend == "loky"
+    inner = {"inner_max_num_threads": 1} if processes else {}
+    task = joblib.delayed(_Named(function, limit=processes))
+    # Processes limit their own threads; threads share this process, which gets its numbers back at the end.
+    with nullcontext() if processes else _one_thread_each():
+        with joblib.parallel_config(backend=backend, n_jobs=n_jobs, **inner):
+            yield from joblib.Parallel(return_as="generator")(task(item) for item in items)
+
+
+def _over_dask(function: Callable, items: list, scheduler: str) -> Iterator[Any]:
+    from distributed import Client
+
+    task = joblib.delayed(_Named(function, limit=True))
+    # One item per task: items are clips and folds, seconds of work each, and only lost ones are done again.
+    with Client(scheduler, set_as_default=False) as client:
+        with joblib.parallel_config(backend="dask", n_jobs=-1, client=client):
+            yield from joblib.Parallel(return_as="generator", batch_size=1)(task(item) for item in items)
+
+
+class _Named:
+    """Calls a function, and adds to its exception which item failed. A class, so that it pickles."""
+
+    def __init__(self, function: Callable[[Any], Any], limit: bool = False):
+        self.function, self.limit = function, limit
+
+    def __call__(self, item: Any) -> Any:
+        if self.limit:
+            limit_threads()
+        try:
+            return self.function(item)
+        except Exception as error:
+            error.add_note(f"This happened for item {_label(item)}.")
+            raise
+
+
+def _label(item: Any) -> str:
+    """The item's Id if it has one, else the start of its text."""
+    text = str(getattr(item, "id", item)).replace("\n", " ")
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def limit_threads(threads: int = 1) -> None:
+    """Limit the threads of OpenCV, torch, OpenMP and BLAS in this process, as far as they are loaded."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+
+
+@contextmanager
+def _one_thread_each():
+    """Limit this process to one thread per library, and restore the numbers at the end."""
+    from threadpoolctl import threadpool_limits
+
+    cv2, torch = sys.modules.get("cv2"), sys.modules.get("torch")
+    before = cv2 and cv2.getNumThreads(), torch and torch.get_num_threads()
+    with threadpool_limits(1):
+        limit_threads(1)
+        try:
+            yield
+        finally:
+            if cv2:
+                cv2.setNumThreads(before[0])
+            if torch:
+                torch.set_num_threads(before[1])
+
+
+def _with_progress(results: Iterable[Any], total: int, description: str) -> Iterator[Any]:
+    """Pass results on, and print `description done/total` every few seconds and at the end."""
+    start = printed = time.monotonic()
+    for done, result in enumerate(results, start=1):
+        now = time.monotonic()
+        if description and (done == total or now - printed >= PROGRESS_SECONDS):
+            left = f", about {(now - start) / done * (total - done):.0f} s left" if done < total else ""
+            print(f"{description} {done}/{total}, {now - start:.0f} s{left}", file=sys.stderr, flush=True)
+            printed = now
+        yield result

@@ -1,0 +1,86 @@
+"""All parameters of a run in one frozen record, and the profiles that give them values.
+
+A profile is a complete set of values; `load_config(profile, name=value)` overrides single ones. A name that does not exist,
+or a value of another type, is an error, since papermill itself only warns of a misspelt parameter.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Config:
+    profile: str = "demo"
+    data: str = ""  # data root; empty: data/<profile> in the repository, which `make data` fills with synthetic faces
+    work: str = ""  # where the stages leave their artefacts; empty: artefacts/<profile> in the repository
+    seed: int = 0  # of everything but the synthetic data
+    jobs: int = 2  # workers over sequences and folds
+
+    # Synthetic data
+    clip_table: str = "4dme"  # "4dme": 267 clips as in 4DME; "smoke": 24
+    n_subjects: int = 24
+    n_test_subjects: int = 6
+    data_seed: int = 7
+    obj_frames: bool = False  # write OBJ + MTL + texture per frame instead of compact clips
+
+    # Real data
+    subject_pattern: str = ""  # regular expression with one group that takes the subject from an Id without one
+
+    # 01_render
+    views: str = "render"  # "render": the mesh from two virtual cameras; "split": the halves of the composite
+    yaw_deg: float = 25.0  # each virtual camera off the frontal axis, degrees
+    size: int = 256  # of the square views, pixels
+    stabilise: bool = True  # remove the head's rigid motion in 3D where topology is constant
+    renderer: str = "auto"  # "egl", "osmesa", "embree", or the first of them that works
+
+    # 02_flow_apex
+    flow_method: str = "dis"  # of the phase flows, see utils.flow.FLOW_METHODS
+    apex_method: str = "dis"  # of the motion curve
+    apex_size: int = 128  # pixels, frames are reduced to this for the motion curve
+    feature_size: int = 28  # of the network's maps, pixels
+
+    # 03_train .. 05_submit
+    folds: str = "5"  # outer folds by subject: a number, or "loso"
+    inner_folds: int = 4  # subject-disjoint validation inside a training set
+    seeds: int = 1  # repetitions of training
+    ablation_seeds: int = 1
+    epochs: int = 40
+
+    @property
+    def data_root(self) -> Path:
+        return Path(self.data) if self.data else ROOT / "data" / self.profile
+
+    @property
+    def work_root(self) -> Path:
+        return Path(self.work) if self.work else ROOT / "artefacts" / self.profile
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The parameters as they go into run.json: without the two paths, which belong to a machine."""
+        return {name: value for name, value in asdict(self).items() if name not in ("data", "work")}
+
+
+PROFILES = {
+    "smoke": Config(profile="smoke", clip_table="smoke", n_subjects=6, n_test_subjects=2, size=128, apex_size=64,
+                    folds="2", inner_folds=2, epochs=4),
+    "demo": Config(),
+    "full": Config(profile="full", folds="loso", seeds=3, ablation_seeds=3),
+}
+
+
+def load_config(profile: str = "demo", **changes: Any) -> Config:
+    """The profile's values with `changes`. Raises ValueError for an unknown profile, name, or a value of another type."""
+    if profile not in PROFILES:
+        raise ValueError(f"profile {profile!r} is unknown. Remedy: choose one of {', '.join(PROFILES)}.")
+    types = {field.name: field.type for field in fields(Config)}
+    for name, value in changes.items():
+        if name not in types:
+            raise ValueError(f"parameter {name!r} is unknown. Remedy: choose one of {', '.join(types)}.")
+        expected = types[name]
+        if not isinstance(value, expected) and not (expected is float and type(value) is int):
+            raise ValueError(f"parameter {name}={value!r} must be {expected.__name__}. Remedy: pass such a value.")
+    return replace(PROFILES[profile], **changes)

@@ -1,0 +1,126 @@
+"""The face model: geometry, 52 face units, identities. Everything synthetic draws from this one module.
+
+Vertices are millimetres, y up, z towards the viewer, x to the viewer's right (the subject's left). Units are the
+ARKit-style names of the CC0 face units; an offset is the displacement of each vertex at full contraction, about
+ten times what a micro-expression uses. See `face_assets.py` for the source of the file.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import sparse
+
+from utils.face_assets import AGES, ANCESTRIES, ASSET, QUANTUM, SEXES, WEIGHTS
+
+SKIN, MOUTH_CAVITY, SOCKETS, EYES = 0, 1, (2, 3), (5, 7)  # texture islands; eyes: their front halves
+
+
+@dataclass(frozen=True)
+class FaceModel:
+    template: np.ndarray  # (V, 3) float32, the mean young adult
+    faces: np.ndarray  # (F, 3) int32
+    uv: np.ndarray  # (V, 2) float32 into the albedo texture, v up
+    island: np.ndarray  # (V,) uint8, the texture island of each vertex
+    masks: dict[str, np.ndarray]  # name -> (V,) float32 in 0..1: lips, eyelids, ears, inside-mouth
+    units: dict[str, np.ndarray]  # name -> (V, 3) float32
+    macro: dict[str, np.ndarray]  # name -> (V, 3) float32, ancestry x sex x age and sex x age x weight
+    local: dict[str, np.ndarray]  # name -> (V, 3) float32, local shape changes at full strength
+    weld: np.ndarray  # (V,) int32, vertices at the same place share a number: the surface without texture seams
+
+    @property
+    def unit_names(self) -> tuple[str, ...]:
+        return tuple(self.units)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One person: the neutral face, how far this person's units move, and the traits that made them."""
+
+    vertices: np.ndarray  # (V, 3) float32, centred on the head
+    unit_offsets: np.ndarray  # (52, V, 3) float32, in the order of `FaceModel.unit_names`
+    traits: dict[str, float]  # african, asian, caucasian, male, age, weight: 0..1
+
+
+@lru_cache(maxsize=1)
+def load_face_model() -> FaceModel:
+    """The face model from the asset file in this package (0.6 MB, read once a process)."""
+    with np.load(ASSET) as asset:
+        uv_faces, faces = asset["uv_faces"].astype(np.int32), asset["faces"].astype(np.int32)
+        weld = np.zeros(len(asset["uv"]), np.int32)
+        weld[uv_faces.ravel()] = faces.ravel()
+
+        def shapes(group: str) -> dict[str, np.ndarray]:
+            offsets = asset[f"{group}_offsets"].astype(np.float32) * QUANTUM
+            return dict(zip(asset[f"{group}_names"].tolist(), offsets[:, weld], strict=True))
+
+        template = asset["template"][weld]
+        model = FaceModel(
+            template=template, faces=uv_faces, uv=asset["uv"], island=asset["uv_island"],
+            masks=dict(zip(asset["mask_names"].tolist(), asset["uv_masks"] / np.float32(255), strict=True)),
+            units=shapes("unit"), macro=shapes("macro"), local=shapes("local"), weld=weld,
+        )
+    mean = compose_shape(model, dict.fromkeys(ANCESTRIES, 1 / 3) | {"male": 0.5, "age": 0.3, "weight": 0.5})
+    template[:] = mean - mean.mean(0)
+    return model
+
+
+def compose_shape(model: FaceModel, traits: dict[str, float]) -> np.ndarray:
+    """Neutral vertices (V, 3) of the given traits: MakeHuman's product of linear interpolations."""
+    sex = dict(zip(SEXES, (1 - traits["male"], traits["male"]), strict=True))
+    age = dict(zip(AGES, (1 - traits["age"], traits["age"]), strict=True))
+    heavy = 2 * traits["weight"] - 1
+    weight = dict(zip(WEIGHTS, (max(-heavy, 0), 1 - abs(heavy), max(heavy, 0)), strict=True))
+    shape = model.template.copy()
+    for s in SEXES:
+        for g in AGES:
+            for a in ANCESTRIES:
+                shape += traits[a] * sex[s] * age[g] * model.macro[f"{a}-{s}-{g}"]
+            for w in WEIGHTS:
+                shape += sex[s] * age[g] * weight[w] * model.macro[f"{s}-{g}-{w}"]
+    return shape
+
+
+def sample_identity(rng: np.random.Generator, diversity: float = 1.0) -> Identity:
+    """A person drawn at random: ancestry, sex, age, weight, local shape (alike on both sides, then a little not).
+
+    `diversity` scales the local shape changes and the person's own gain of each unit.
+    """
+    model = load_face_model()
+    traits = dict(zip(ANCESTRIES, rng.dirichlet([0.5] * 3), strict=True))
+    traits |= {"male": rng.beta(0.3, 0.3), "age": rng.uniform(0, 0.8), "weight": rng.beta(3, 3)}
+    neutral_traits = dict.fromkeys(ANCESTRIES, 1 / 3) | {"male": 0.5, "age": 0.3, "weight": 0.5}
+    shape = model.template + compose_shape(model, traits) - compose_shape(model, neutral_traits)
+    strength: dict[str, float] = {}
+    for name in model.local:
+        twin = name.removeprefix("l-").removeprefix("r-")
+        spread = 0.1 if name.startswith("asym") else 0.16
+        strength.setdefault(twin, abs(rng.normal(0, spread * diversity)))
+        shape += strength[twin] * model.local[name]
+    names = model.unit_names
+    sides = [name.removesuffix("Left").removesuffix("Right") for name in names]
+    common = {side: rng.normal(0, 0.2) for side in sides}
+    gain = np.exp([diversity * (common[side] + rng.normal(0, 0.1)) for side in sides])
+    size = np.ptp(shape[:, 0]) / np.ptp(model.template[:, 0])
+    offsets = np.stack([model.units[name] for name in names]) * (size * gain[:, None, None])
+    return Identity((shape - shape.mean(0)).astype(np.float32), offsets.astype(np.float32), traits)
+
+
+def vertex_normals(vertices: np.ndarray) -> np.ndarray:
+    """Unit normals (..., V, 3) of the model's surface, smooth across texture seams."""
+    model = load_face_model()
+    a, b, c = (vertices[..., model.faces[:, i], :] for i in range(3))
+    of_faces = np.cross(b - a, c - a)  # length: twice the area, which is the weight
+    flat = of_faces.reshape(-1, len(model.faces), 3)
+    welded = np.stack([_welded_incidence() @ frame for frame in flat])[:, model.weld]
+    welded /= np.linalg.norm(welded, axis=-1, keepdims=True) + 1e-9
+    return welded.reshape(vertices.shape)
+
+
+@lru_cache(maxsize=1)
+def _welded_incidence() -> sparse.csr_array:
+    model = load_face_model()
+    rows = model.weld[model.faces].ravel()
+    columns = np.repeat(np.arange(len(model.faces)), 3)
+    shape = (model.weld.max() + 1, len(model.faces))
+    return sparse.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)

@@ -1,0 +1,150 @@
+"""How the face moves: action units (AUs), the expressions that emotions draw from, and their course in time.
+
+An expression is a set of unit contractions; a unit is one of the face model's 52, an AU one to four of them. Every
+emotion has several AU combinations (after Ekman and Friesen's EMFACS), some of them shared with other emotions, so
+that classes overlap as they do in life and no single unit gives a class away.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# AU -> the face units that it contracts; a unit without side stands for its left and right half.
+ACTION_UNITS: dict[str, tuple[str, ...]] = {
+    "AU1": ("browInnerUp",), "AU2": ("browOuterUp",), "AU4": ("browDown",), "AU5": ("eyeWide",),
+    "AU6": ("cheekSquint",), "AU7": ("eyeSquint",), "AU9": ("noseSneer",), "AU10": ("mouthUpperUp",),
+    "AU12": ("mouthSmile",), "AU14": ("mouthDimple",), "AU15": ("mouthFrown",), "AU16": ("mouthLowerDown",),
+    "AU17": ("mouthShrugLower",), "AU18": ("mouthPucker",), "AU20": ("mouthStretch",), "AU23": ("mouthRollUpper",),
+    "AU24": ("mouthPress",), "AU26": ("jawOpen",), "AU28": ("mouthRollLower",),
+}
+BLINK, GAZE = ("eyeBlinkLeft", "eyeBlinkRight"), ("In", "Out", "Up", "Down")
+SINGLE = ("browInnerUp", "mouthShrugLower", "mouthPucker", "mouthRollUpper", "mouthRollLower", "jawOpen")
+# Millimetres that the point that moves most travels at full contraction differ from unit to unit by ten times;
+# an AU of intensity 1 is the contraction that moves it by this many.
+FULL_TRAVEL_MM = 6.0
+
+# Emotion -> its AU combinations with how often each is drawn (relative frequencies, ours).
+EXPRESSIONS: dict[str, tuple[tuple[float, tuple[str, ...]], ...]] = {
+    "Negative": (
+        (3, ("AU4", "AU7")), (2, ("AU4",)), (2, ("AU9", "AU4")), (2, ("AU10", "AU4")), (2, ("AU1", "AU4")),
+        (1.5, ("AU15", "AU17")), (1.5, ("AU4", "AU5", "AU7")), (1, ("AU20", "AU1", "AU4")), (1, ("AU10",)),
+        (1, ("AU15",)), (1, ("AU14",)), (0.5, ("AU7",)),
+    ),
+    "Positive": (
+        (4, ("AU12",)), (4, ("AU6", "AU12")), (1.5, ("AU6", "AU7", "AU12")), (1, ("AU12", "AU26")),
+        (1, ("AU12", "AU10")), (1, ("AU6",)), (0.7, ("AU14", "AU12")),
+    ),
+    "Repression": (
+        (3, ("AU14",)), (3, ("AU17", "AU24")), (2, ("AU12", "AU15")), (2, ("AU12", "AU24")), (1.5, ("AU23", "AU24")),
+        (1, ("AU17",)),
+    ),
+    "Surprise": (
+        (4, ("AU1", "AU2")), (3, ("AU1", "AU2", "AU5")), (1.5, ("AU2",)), (1.5, ("AU1", "AU2", "AU26")),
+        (1, ("AU5", "AU26")), (0.7, ("AU5",)),
+    ),
+    "Others": (
+        (1.5, ("AU14",)), (1.5, ("AU17",)), (1.5, ("AU18",)), (1, ("AU28",)), (1, ("AU7",)), (1, ("AU2",)),
+        (1, ("AU26",)), (0.8, ("AU4",)), (0.7, ("AU20",)), (0.5, ("AU9",)), (0.5, ("AU16",)),
+    ),
+}
+ONE_SIDED = {"AU12": 0.3, "AU14": 0.5, "AU10": 0.35, "AU2": 0.3, "AU15": 0.2, "AU20": 0.2, "AU9": 0.15, "AU24": 0.2}
+
+
+@dataclass(frozen=True)
+class Course:
+    """When an expression rises and falls, in frames: onset < apex < offset (positions from 0)."""
+
+    onset: int
+    apex: int
+    offset: int
+    n_frames: int
+
+
+def sides_of(unit: str) -> tuple[str, ...]:
+    """The face units of an AU's unit: itself, or its left and right half."""
+    return (unit,) if unit in SINGLE else (unit + "Left", unit + "Right")
+
+
+def sample_expression(emotions: list[str], rng: np.random.Generator) -> dict[str, float]:
+    """Contractions in 0..1 of AU intensity per face unit for one clip of the given emotions.
+
+    One AU combination per emotion; each AU has its own intensity; a sided AU may be one-sided or uneven; one clip
+    in three carries a distractor AU of any kind at lower intensity.
+    """
+    contraction: dict[str, float] = {}
+
+    def contract(au: str, intensity: float) -> None:
+        weak_side = rng.integers(2)
+        one_sided = rng.random() < ONE_SIDED.get(au, 0.05)
+        weaker = rng.uniform(0, 0.15) if one_sided else rng.uniform(0.65, 1)
+        for unit in ACTION_UNITS[au]:
+            for i, side in enumerate(sides_of(unit)):
+                value = intensity * (weaker if len(sides_of(unit)) == 2 and i == weak_side else 1)
+                contraction[side] = max(contraction.get(side, 0.0), value)
+
+    for emotion in emotions:
+        odds = np.array([weight for weight, _ in EXPRESSIONS[emotion]])
+        chosen = EXPRESSIONS[emotion][rng.choice(len(odds), p=odds / odds.sum())][1]
+        for au in chosen:
+            contract(au, rng.uniform(0.45, 1))
+    if rng.random() < 0.35:
+        contract(str(rng.choice(list(ACTION_UNITS))), rng.uniform(0.15, 0.45))
+    return contraction
+
+
+def sample_course(rng: np.random.Generator) -> Course:
+    """8 to 30 frames at 60 fps, about 18 on average; a faster rise than fall, most often, and an apex off the middle."""
+    duration = int(np.clip(round(rng.gamma(9, 1.7)), 7, 26))
+    before, after = rng.integers(0, 3, 2)
+    share = rng.uniform(0.28, 0.45) if rng.random() < 0.75 else rng.uniform(0.55, 0.7)
+    apex = int(np.clip(round(duration * share), 2, duration - 2))
+    return Course(int(before), int(before + apex), int(before + duration), int(before + duration + after + 1))
+
+
+def envelope(course: Course, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Contraction over time (n_frames,) in 0..1: a smooth rise to the apex and a smooth fall, back to at most 0.15.
+
+    With `rng`, the unit has its own small lag (up to a sixth of the clip's rise) and steepness.
+    """
+    lag = 0.0 if rng is None else rng.uniform(-1, 1) * (course.apex - course.onset) / 6
+    power = 1.0 if rng is None else rng.uniform(0.8, 1.3)
+    left = 0.0 if rng is None else rng.uniform(0, 0.15)
+    t = np.arange(course.n_frames)
+    peak = course.apex + lag
+    rise = np.clip((t - course.onset) / (peak - course.onset), 0, 1)
+    fall = np.clip((t - peak) / (course.offset - peak), 0, 1)
+    shape = np.where(t <= peak, ease(rise) ** power, left + (1 - left) * (1 - ease(fall)) ** power)
+    return shape.astype(np.float32)
+
+
+def ease(x: np.ndarray) -> np.ndarray:
+    return 0.5 - 0.5 * np.cos(np.pi * x)
+
+
+def sample_blink(n_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Lid closure over time (n_frames,): closes in about 3 frames, opens in about 5, may be cut by the clip's ends."""
+    centre, depth = rng.uniform(-1, n_frames), rng.uniform(0.4, 1)
+    t = np.arange(n_frames) - centre
+    return (depth * np.where(t < 0, np.exp(-0.5 * (t / 1.3) ** 2), np.exp(-0.5 * (t / 2.2) ** 2))).astype(np.float32)
+
+
+def sample_drift(n_frames: int, amplitude: float, rng: np.random.Generator) -> np.ndarray:
+    """A slow wander (n_frames,) that starts at 0: a slope plus half a swing."""
+    t = np.arange(n_frames) / max(n_frames - 1, 1)
+    swing = np.sin(np.pi * (rng.uniform(0.5, 1.6) * t + rng.uniform(0, 2)))
+    path = rng.normal() * t + 0.7 * rng.normal() * swing
+    return (amplitude * (path - path[0])).astype(np.float32)
+
+
+def rotation(degrees_xyz: np.ndarray) -> np.ndarray:
+    """Rotation matrices (..., 3, 3) from angles (..., 3) in degrees about x, y and z, applied in that order."""
+    a, b, c = np.moveaxis(np.deg2rad(degrees_xyz), -1, 0)
+    one, zero = np.ones_like(a), np.zeros_like(a)
+
+    def matrix(*rows):
+        return np.stack([np.stack(row, -1) for row in rows], -2)
+
+    about_x = matrix((one, zero, zero), (zero, np.cos(a), -np.sin(a)), (zero, np.sin(a), np.cos(a)))
+    about_y = matrix((np.cos(b), zero, np.sin(b)), (zero, one, zero), (-np.sin(b), zero, np.cos(b)))
+    about_z = matrix((np.cos(c), -np.sin(c), zero), (np.sin(c), np.cos(c), zero), (zero, zero, one))
+    return about_z @ about_y @ about_x

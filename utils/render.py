@@ -1,0 +1,223 @@
+"""Pictures of a textured mesh: virtual cameras, and two renderers that give the same pixels.
+
+The light is already in a scanner's texture, so nothing is shaded here: a pixel is the texture (times an optional
+colour per vertex). `PyrenderRenderer` draws with OpenGL (EGL, else OSMesa), `EmbreeRenderer` casts rays on the
+CPU where no OpenGL is to be had; `get_renderer` tries them in that order once per process.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import trimesh
+
+BACKENDS = ("egl", "osmesa", "embree")
+SUBSAMPLES = 2  # rays per pixel side of the ray caster
+
+
+class Camera(NamedTuple):
+    """A pinhole camera on a circle around the y axis, looking at `target`.
+
+    Pixel (0, 0) is the CENTRE of the top left pixel, x to the right, y down, as optical flow counts them.
+    """
+
+    yaw_deg: float  # degrees, positive to the viewer's right; the camera looks back at the target
+    distance: float  # millimetres from the target
+    target: tuple[float, float, float]  # millimetres
+    focal: float  # pixels
+    centre: tuple[float, float]  # the target's pixel
+    size: tuple[int, int]  # height, width in pixels
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Rows: the camera's right, up and backward directions in the world, (3, 3)."""
+        a = np.deg2rad(self.yaw_deg)
+        return np.array([[np.cos(a), 0, -np.sin(a)], [0, 1, 0], [np.sin(a), 0, np.cos(a)]])
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Pixels (..., 2) of world points (..., 3) in millimetres."""
+        local = (points - np.asarray(self.target)) @ self.axes.T
+        depth = self.distance - local[..., 2]
+        x = self.centre[0] + self.focal * local[..., 0] / depth
+        y = self.centre[1] - self.focal * local[..., 1] / depth
+        return np.stack([x, y], -1)
+
+    def cropped(self, box: tuple[float, float, float], size: int) -> "Camera":
+        """The same camera seeing only the square `box` (x, y of its first pixel, side), as size x size."""
+        x, y, side = box
+        scale = size / side
+        centre = ((self.centre[0] - x + 0.5) * scale - 0.5, (self.centre[1] - y + 0.5) * scale - 0.5)
+        return self._replace(focal=self.focal * scale, centre=centre, size=(size, size))
+
+
+@dataclass(frozen=True)
+class TexturedMesh:
+    """What is drawn: vertices (V, 3) mm, faces (F, 3), uv (V, 2) with v up, texture (H, W, 3) uint8 RGB.
+
+    `tint` (V, 3) float in 0..1, where given, multiplies the texture (baked light).
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray
+    texture: np.ndarray
+    tint: np.ndarray | None = None
+
+
+class Picture(NamedTuple):
+    rgb: np.ndarray  # (H, W, 3) uint8
+    mask: np.ndarray  # (H, W) bool, where the mesh is
+
+
+class PyrenderRenderer:
+    """Unlit OpenGL renderer on pyrender. One context and one scene for the life of the process."""
+
+    def __init__(self, platform: str = "egl"):
+        os.environ["PYOPENGL_PLATFORM"] = platform  # read by PyOpenGL when it is first imported
+        import pyrender
+
+        self.name = f"pyrender ({platform})"
+        self._pyrender = pyrender
+        self._offscreen = pyrender.OffscreenRenderer(64, 64)
+        self._scene = pyrender.Scene(bg_color=[0, 0, 0, 0], ambient_light=[1.0, 1.0, 1.0])
+        self._camera = self._scene.add(pyrender.IntrinsicsCamera(1, 1, 0, 0))
+        self._flags = pyrender.RenderFlags.FLAT | pyrender.RenderFlags.RGBA | pyrender.RenderFlags.SKIP_CULL_FACES
+
+    def _node(self, mesh: TexturedMesh):
+        pyrender = self._pyrender
+        # Four channels, since OpenGL reads rows in steps of four bytes; no mipmaps, the scale is about 1:1.
+        texture = pyrender.Texture(
+            source=cv2.cvtColor(mesh.texture, cv2.COLOR_RGB2RGBA), source_channels="RGBA",
+            sampler=pyrender.Sampler(magFilter=9729, minFilter=9729, wrapS=33071, wrapT=33071),  # GL_LINEAR, CLAMP
+        )
+        tint = None
+        if mesh.tint is not None:
+            tint = np.column_stack([mesh.tint, np.ones(len(mesh.tint))]).astype(np.float32)
+        primitive = pyrender.Primitive(
+            positions=mesh.vertices.astype(np.float32), indices=mesh.faces.astype(np.uint32),
+            texcoord_0=mesh.uv.astype(np.float32), color_0=tint, mode=4,
+            material=pyrender.MetallicRoughnessMaterial(baseColorTexture=texture, alphaMode="OPAQUE"),
+        )
+        return self._scene.add(pyrender.Mesh([primitive]))
+
+    def render(self, mesh: TexturedMesh, cameras: list[Camera]) -> list[Picture]:
+        """One picture per camera; the mesh and its texture are sent to OpenGL once."""
+        node = self._node(mesh)
+        try:
+            return [self._picture(camera) for camera in cameras]
+        finally:
+            self._scene.remove_node(node)
+
+    def _picture(self, camera: Camera) -> Picture:
+        height, width = camera.size
+        lens = self._camera.camera
+        lens.fx = lens.fy = camera.focal
+        lens.cx, lens.cy = camera.centre[0] + 0.5, camera.centre[1] + 0.5  # OpenGL counts from the pixel's corner
+        lens.znear, lens.zfar = camera.distance * 0.2, camera.distance * 2
+        pose = np.eye(4)
+        pose[:3, :3] = camera.axes.T
+        pose[:3, 3] = np.asarray(camera.target) + camera.distance * camera.axes[2]
+        self._scene.set_pose(self._camera, pose)
+        self._offscreen.viewport_height, self._offscreen.viewport_width = height, width
+        rgba, depth = self._offscreen.render(self._scene, self._flags)
+        return Picture(np.ascontiguousarray(rgba[..., :3]), depth > 0)
+
+    def close(self) -> None:
+        self._offscreen.delete()
+
+
+class EmbreeRenderer:
+    """The same pictures by ray casting (Embree through trimesh), for machines without OpenGL."""
+
+    name = "embree ray caster"
+
+    def render(self, mesh: TexturedMesh, cameras: list[Camera]) -> list[Picture]:
+        return [self._picture(mesh, camera) for camera in cameras]
+
+    def _picture(self, mesh: TexturedMesh, camera: Camera) -> Picture:
+        n, (height, width) = SUBSAMPLES, camera.size
+        fine = camera.cropped((0, 0, 1.0), n)._replace(size=(height * n, width * n))
+        triangle, bary = surface_points(mesh.vertices, mesh.faces, fine)
+        seen = triangle >= 0
+        corners = mesh.faces[triangle[seen]]
+        uv = np.einsum("nk,nkc->nc", bary[seen], mesh.uv[corners])
+        rows, columns = mesh.texture.shape[:2]
+        at = np.stack([uv[:, 0] * columns - 0.5, (1 - uv[:, 1]) * rows - 0.5], -1).astype(np.float32)
+        colour = np.zeros((height * n, width * n, 3), np.float32)
+        colour[seen] = sample_bilinear(mesh.texture, at)
+        if mesh.tint is not None:
+            colour[seen] *= np.einsum("nk,nkc->nc", bary[seen], mesh.tint[corners])
+        rgb = cv2.resize(colour, (width, height), interpolation=cv2.INTER_AREA)
+        return Picture(np.rint(rgb).clip(0, 255).astype(np.uint8), seen.reshape(height, n, width, n).any((1, 3)))
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def sample_bilinear(image: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Colours (N, C) float32 of an image at pixels `at` (N, 2) as (x, y), edges repeated."""
+    rows = -(-len(at) // 8192)  # cv2.remap takes at most 32767 rows or columns
+    grid = np.zeros((rows * 8192, 2), np.float32)
+    grid[: len(at)] = at
+    grid = grid.reshape(rows, 8192, 2)
+    sampled = cv2.remap(image.astype(np.float32), grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return sampled.reshape(rows * 8192, -1)[: len(at)]
+
+
+def surface_points(vertices: np.ndarray, faces: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """The visible surface at every pixel centre, by casting a ray.
+
+    Returns the triangle (H, W) int64, -1 where the mesh is not, and barycentric weights (H, W, 3) float64.
+    """
+    from trimesh.ray.ray_pyembree import RayMeshIntersector
+
+    height, width = camera.size
+    ys, xs = np.mgrid[:height, :width]
+    local = np.stack([(xs - camera.centre[0]) / camera.focal, -(ys - camera.centre[1]) / camera.focal,
+                      np.full(xs.shape, -1.0)], -1).reshape(-1, 3)
+    directions = local @ camera.axes
+    origin = np.asarray(camera.target) + camera.distance * camera.axes[2]
+    surface = trimesh.Trimesh(vertices, faces, process=False)
+    origins = np.broadcast_to(origin, directions.shape)
+    triangle = RayMeshIntersector(surface).intersects_first(origins, directions)
+    hit = triangle >= 0
+    bary = np.zeros((height * width, 3))
+    a, b, c = np.moveaxis(vertices[faces[triangle[hit]]].astype(float), 1, 0)
+    # Cramer's rule for origin + s * direction = a + beta (b - a) + gamma (c - a) (Möller and Trumbore, 1997).
+    ab, ac, way = b - a, c - a, directions[hit]
+    across = np.cross(way, ac)
+    determinant = np.einsum("nc,nc->n", ab, across)
+    beta = np.einsum("nc,nc->n", origin - a, across) / determinant
+    gamma = np.einsum("nc,nc->n", way, np.cross(origin - a, ab)) / determinant
+    bary[hit] = np.stack([1 - beta - gamma, beta, gamma], -1)
+    return triangle.reshape(height, width), bary.reshape(height, width, 3)
+
+
+def make_renderer(backend: str) -> PyrenderRenderer | EmbreeRenderer:
+    """The named renderer ("egl", "osmesa", "embree"), shown to work by drawing one triangle."""
+    if backend not in BACKENDS:
+        raise ValueError(f"renderer {backend!r} is unknown; choose one of {', '.join(BACKENDS)} or auto.")
+    renderer = EmbreeRenderer() if backend == "embree" else PyrenderRenderer(backend)
+    triangle = TexturedMesh(np.array([[-1.0, -1, 0], [1, -1, 0], [0, 1, 0]]), np.array([[0, 1, 2]]),
+                            np.array([[0.0, 0], [1, 0], [0, 1]]), np.full((4, 4, 3), 200, np.uint8))
+    picture, = renderer.render(triangle, [Camera(0.0, 10.0, (0, 0, 0), 32.0, (15.5, 15.5), (32, 32))])
+    if picture.rgb[16, 16, 0] != 200:
+        raise RuntimeError(f"renderer {backend} drew a wrong picture")
+    return renderer
+
+
+@lru_cache(maxsize=1)
+def get_renderer(backend: str = "auto") -> PyrenderRenderer | EmbreeRenderer:
+    """The process's one renderer: the named one, or the first that works here of EGL, OSMesa and Embree."""
+    if backend != "auto":
+        return make_renderer(backend)
+    failures = []
+    for name in BACKENDS:
+        try:
+            return make_renderer(name)
+        except Exception as error:  # whatever a missing driver raises, the next renderer is the remedy
+            failures.append(f"{name}: {error}")
+    raise RuntimeError("no renderer works here: " + "; ".join(failures))

@@ -252,8 +252,7 @@ def _join_by_id(ids: np.ndarray, parts: Sequence[FoldResult]) -> tuple[np.ndarra
     wrong = np.concatenate([found[counts > 1], np.setxor1d(ids, found)])
     if len(wrong):
         raise ValueError(
-            f"Id {wrong[0]} is not held out exactly once. Remedy: let the folds' test parts cover every clip
-            once."
+            f"Id {wrong[0]} is not held out exactly once. Remedy: let the folds cover every clip once."
         )
     row = {name: i for i, name in enumerate(ids)}
     place = np.concatenate([[row[name] for name in part.ids] for part in parts])

@@ -1,9 +1,9 @@
 """Triple-Stream MicroAttNet: one stream per flow channel, fused by attention.
 
     x (B, V views, P phases, C = u v magnitude, H, W)
-     |-- u          (B, V*P, H, W) -> Stream ---------> (B, F) --|                       |-> fused -> head  -> (B, K)
-     |-- v          (B, V*P, H, W) -> Stream ---------> (B, F) --|-> FusionAttention ----|   (B, S*F)
-     |-- magnitude  (B, V*P, H, W) -> Stream with SE -> (B, F) --|   weights (B, S)      |-> units -> (B, A)
+     |-- u          (B, V*P, H, W) -> Stream -------> (B, F) --|                    |-> fused -> head  -> (B, K)
+     |-- v          (B, V*P, H, W) -> Stream -------> (B, F) --|-> FusionAttention -|   (B, S*F)
+     |-- magnitude  (B, V*P, H, W) -> Stream + SE --> (B, F) --|   weights (B, S)   |-> units -> (B, A)
 
     Stream: conv 5x5 / 2, BN, pool, ReLU - conv 3x3, BN, ReLU - conv 3x3, BN, ReLU - [SE] - average to 3 x 3
             - dropout - linear, ReLU

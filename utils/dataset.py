@@ -476,14 +476,15 @@ def open_data(data_root: str | Path, classes: Iterable[str], subject_pattern: st
     if len(missing) == len(sample):
         raise DataError.at(root / "test", "no test Id has a folder here", "check the data root")
     _check_phase_range(root, train)
-    warnings = tuple(f"{root / 'test' / id}: there is no such folder, so Id {id} gets the training prior."
-                     for id in missing)
+    warnings = tuple(f"test/{id}: there is no such folder, so it gets the training prior." for id in missing)
     return DataRoot(root, classes, train, sample, warnings)
 
 
-def load_labels(data_root: str | Path, classes: Iterable[str],
-                subject_pattern: str | None = None) -> pd.DataFrame:
+def load_labels(data_root: str | Path, classes: Iterable[str], subject_pattern: str | None = None,
+                file_name: str = "train.csv") -> pd.DataFrame:
     """Read `train.csv`: Id, subject (texts), classes (int8, 0/1), and onset, apex, offset (Int64) if known.
+
+    `solution.csv` of synthetic data has the same form, and is read by `file_name="solution.csv"`.
 
     subject_pattern: a regular expression with one group, searched in the Id, that gives the subject where
         the table does not, such as `r"^(s\\d+)_"`.
@@ -491,11 +492,11 @@ def load_labels(data_root: str | Path, classes: Iterable[str],
     Raises DataError for missing columns, repeated Ids, labels other than 0/1, no subject, phases out of
     order.
     """
-    path, classes = Path(data_root) / "train.csv", list(classes)
-    table = _read_table(path, ["Id", *classes])
+    path, classes = Path(data_root) / file_name, list(classes)
+    table = read_table(path, ["Id", *classes])
     _fill_subjects(path, table, subject_pattern)
     for name in classes:
-        table[name] = _as_binary(path, table, name)
+        table[name] = as_binary(path, table, name)
     phases = [name for name in PHASE_COLUMNS if name in table]
     for name in phases:
         table[name] = _as_position(path, table, name)
@@ -513,7 +514,7 @@ def load_sample_submission(data_root: str | Path, classes: Iterable[str]) -> pd.
     Raises DataError if its columns are not exactly Id and the classes, or if an Id stands there twice.
     """
     path, expected = Path(data_root) / "sample_submission.csv", ["Id", *classes]
-    table = _read_table(path, expected)
+    table = read_table(path, expected)
     extra = [name for name in table if name not in expected]
     if extra:
         raise DataError.at(path, f"its column {extra[0]} is not a class",
@@ -521,7 +522,7 @@ def load_sample_submission(data_root: str | Path, classes: Iterable[str]) -> pd.
     return table
 
 
-def _read_table(path: Path, required: list[str]) -> pd.DataFrame:
+def read_table(path: Path, required: list[str]) -> pd.DataFrame:
     """A CSV as texts, with its required columns present and its Ids unique and fit for folder names."""
     if not path.is_file():
         raise DataError.at(path, "there is no such table",
@@ -575,7 +576,7 @@ def _check_pattern(pattern: str) -> None:
                            "put one pair of brackets in it")
 
 
-def _as_binary(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
+def as_binary(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     numbers = pd.to_numeric(table[name], errors="coerce")
     wrong = ~numbers.isin([0, 1])
     if wrong.any():

@@ -26,11 +26,13 @@ class Classifier:
     probabilities  function from x (N, V, P, 3, H, W) to (N, K) float
     thresholds     None: one label per clip, the most probable class (single label)
     notes          what was chosen on the inner validation, for the record (epochs, C, pooling, parameters)
+    held_out       (N of the training clips, K) inner out-of-fold probabilities, where every clip has one
     """
 
     probabilities: Callable[[np.ndarray], np.ndarray]
     thresholds: Thresholds | None
     notes: dict = field(default_factory=dict)
+    held_out: np.ndarray | None = None
 
 
 def decide(probability: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:

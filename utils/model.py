@@ -1,9 +1,9 @@
 """Triple-Stream MicroAttNet: one stream per flow channel, fused by attention.
 
     x (B, V views, P phases, C = u v magnitude, H, W)
-     |-- u          (B, V*P, H, W) -> Stream -------> (B, F) --|                    |-> fused -> head  -> (B, K)
-     |-- v          (B, V*P, H, W) -> Stream -------> (B, F) --|-> FusionAttention -|   (B, S*F)
-     |-- magnitude  (B, V*P, H, W) -> Stream + SE --> (B, F) --|   weights (B, S)   |-> units -> (B, A)
+     |-- u          (B, V*P, H, W) -> Stream ------> (B, F) -|                    |-> fused -> head  -> (B, K)
+     |-- v          (B, V*P, H, W) -> Stream ------> (B, F) -|-> FusionAttention -|   (B, S*F)
+     |-- magnitude  (B, V*P, H, W) -> Stream + SE -> (B, F) -|   weights (B, S)   |-> units -> (B, A)
 
     Stream: conv 5x5 / 2, BN, pool, ReLU - conv 3x3, BN, ReLU - conv 3x3, BN, ReLU - [SE] - average to 3 x 3
             - dropout - linear, ReLU
@@ -116,6 +116,10 @@ class ModelConfig:
         if min(self.classes, self.views, self.phases) < 1 or self.size < 8:
             raise ValueError(f"{self}: classes, views, phases start at 1, size at 8. Remedy: raise them.")
 
+    def build(self) -> nn.Module:
+        """The network of this configuration, with random weights from torch's generator."""
+        return MicroAttNet(self)
+
 
 class MicroAttNet(nn.Module):
     """The network of the module's diagram. `forward` returns logits (B, K) and stream weights (B, S)."""
@@ -179,4 +183,4 @@ class MicroAttNet(nn.Module):
 
 def count_parameters(config: ModelConfig) -> int:
     """Trainable parameters of a configuration."""
-    return sum(p.numel() for p in MicroAttNet(config).parameters())
+    return sum(p.numel() for p in config.build().parameters())

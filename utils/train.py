@@ -17,10 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.decision import Classifier, Thresholds, choose_thresholds
-from utils.model import MicroAttNet, ModelConfig, count_parameters
+from utils.model import ModelConfig, count_parameters
 from utils.samples import Samples
 
 
@@ -84,6 +84,9 @@ class Fitted:
     members: tuple[Member, ...]
     thresholds: Thresholds | None
     seed: int
+    held_out: np.ndarray | None = (
+        None  # (N, K) inner out-of-fold probabilities of an ensemble; not written to files
+    )
 
 
 # Loss
@@ -224,23 +227,23 @@ def fit_ensemble(
     The thresholds come from the inner out-of-fold predictions of all of them together, so that every
     training clip counts. `inner` holds (train, validation) positions within `train`, subject-disjoint.
     """
-    members, held_out = [], np.zeros_like(train.y)
+    members, held_out = [], np.full_like(train.y, np.nan)
     for fold, (fit_on, stop_on) in enumerate(inner):
         one = fit(
             train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed * 1000 + fold, init
         )
         members += one.members
         held_out[stop_on] = predict(one, train.x[stop_on])[0]
-    thresholds = None
+    covered, thresholds = np.isfinite(held_out[:, 0]), None
     if train_config.mode == "multi-label":
-        covered = np.concatenate([stop_on for _, stop_on in inner])
         thresholds = choose_thresholds(
             train.y[covered],
             held_out[covered],
             train.y.mean(axis=0),
             source=f"inner out-of-fold of {len(inner)} networks",
         )
-    return Fitted(model_config, train_config, train.classes, tuple(members), thresholds, seed)
+    held_out = held_out if covered.all() else None
+    return Fitted(model_config, train_config, train.classes, tuple(members), thresholds, seed, held_out)
 
 
 def _check(train: Samples, val: Samples | None, model_config: ModelConfig, train_config: TrainConfig) -> None:
@@ -272,7 +275,7 @@ def _fit_member(
     device = _device(config)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = MicroAttNet(model_config).to(device)
+        model = model_config.build().to(device)
         missing = _load_matching(model, init) if init is not None else ()
         x = _resize(torch.from_numpy(train.x).to(device), model_config.size)
         scale = _scale_of(x)
@@ -289,7 +292,7 @@ def _fit_member(
 
 
 def _optimise(
-    model: MicroAttNet,
+    model: nn.Module,
     x: Tensor,
     y: Tensor,
     units: Tensor,
@@ -327,7 +330,7 @@ def _optimise(
             model.eval()
             with torch.inference_mode():
                 record["val_loss"] = focal_loss(
-                    model(check[0])[0], check[1], alpha, gamma, config.mode
+                    model.forward_all(check[0])[0], check[1], alpha, gamma, config.mode
                 ).item()
         history.append(record)
         if check is not None and config.patience:
@@ -347,11 +350,11 @@ def _schedule(config: TrainConfig, steps: int):
     )
 
 
-def _copy_state(model: MicroAttNet) -> dict[str, Tensor]:
+def _copy_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def _load_matching(model: MicroAttNet, init: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _load_matching(model: nn.Module, init: Mapping[str, Tensor]) -> tuple[str, ...]:
     own = model.state_dict()
     usable = {name: value for name, value in init.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(usable, strict=False)
@@ -416,12 +419,12 @@ def _forward_all(fitted: Fitted, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]
     return tuple(torch.stack(part).cpu() for part in zip(*outputs, strict=True))
 
 
-def load_network(fitted: Fitted, member: Member | None = None) -> MicroAttNet:
+def load_network(fitted: Fitted, member: Member | None = None) -> nn.Module:
     """The network of a member (the first by default) in evaluation mode. Its input is flow divided by
     `member.scale`.
     """
     with torch.device("meta"):  # no random start, which would draw from the global generator
-        model = MicroAttNet(fitted.model_config)
+        model = fitted.model_config.build()
     state = {name: value.clone() for name, value in (member or fitted.members[0]).state.items()}
     model.load_state_dict(state, assign=True)
     return model.eval()
@@ -447,7 +450,7 @@ def network_predictor(
             "parameters": count_parameters(model_config),
             "epochs": [member.epoch for member in fitted.members],
         }
-        return Classifier(lambda x: predict(fitted, x)[0], fitted.thresholds, notes)
+        return Classifier(lambda x: predict(fitted, x)[0], fitted.thresholds, notes, fitted.held_out)
 
     return predictor
 

@@ -1,0 +1,440 @@
+"""What any network must beat, through the same folds and the same table: trivial answers, classical
+features, small nets.
+
+`baselines(mode)` gives name -> predictor for `evaluate.cross_validate`. Every choice (C, input, epoch,
+thresholds) is made on the inner folds of the training subjects. Classical models score one class against the
+rest; their scores become probabilities by a logistic curve fitted on the inner out-of-fold scores (Platt
+1999).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from torch import Tensor, nn
+
+from utils.decision import Classifier, Thresholds, choose_thresholds
+from utils.evaluate import Fold, Predictor
+from utils.model import ModelConfig
+from utils.samples import Samples
+from utils.train import TrainConfig, network_predictor
+
+# Trivial answers
+# ---------------------------------------------------------------------------------------------
+
+
+def prior_random(mode: str = "multi-label") -> Predictor:
+    """Every label at random, as often as in training."""
+
+    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+        prevalence = train.y.mean(axis=0)
+
+        def probabilities(x: np.ndarray) -> np.ndarray:
+            noise = np.random.default_rng([seed, len(train)]).random((len(x), len(prevalence)))
+            if mode == "multi-label":
+                return noise
+            race = np.maximum(prevalence, 1e-9) / -np.log(
+                noise
+            )  # its arg max is class k with probability prevalence[k]
+            return race / race.sum(axis=1, keepdims=True)
+
+        return Classifier(probabilities, _fixed(1 - prevalence, "1 - training prevalence", mode))
+
+    return predictor
+
+
+def all_ones(mode: str = "multi-label") -> Predictor:
+    """Every label for every clip; it is also the constant answer with the best macro-UF1."""
+    if mode != "multi-label":
+        raise ValueError(
+            "all_ones gives several labels per clip. Remedy: leave it out where labels are single."
+        )
+    return lambda train, inner, seed: _constant(np.ones(train.y.shape[1]), mode)
+
+
+def best_constant(mode: str = "multi-label") -> Predictor:
+    """The constant answer that is right most often in training: per class the majority, or the most frequent
+    class.
+    """
+
+    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+        prevalence = train.y.mean(axis=0)
+        answer = prevalence > 0.5 if mode == "multi-label" else prevalence == prevalence.max()
+        return _constant(answer.astype(float), mode)
+
+    return predictor
+
+
+def _constant(answer: np.ndarray, mode: str) -> Classifier:
+    return Classifier(
+        lambda x: np.tile(answer, (len(x), 1)), _fixed(np.full(len(answer), 0.5), "fixed", mode)
+    )
+
+
+def _fixed(values: np.ndarray, source: str, mode: str) -> Thresholds | None:
+    return Thresholds(values, (source,) * len(values)) if mode == "multi-label" else None
+
+
+# Classical features
+# ------------------------------------------------------------------------------------------
+
+
+def averaged_flow(x: np.ndarray, grid: int, channels: int) -> np.ndarray:
+    """Flow averaged over grid x grid blocks of every view and phase: x (N, V, P, 3, H, W) -> (N,
+    V*P*channels*grid^2).
+    """
+    maps = torch.from_numpy(np.ascontiguousarray(x[:, :, :, :channels])).flatten(1, 3)
+    return F.adaptive_avg_pool2d(maps, grid).flatten(1).numpy()
+
+
+def bi_woof(x: np.ndarray, grid: int, bins: int = 8) -> np.ndarray:
+    """Bi-weighted oriented optical flow: x (N, V, P, 3, H, W) -> (N, V*P*grid^2*bins).
+
+    Per block, a histogram of flow directions weighted by magnitude; each block's histogram weighted by its
+    mean optical strain. Source: Liong et al. 2018, "Less is more: micro-expression recognition from video
+    using apex frame".
+    """
+    u, v = x[:, :, :, 0], x[:, :, :, 1]
+    (u_y, u_x), (v_y, v_x) = np.gradient(u, axis=(-2, -1)), np.gradient(v, axis=(-2, -1))
+    strain = np.sqrt(u_x**2 + v_y**2 + 0.5 * (u_y + v_x) ** 2)
+    direction = (np.arctan2(v, u) / (2 * np.pi) * bins).astype(int) % bins  # (N, V, P, H, W)
+    weighted = (direction[..., None] == np.arange(bins)) * np.hypot(u, v)[..., None]
+    histograms = _block_means(np.moveaxis(weighted, -1, 3), grid)  # (N, V, P, bins, grid, grid)
+    histograms /= np.maximum(histograms.sum(axis=3, keepdims=True), 1e-9)
+    return (histograms * _block_means(strain[:, :, :, None], grid)).reshape(len(x), -1)
+
+
+def _block_means(maps: np.ndarray, grid: int) -> np.ndarray:
+    flat = torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32)).flatten(1, 3)
+    return F.adaptive_avg_pool2d(flat, grid).numpy().reshape(*maps.shape[:4], grid, grid)
+
+
+def tuned(
+    extract: Callable[..., np.ndarray], inputs: Sequence[dict], build: Callable, settings: Sequence, mode: str
+) -> Predictor:
+    """A classical model whose input and setting are chosen by mean average precision over the inner
+    out-of-fold scores.
+
+    extract(x, **input) -> features (N, D); build(setting) -> binary scikit-learn classifier with
+    `decision_function`.
+    """
+
+    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+        candidates = []
+        for chosen in inputs:
+            features = extract(train.x, **chosen)
+            for setting in settings:
+                candidates.append(
+                    (chosen, setting, _inner_scores(features, train.y, inner, partial(build, setting)))
+                )
+        chosen, setting, held_out = max(candidates, key=lambda one: _separation(train.y, one[2], mode))
+        models = _fit_each(extract(train.x, **chosen), train.y, partial(build, setting))
+        curves = _calibrate(held_out, train.y, mode)
+        thresholds = None
+        if mode == "multi-label":
+            thresholds = choose_thresholds(
+                train.y, curves(held_out), train.y.mean(axis=0), source="inner out-of-fold"
+            )
+        return Classifier(
+            lambda x: curves(_scores(models, extract(x, **chosen))),
+            thresholds,
+            {"input": chosen, "setting": setting},
+            curves(held_out),
+        )
+
+    return predictor
+
+
+def _fit_each(features: np.ndarray, y: np.ndarray, build: Callable) -> list:
+    """One binary model per class; a class with one value only gets that value's constant score."""
+    return [
+        build().fit(features, y[:, k]) if 0 < y[:, k].sum() < len(y) else float(2 * y[0, k] - 1)
+        for k in range(y.shape[1])
+    ]
+
+
+def _scores(models: list, features: np.ndarray) -> np.ndarray:
+    return np.stack(
+        [
+            np.full(len(features), model) if isinstance(model, float) else model.decision_function(features)
+            for model in models
+        ],
+        axis=1,
+    )
+
+
+def _inner_scores(features: np.ndarray, y: np.ndarray, inner: list[Fold], build: Callable) -> np.ndarray:
+    scores = np.zeros(y.shape)
+    for fit_on, judge_on in inner:
+        scores[judge_on] = _scores(_fit_each(features[fit_on], y[fit_on], build), features[judge_on])
+    return scores
+
+
+def _separation(y: np.ndarray, scores: np.ndarray, mode: str) -> float:
+    """How well inner out-of-fold scores tell the classes apart: mean average precision, or macro F1 of the
+    arg max.
+    """
+    if mode == "multi-label":
+        present = y.any(axis=0)
+        return float(average_precision_score(y[:, present], scores[:, present], average="macro"))
+    return float(f1_score(y.argmax(axis=1), scores.argmax(axis=1), average="macro"))
+
+
+def _calibrate(scores: np.ndarray, y: np.ndarray, mode: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Scores (N, K) -> probabilities (N, K): a logistic curve per class, or one softmax regression with
+    equal priors.
+    """
+    if mode == "single-label":
+        seen = np.flatnonzero(y.any(axis=0))
+        joint = LogisticRegression(class_weight="balanced").fit(scores, y.argmax(axis=1))
+
+        def softmax(new: np.ndarray) -> np.ndarray:
+            probability = np.zeros(new.shape)
+            probability[:, seen] = joint.predict_proba(new)
+            return probability
+
+        return softmax
+    curves = [
+        LogisticRegression().fit(scores[:, [k]], y[:, k]) if 0 < y[:, k].sum() < len(y) else float(y[0, k])
+        for k in range(y.shape[1])
+    ]
+    return lambda new: np.stack(
+        [
+            np.full(len(new), curve) if isinstance(curve, float) else curve.predict_proba(new[:, [k]])[:, 1]
+            for k, curve in enumerate(curves)
+        ],
+        axis=1,
+    )
+
+
+POOLED = tuple({"grid": grid, "channels": channels} for grid in (4, 7, 10) for channels in (2, 3))
+
+
+def rbf_svm(mode: str = "multi-label") -> Predictor:
+    """RBF support vector machine on averaged flow; grid, channels and C chosen inside (Cortes and Vapnik
+    1995).
+    """
+    return tuned(
+        averaged_flow,
+        POOLED,
+        lambda c: make_pipeline(StandardScaler(), SVC(C=c, class_weight="balanced")),
+        (0.3, 1.0, 3.0, 10.0),
+        mode,
+    )
+
+
+def lda(mode: str = "multi-label") -> Predictor:
+    """Linear discriminant analysis on averaged flow, covariance shrunk as chosen inside (Ledoit and Wolf
+    2004 or fixed).
+    """
+    return tuned(
+        averaged_flow,
+        POOLED,
+        lambda shrinkage: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage),
+        ("auto", 0.5, 0.9),
+        mode,
+    )
+
+
+def bi_woof_svm(mode: str = "multi-label") -> Predictor:
+    """Linear support vector machine on Bi-WOOF; grid and C chosen inside (Liong et al. 2018)."""
+
+    def build(c: float):
+        return make_pipeline(StandardScaler(), LinearSVC(C=c, class_weight="balanced", random_state=0))
+
+    return tuned(bi_woof, ({"grid": 5}, {"grid": 8}), build, (0.001, 0.01, 0.1), mode)
+
+
+# Small networks of the field
+# ---------------------------------------------------------------------------------
+
+
+class STSTNet(nn.Module):
+    """Shallow triple stream three-dimensional CNN (Liong et al. 2019, "Shallow triple stream
+    three-dimensional CNN (STSTNet) for micro-expression recognition"): three 3x3 convolutions of 3, 5, 8
+    filters on all maps, side by side."""
+
+    def __init__(self, config: STSTNetConfig) -> None:
+        super().__init__()
+        maps = 3 * config.views * config.phases
+        side = ((config.size + 1) // 3 + 1) // 2
+        self.streams = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(maps, width, 3, padding=2),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.MaxPool2d(3, 3, padding=1),
+                nn.Dropout(0.5),
+            )
+            for width in (3, 5, 8)
+        )
+        self.head = nn.Sequential(nn.AvgPool2d(2, 2), nn.Flatten(), nn.Linear(16 * side**2, config.classes))
+
+    def forward_all(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        maps = x.flatten(1, 3)
+        logits = self.head(torch.cat([stream(maps) for stream in self.streams], dim=1))
+        return logits, x.new_zeros(len(x), 0), x.new_zeros(len(x), 0)
+
+
+class OffApexNet(nn.Module):
+    """Two streams, u and v, then two wide layers (Gan et al. 2019, "OFF-ApexNet on micro-expression
+    recognition system").
+    """
+
+    def __init__(self, config: OffApexNetConfig) -> None:
+        super().__init__()
+        maps, wide = config.views * config.phases, 2 * 16 * (config.size // 4) ** 2
+        self.streams = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(maps, 6, 5, padding=2),
+                nn.ReLU(),
+                nn.MaxPool2d(2, 2),
+                nn.Conv2d(6, 16, 5, padding=2),
+                nn.ReLU(),
+                nn.MaxPool2d(2, 2),
+                nn.Flatten(),
+            )
+            for _ in range(2)
+        )
+        self.head = nn.Sequential(
+            nn.Linear(wide, 1024),
+            nn.ReLU(),
+            nn.Linear(1024, 1024),
+            nn.ReLU(),
+            nn.Linear(1024, config.classes),
+        )
+
+    def forward_all(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = [stream(x[:, :, :, channel].flatten(1, 2)) for channel, stream in enumerate(self.streams)]
+        return self.head(torch.cat(features, dim=1)), x.new_zeros(len(x), 0), x.new_zeros(len(x), 0)
+
+
+@dataclass(frozen=True)
+class STSTNetConfig(ModelConfig):
+    """Only classes, views, phases and size are used."""
+
+    def build(self) -> nn.Module:
+        return STSTNet(self)
+
+
+@dataclass(frozen=True)
+class OffApexNetConfig(ModelConfig):
+    """Only classes, views, phases and size are used."""
+
+    def build(self) -> nn.Module:
+        return OffApexNet(self)
+
+
+PLAIN = TrainConfig(
+    lr=1e-3,
+    weight_decay=0.0,
+    schedule="constant",
+    mirror=0.0,
+    rotate=0.0,
+    zoom=0.0,
+    shift=0.0,
+    gain=0.0,
+    mixup=0.0,
+    mirror_average=False,
+)  # Adam and nothing else, as the papers train
+
+
+def plain_network(config: type[ModelConfig], train_config: TrainConfig) -> Predictor:
+    """One network of `config`, shaped to the data, without augmentation, stopped on the first inner fold."""
+
+    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+        views, phases = train.x.shape[1:3]
+        shaped = config(classes=len(train.classes), views=views, phases=phases)
+        return network_predictor(shaped, train_config, ensemble=False)(train, inner, seed)
+
+    return predictor
+
+
+def ststnet(mode: str = "multi-label") -> Predictor:
+    """STSTNet, Adam, cross-entropy; more and larger steps than its 5e-5, which needs hours."""
+    return plain_network(
+        STSTNetConfig, replace(PLAIN, mode=mode, loss="bce", epochs=100, patience=20, lr=3e-3)
+    )
+
+
+def off_apexnet(mode: str = "multi-label") -> Predictor:
+    """Off-ApexNet, Adam 1e-4, cross-entropy."""
+    return plain_network(
+        OffApexNetConfig, replace(PLAIN, mode=mode, loss="bce", epochs=60, patience=15, lr=1e-4)
+    )
+
+
+def paper_faithful(mode: str = "multi-label") -> Predictor:
+    """Our network with the pieces that its paper names and nothing of ours: Adam, focal loss, early
+    stopping, one network, no augmentation, mixup, weight decay, schedule, mirror averaging or ensemble
+    (arXiv 2603.26849).
+    """
+    return plain_network(ModelConfig, replace(PLAIN, mode=mode))
+
+
+# Together
+# ----------------------------------------------------------------------------------------------------
+
+
+def average(*predictors: Predictor) -> Predictor:
+    """Mean probability of several predictors; thresholds chosen on the mean of their inner out-of-fold
+    probabilities.
+
+    Raises ValueError for a multi-label predictor that keeps no out-of-fold probability of every training
+    clip.
+    """
+
+    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+        parts = [one(train, inner, seed) for one in predictors]
+        thresholds = held_out = None
+        if all(part.held_out is not None for part in parts):
+            held_out = np.mean([part.held_out for part in parts], axis=0)
+        if parts[0].thresholds is not None:
+            if held_out is None:
+                raise ValueError(
+                    "a part has no out-of-fold probabilities. Remedy: ensemble=True in network_predictor."
+                )
+            thresholds = choose_thresholds(
+                train.y, held_out, train.y.mean(axis=0), source="inner out-of-fold of the mean"
+            )
+        notes = {
+            "parts": [part.notes for part in parts],
+            "parameters": sum(p.notes.get("parameters", 0) for p in parts),
+        }
+        return Classifier(
+            lambda x: np.mean([p.probabilities(x) for p in parts], axis=0), thresholds, notes, held_out
+        )
+
+    return predictor
+
+
+def baselines(mode: str = "multi-label") -> dict[str, Predictor]:
+    """name -> predictor, in the order of a table; single-label data has no all-ones row."""
+    makers = {
+        "prior-random": prior_random,
+        "all-ones": all_ones,
+        "best constant": best_constant,
+        "LDA": lda,
+        "RBF-SVM": rbf_svm,
+        "Bi-WOOF + linear SVM": bi_woof_svm,
+        "STSTNet": ststnet,
+        "Off-ApexNet": off_apexnet,
+        "paper-faithful": paper_faithful,
+    }
+    return {
+        name: make(mode) for name, make in makers.items() if mode == "multi-label" or make is not all_ones
+    }
+
+
+BASELINES = baselines()

@@ -76,7 +76,7 @@ def pack_islands(uvs: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
         island = least
     labels, counts = np.unique(island[np.unique(faces)], return_counts=True)
     packed, number = np.zeros_like(uvs), np.zeros(len(uvs), int)
-    for rank, label in enumerate(labels[np.argsort(-counts)]):
+    for rank, label in enumerate(labels[np.argsort(-counts, kind="stable")]):
         member = island == label
         local = uvs[member] - uvs[member].min(0)
         if rank == 0:
@@ -90,7 +90,10 @@ def pack_islands(uvs: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def head_front(vertices: np.ndarray, polygons: list) -> tuple[np.ndarray, np.ndarray]:
     """Triangles of the head's front, over vertices (F, 3) and over texture coordinates (F, 3)."""
-    kept = [p for p in polygons if all(vertices[v, 1] > 5.98 and vertices[v, 2] > -0.05 for v, _ in p)]
+    # An oval from the throat to the hairline, in decimetres, and nothing behind the cheeks.
+    inside = (vertices[:, 0] / 0.74) ** 2 + ((vertices[:, 1] - 7.12) / 1.0) ** 2 < 1
+    inside &= vertices[:, 2] > 0.6
+    kept = [p for p in polygons if all(inside[v] for v, _ in p)]
     triangles = np.array([(p[0], p[i], p[i + 1]) for p in kept for i in range(1, len(p) - 1)])
     return triangles[..., 0], triangles[..., 1]
 
@@ -102,6 +105,8 @@ def build(data: Path) -> dict[str, np.ndarray]:
     over_v, over_uv = head_front(vertices, polygons)
     kept_v, faces = np.unique(over_v, return_inverse=True)
     kept_uv, uv_faces = np.unique(over_uv, return_inverse=True)
+    vertex_of_uv = np.zeros(len(kept_uv), int)
+    vertex_of_uv[uv_faces] = faces
     packed, island = pack_islands(uvs[kept_uv], uv_faces.reshape(-1, 3))
 
     def offsets(path: Path) -> np.ndarray:
@@ -123,12 +128,14 @@ def build(data: Path) -> dict[str, np.ndarray]:
     local = {name: shape for name, shape in local.items() if shape.any()}
     masks = [cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE) for name in MASKS]
     texel = (np.stack([uvs[kept_uv, 0], 1 - uvs[kept_uv, 1]], 1) * 2047).round().astype(int)
+    gaze = np.maximum(*(np.abs(units[f"eyeLookIn{side}"]).max(1)[vertex_of_uv] for side in ("Left", "Right")))
     return {
         "template": (vertices[kept_v] * DECIMETRE).astype(np.float32),
         "faces": faces.reshape(-1, 3).astype(np.int16),
         "uv": packed.astype(np.float32),
         "uv_faces": uv_faces.reshape(-1, 3).astype(np.int16),
         "uv_island": island.astype(np.uint8),
+        "eye_islands": np.unique(island[gaze * QUANTUM > 5]),  # gaze turns the front of the eyeballs most, mm
         "uv_masks": np.stack([mask[texel[:, 1], texel[:, 0]] for mask in masks]),
         "mask_names": np.array(MASKS),
         **{f"{group}_{part}": value

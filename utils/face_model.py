@@ -13,7 +13,7 @@ from scipy import sparse
 
 from utils.face_assets import AGES, ANCESTRIES, ASSET, QUANTUM, SEXES, WEIGHTS
 
-SKIN, MOUTH_CAVITY, SOCKETS, EYES = 0, 1, (2, 3), (5, 7)  # texture islands; eyes: their front halves
+SKIN, MOUTH_CAVITY, SOCKETS = 0, 1, (2, 3)  # texture islands
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class FaceModel:
     faces: np.ndarray  # (F, 3) int32
     uv: np.ndarray  # (V, 2) float32 into the albedo texture, v up
     island: np.ndarray  # (V,) uint8, the texture island of each vertex
+    eyes: tuple[int, int]  # the islands of the eyeballs' front halves
     masks: dict[str, np.ndarray]  # name -> (V,) float32 in 0..1: lips, eyelids, ears, inside-mouth
     units: dict[str, np.ndarray]  # name -> (V, 3) float32
     macro: dict[str, np.ndarray]  # name -> (V, 3) float32, ancestry x sex x age and sex x age x weight
@@ -56,7 +57,7 @@ def load_face_model() -> FaceModel:
 
         template = asset["template"][weld]
         model = FaceModel(
-            template=template, faces=uv_faces, uv=asset["uv"], island=asset["uv_island"],
+            template=template, faces=uv_faces, uv=asset["uv"], island=asset["uv_island"], eyes=tuple(asset["eye_islands"].tolist()),
             masks=dict(zip(asset["mask_names"].tolist(), asset["uv_masks"] / np.float32(255), strict=True)),
             units=shapes("unit"), macro=shapes("macro"), local=shapes("local"), weld=weld,
         )

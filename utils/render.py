@@ -7,7 +7,6 @@ CPU where no OpenGL is to be had; `get_renderer` tries them in that order once p
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -16,6 +15,7 @@ import trimesh
 
 BACKENDS = ("egl", "osmesa", "embree")
 SUBSAMPLES = 2  # rays per pixel side of the ray caster
+GL_TRIANGLES, GL_LINEAR, GL_CLAMP = 4, 9729, 33071  # OpenGL's numbers, so that it is not imported before it is chosen
 
 
 class Camera(NamedTuple):
@@ -85,31 +85,38 @@ class PyrenderRenderer:
         self._scene = pyrender.Scene(bg_color=[0, 0, 0, 0], ambient_light=[1.0, 1.0, 1.0])
         self._camera = self._scene.add(pyrender.IntrinsicsCamera(1, 1, 0, 0))
         self._flags = pyrender.RenderFlags.FLAT | pyrender.RenderFlags.RGBA | pyrender.RenderFlags.SKIP_CULL_FACES
+        self._drawn = None  # the node drawn last, kept until the next one stands, so that a shared texture stays
+        self._image, self._texture = None, None  # the texture sent last and what it was made from
+
+    def _texture_of(self, image: np.ndarray):
+        """The image as a texture; the same array as last time is not sent to OpenGL again."""
+        if image is not self._image:
+            # Four channels, since OpenGL reads rows in steps of four bytes; no mipmaps, the scale is about 1:1.
+            self._image, self._texture = image, self._pyrender.Texture(
+                source=cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), source_channels="RGBA",
+                sampler=self._pyrender.Sampler(magFilter=GL_LINEAR, minFilter=GL_LINEAR, wrapS=GL_CLAMP, wrapT=GL_CLAMP),
+            )
+        return self._texture
 
     def _node(self, mesh: TexturedMesh):
         pyrender = self._pyrender
-        # Four channels, since OpenGL reads rows in steps of four bytes; no mipmaps, the scale is about 1:1.
-        texture = pyrender.Texture(
-            source=cv2.cvtColor(mesh.texture, cv2.COLOR_RGB2RGBA), source_channels="RGBA",
-            sampler=pyrender.Sampler(magFilter=9729, minFilter=9729, wrapS=33071, wrapT=33071),  # GL_LINEAR, CLAMP
-        )
         tint = None
         if mesh.tint is not None:
             tint = np.column_stack([mesh.tint, np.ones(len(mesh.tint))]).astype(np.float32)
         primitive = pyrender.Primitive(
             positions=mesh.vertices.astype(np.float32), indices=mesh.faces.astype(np.uint32),
-            texcoord_0=mesh.uv.astype(np.float32), color_0=tint, mode=4,
-            material=pyrender.MetallicRoughnessMaterial(baseColorTexture=texture, alphaMode="OPAQUE"),
+            texcoord_0=mesh.uv.astype(np.float32), color_0=tint, mode=GL_TRIANGLES,
+            material=pyrender.MetallicRoughnessMaterial(baseColorTexture=self._texture_of(mesh.texture), alphaMode="OPAQUE"),
         )
         return self._scene.add(pyrender.Mesh([primitive]))
 
     def render(self, mesh: TexturedMesh, cameras: list[Camera]) -> list[Picture]:
         """One picture per camera; the mesh and its texture are sent to OpenGL once."""
         node = self._node(mesh)
-        try:
-            return [self._picture(camera) for camera in cameras]
-        finally:
-            self._scene.remove_node(node)
+        if self._drawn is not None:
+            self._scene.remove_node(self._drawn)
+        self._drawn = node
+        return [self._picture(camera) for camera in cameras]
 
     def _picture(self, camera: Camera) -> Picture:
         height, width = camera.size
@@ -209,11 +216,21 @@ def make_renderer(backend: str) -> PyrenderRenderer | EmbreeRenderer:
     return renderer
 
 
-@lru_cache(maxsize=1)
+_in_use: dict[str, PyrenderRenderer | EmbreeRenderer] = {}  # at most one: OpenGL contexts of one process disturb each other
+
+
 def get_renderer(backend: str = "auto") -> PyrenderRenderer | EmbreeRenderer:
     """The process's one renderer: the named one, or the first that works here of EGL, OSMesa and Embree."""
-    if backend != "auto":
-        return make_renderer(backend)
+    if backend not in _in_use:
+        for other in _in_use.values():
+            other.close()
+        _in_use.clear()
+        _in_use[backend] = first_working() if backend == "auto" else make_renderer(backend)
+    return _in_use[backend]
+
+
+def first_working() -> PyrenderRenderer | EmbreeRenderer:
+    """Try the backends in order. Raises RuntimeError with every backend's failure if none draws."""
     failures = []
     for name in BACKENDS:
         try:

@@ -8,10 +8,11 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from utils.face_model import EYES, MOUTH_CAVITY, SKIN, SOCKETS, Identity, load_face_model
+from utils.face_model import MOUTH_CAVITY, SKIN, SOCKETS, Identity, load_face_model
 
 SIZE = 1024  # texels a side; the face takes about 0.3 mm a texel
 DARK, LIGHT = np.array([96, 62, 44.0]), np.array([236, 194, 168.0])  # RGB albedo of the darkest and lightest skin
+EYE_FRONT_MM = 10.0  # from the centre of an eyeball to the mean of its front half
 BLOOD = np.array([14, -12, -9.0])  # what more blood adds
 
 
@@ -67,7 +68,7 @@ def landmarks() -> dict[str, np.ndarray]:
         length = np.linalg.norm(model.units[unit], axis=1)
         return np.average(model.template[length > 0.7 * length.max()], axis=0, weights=length[length > 0.7 * length.max()])
 
-    eye = model.template[model.island == EYES[0]].mean(0)
+    eye = model.template[model.island == model.eyes[0]].mean(0)
     if eye[0] < 0:
         eye = eye * [-1, 1, 1]
     return {"eye": eye, "brow": peak("browDownLeft"), "brow_tail": peak("browOuterUpLeft"),
@@ -127,9 +128,10 @@ def paint_eyes(colour: np.ndarray, position: np.ndarray, island: np.ndarray, rng
     iris = np.array([[92, 60, 36], [62, 40, 26], [110, 118, 90], [86, 120, 150]], float)
     chosen = iris[rng.choice(4, p=[0.4, 0.4, 0.1, 0.1])] * (1 - 0.4 * melanin)
     grain = noise(rng, 2)
-    for number in EYES:
+    model = load_face_model()
+    for number in model.eyes:
         ball = island == number
-        centre = load_face_model().template[load_face_model().island == number].mean(0)
+        centre = model.template[model.island == number].mean(0) - [0, 0, EYE_FRONT_MM]
         forward = position[ball] - centre
         angle = np.degrees(np.arctan2(np.hypot(forward[:, 0], forward[:, 1]), forward[:, 2]))
         eye = np.array([222, 214, 206]) - 0.8 * np.clip(angle - 30, 0, 40)[:, None] * [0.3, 1, 1]

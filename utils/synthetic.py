@@ -46,11 +46,11 @@ SMOKE_LABEL_SETS = {
     ("Negative",): 7, ("Positive",): 4, ("Surprise",): 4, ("Repression",): 3, ("Others",): 4, ("Positive", "Surprise"): 2,
 }
 PHOTO = 320  # pixels a side of each stereo photograph
-STEREO = tuple(Camera(yaw, 1100.0, (0.0, 5.0, 0.0), PHOTO * 3.7, ((PHOTO - 1) / 2,) * 2, (PHOTO, PHOTO)) for yaw in (-18.0, 18.0))
+STEREO = tuple(Camera(yaw, 1100.0, (0.0, 0.0, 0.0), PHOTO * 4.7, ((PHOTO - 1) / 2,) * 2, (PHOTO, PHOTO)) for yaw in (-18.0, 18.0))
 BACKGROUND = np.array([34, 33, 38], np.float32)
-PIXELS_PER_MM = 0.95  # of a face in a 256 px crop, about
+PIXELS_PER_MM = 1.2  # of a face in a 256 px crop, about
 SENSOR_BLUR, SENSOR_NOISE = 0.6, 1.5  # pixels; grey levels at mid grey
-PIVOT = np.array([0, -60, -40], np.float32)  # the head turns about the top of the neck, mm
+PIVOT = np.array([0, -80, -70], np.float32)  # the head turns about the top of the neck, mm
 MODULES = ("synthetic", "face_model", "face_assets", "motion", "skin", "render")
 
 

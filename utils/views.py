@@ -1,0 +1,221 @@
+"""From a sequence to its two views: `frames (T, V=2, S, S, 3) uint8` with a face mask, cropped once per sequence.
+
+`views="render"` draws the textured mesh from two virtual cameras at yaw -theta and +theta, after the head's rigid motion
+was removed in 3D; `views="split"` cuts the composite into its halves. The crop is one square box per view and
+sequence, fixed over the frames, so that it never moves against the face.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.dataset import DataError, Sequence
+from utils.render import Camera, TexturedMesh, get_renderer
+
+N_VIEWS = 2
+MARGIN = 1.04  # side of the crop over the face's larger extent
+DISTANCE_MM = 1000.0  # of the virtual cameras: about life size at arm's length, 1 px a mm before the crop
+TRIM = 0.002  # share of vertices that may lie outside on each side, against stray points of a scan
+DETECTOR_FRAMES = 5  # frames that the face detector sees
+
+Box = tuple[float, float, float]  # x, y of the first pixel and side, in pixels of the uncropped view
+
+
+@dataclass(frozen=True)
+class Views:
+    """What `01_render` leaves for the stages after it."""
+
+    frames: np.ndarray  # (T, V, S, S, 3) uint8 RGB
+    masks: np.ndarray  # (V, S, S) bool, the face in the first frame
+    boxes: np.ndarray  # (V, 3) float, x, y, side of each view's crop in pixels of the uncropped view
+    source: str  # how the crop was found: "override", "mesh", "detector" or "centred"
+    stabilised: bool  # whether the head's rigid motion was removed in 3D
+    warnings: tuple[str, ...] = field(default=())
+
+
+def make_views(sequence: Sequence, views: str = "render", size: int = 256, yaw_deg: float = 25.0,
+               stabilise: bool = True, renderer: str = "auto", boxes: list[Box] | None = None) -> Views:
+    """The two views of a sequence.
+
+    size: pixels of a view's side; yaw_deg: each virtual camera off the frontal axis; boxes: an explicit crop per view.
+    Raises DataError for a sequence without mesh when views="render", ValueError for another word.
+    """
+    if views == "render":
+        return render_views(sequence, size, yaw_deg, stabilise, renderer, boxes)
+    if views == "split":
+        return split_views(sequence, size, boxes)
+    raise ValueError(f"views={views!r} is unknown. Remedy: choose 'render' or 'split'.")
+
+
+# Rendering ----------------------------------------------------------------------------------------------------------
+
+def render_views(sequence: Sequence, size: int, yaw_deg: float, stabilise: bool, renderer: str,
+                 boxes: list[Box] | None = None) -> Views:
+    """Draw every frame of a mesh sequence from both virtual cameras, straight into the crop."""
+    if sequence.kind != "mesh":
+        raise DataError.at(sequence.folder, "it has no mesh to render", "set views to 'split' for composites")
+    stabilised = stabilise and sequence.constant_topology
+    vertices = stable_vertices(sequence) if stabilised else None
+    first = vertices[0] if stabilised else sequence.geometry(0)[0]
+    source = "override" if boxes else "mesh"
+    cameras = view_cameras(first, size, yaw_deg, boxes)
+    frames = np.empty((len(sequence), N_VIEWS, size, size, 3), np.uint8)
+    masks = None
+    for t in range(len(sequence)):
+        shape, faces, uv = sequence.geometry(t)
+        mesh = TexturedMesh(vertices[t] if stabilised else shape, faces, uv, sequence.texture(t))
+        pictures = get_renderer(renderer).render(mesh, cameras)
+        frames[t] = [picture.rgb for picture in pictures]
+        if masks is None:
+            masks = np.stack([picture.mask for picture in pictures])
+    boxes = boxes or [mesh_box(first, camera) for camera in wide_cameras(first, yaw_deg)]
+    return Views(frames, masks, np.array(boxes), source, stabilised)
+
+
+def wide_cameras(vertices: np.ndarray, yaw_deg: float) -> list[Camera]:
+    """The virtual cameras before cropping: 512 px, about 1 px a mm, looking at the middle of the mesh."""
+    low, high = np.quantile(vertices, [TRIM, 1 - TRIM], axis=0)
+    target = tuple(float(c) for c in (low + high) / 2)
+    return [Camera(yaw, DISTANCE_MM, target, DISTANCE_MM, (255.5, 255.5), (512, 512)) for yaw in (-yaw_deg, yaw_deg)]
+
+
+def view_cameras(vertices: np.ndarray, size: int, yaw_deg: float, boxes: list[Box] | None = None) -> list[Camera]:
+    """The two cropped virtual cameras for a sequence whose first frame has these vertices (V, 3) mm."""
+    cameras = wide_cameras(vertices, yaw_deg)
+    boxes = boxes or [mesh_box(vertices, camera) for camera in cameras]
+    return [camera.cropped(box, size) for camera, box in zip(cameras, boxes, strict=True)]
+
+
+def mesh_box(vertices: np.ndarray, camera: Camera) -> Box:
+    """The square that holds the projected mesh, with a margin; stray points do not count."""
+    low, high = np.quantile(camera.project(vertices), [TRIM, 1 - TRIM], axis=0)
+    return square_box(low, high)
+
+
+def square_box(low: np.ndarray, high: np.ndarray) -> Box:
+    """The square of MARGIN times the larger extent about the middle of the pixels `low` to `high`, each (x, y)."""
+    side = float((high - low).max()) * MARGIN
+    x, y = (low + high + 1 - side) / 2
+    return float(x), float(y), side
+
+
+def stable_vertices(sequence: Sequence) -> np.ndarray:
+    """Vertices (T, V, 3) of all frames, moved rigidly onto the first one. Needs constant topology."""
+    vertices = sequence.vertices()
+    return np.stack([align_rigidly(frame, vertices[0]) for frame in vertices])
+
+
+def align_rigidly(moving: np.ndarray, fixed: np.ndarray, iterations: int = 8) -> np.ndarray:
+    """Move vertices (V, 3) rigidly onto `fixed` by what did not deform between the two.
+
+    Kabsch (1976) on reweighted vertices: a vertex counts the less the farther it stays from its partner compared with the
+    median (Geman-McClure), so that the parts that an expression or a blink moves lose their say.
+    """
+    weight = np.ones(len(fixed))
+    moved = moving.astype(float)
+    for _ in range(iterations):
+        share = weight / weight.sum()
+        centre_from, centre_to = share @ moving, share @ fixed
+        u, _, vt = np.linalg.svd((moving - centre_from).T @ ((fixed - centre_to) * share[:, None]))
+        flip = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
+        moved = (moving - centre_from) @ (u @ flip @ vt) + centre_to
+        residual = ((moved - fixed) ** 2).sum(1)
+        weight = 1 / (1 + residual / (np.median(residual) + 1e-12)) ** 2
+    return moved.astype(np.float32)
+
+
+# Splitting ----------------------------------------------------------------------------------------------------------
+
+def split_views(sequence: Sequence, size: int, boxes: list[Box] | None = None) -> Views:
+    """Cut every composite into its halves and crop them."""
+    half = sequence.texture(0).shape[1] // 2
+    source, warnings = "override", ()
+    if boxes is None:
+        boxes, source = find_boxes(sequence, half)
+    if source == "centred":
+        warnings = (f"{sequence.id}: no face was found; the crop is the centre of each half. "
+                    "Remedy: give boxes for this sequence.",)
+    frames = np.empty((len(sequence), N_VIEWS, size, size, 3), np.uint8)
+    for t in range(len(sequence)):
+        composite = sequence.texture(t)
+        for v in range(N_VIEWS):
+            frames[t, v] = crop_image(composite[:, v * half:(v + 1) * half], boxes[v], size)
+    masks = [silhouette(sequence, v, boxes[v], size) if sequence.kind == "mesh" else ellipse_mask(size)
+             for v in range(N_VIEWS)]
+    return Views(frames, np.stack(masks), np.array(boxes), source, False, warnings)
+
+
+def crop_image(image: np.ndarray, box: Box, size: int) -> np.ndarray:
+    """The square box of an image as (size, size, 3); what lies outside repeats the edge."""
+    x, y, side = box
+    scale = size / side
+    shift = np.array([[scale, 0, (0.5 - x) * scale - 0.5], [0, scale, (0.5 - y) * scale - 0.5]])
+    smaller = cv2.GaussianBlur(image, (0, 0), 0.4 / scale) if scale < 0.7 else image  # against aliasing
+    return cv2.warpAffine(smaller, shift, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def find_boxes(sequence: Sequence, half: int) -> tuple[list[Box], str]:
+    """A box per half, and how it was found: the mesh's UVs there, else a face detector, else the centre."""
+    if sequence.kind == "mesh":
+        points = [half_projection(sequence, v) for v in range(N_VIEWS)]
+        if all(found is not None for found in points):
+            return [square_box(*np.quantile(found, [TRIM, 1 - TRIM], axis=0)) for found in points], "mesh"
+    boxes = [detect_box(sequence, v, half) for v in range(N_VIEWS)]
+    if all(boxes):
+        return boxes, "detector"
+    side = float(min(sequence.texture(0).shape[0], half))
+    return [((half - side) / 2, (sequence.texture(0).shape[0] - side) / 2, side)] * N_VIEWS, "centred"
+
+
+def detect_box(sequence: Sequence, view: int, half: int) -> Box | None:
+    """The median of the largest faces that OpenCV's Haar cascade finds in several frames; None if in fewer than half."""
+    detector = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"))
+    found = []
+    times = np.unique(np.linspace(0, len(sequence) - 1, DETECTOR_FRAMES).round().astype(int))
+    for t in times:
+        image = sequence.texture(t)[:, view * half:(view + 1) * half]
+        faces = detector.detectMultiScale(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 1.05, 4, minSize=(half // 5,) * 2)
+        if len(faces):
+            found.append(max(faces, key=lambda face: face[2]))
+    if len(found) * 2 < len(times):
+        return None
+    x, y, width, height = np.median(found, axis=0)
+    return square_box(np.array([x, y]), np.array([x + width, y + height]))
+
+
+def ellipse_mask(size: int) -> np.ndarray:
+    """(size, size) bool: the upright ellipse that a face fills in its box, where no mesh tells better."""
+    ys, xs = (np.mgrid[:size, :size] + 0.5) / size - 0.5
+    return (xs / 0.42) ** 2 + (ys / 0.49) ** 2 < 1
+
+
+def half_projection(sequence: Sequence, view: int) -> np.ndarray | None:
+    """Where all vertices of the first frame stand in one half of its composite: pixels (V, 2) of that half.
+
+    A scanner's UVs tell it only of the vertices that take their texture from this half. The affine camera that
+    fits those (least squares) carries the others over. None where fewer than 100 vertices look there.
+    """
+    vertices, _, uv = sequence.geometry(0)
+    rows, columns = sequence.texture(0).shape[:2]
+    own = (uv[:, 0] >= 0.5) == bool(view)
+    if own.sum() < 100:
+        return None
+    pixels = np.stack([uv[:, 0] * columns - view * columns / 2 - 0.5, (1 - uv[:, 1]) * rows - 0.5], -1)
+    points = np.column_stack([vertices, np.ones(len(vertices))])
+    camera = np.linalg.lstsq(points[own], pixels[own], rcond=None)[0]
+    return points @ camera
+
+
+def silhouette(sequence: Sequence, view: int, box: Box, size: int) -> np.ndarray:
+    """(size, size) bool: the first frame's mesh as this half of the composite sees it, in the crop."""
+    points = half_projection(sequence, view)
+    if points is None:
+        return ellipse_mask(size)
+    x, y, side = box
+    corners = (points - [x, y] + 0.5) * size / side - 0.5
+    canvas = np.zeros((size, size), np.uint8)
+    for triangle in np.rint(corners[sequence.geometry(0)[1]] * 16).astype(np.int32):
+        cv2.fillConvexPoly(canvas, triangle, 1, shift=4)
+    return canvas.astype(bool)

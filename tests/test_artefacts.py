@@ -35,7 +35,8 @@ def test_every_format_reads_back_what_was_written(tmp_path):
 
 def test_tables_keep_ids_as_text_and_numbers_exact(tmp_path):
     scores = np.append(np.random.default_rng(0).normal(size=999) * 1e-7, np.nan)
-    table = pd.DataFrame({"Id": ["007", "NA"] * 500, "score": scores})
+    table = pd.DataFrame({"Id": ["007", "12"] * 500, "subject": ["01", "2"] * 500, "score": scores})
+    table["name"] = "NA"
     write_artefact(tmp_path / "a.csv", table)
     pd.testing.assert_frame_equal(read_artefact(tmp_path / "a.csv"), table, check_exact=True)
 
@@ -65,6 +66,13 @@ def test_a_write_that_fails_halfway_leaves_the_old_artefact(tmp_path, folder):
         raise RuntimeError
     assert (target / "x" if folder else target).read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_temporary_file_is_renamed_not_copied(tmp_path):
+    with atomic_path(tmp_path / "a.npy") as temporary:
+        temporary.write_text("new")
+        inode = temporary.stat().st_ino
+    assert (tmp_path / "a.npy").stat().st_ino == inode
 
 
 # Keys -----------------------------------------------------------------------------------------------

@@ -173,13 +173,24 @@ def test_composites_come_without_mesh(composites):
 
 def test_a_material_may_name_a_texture_by_the_path_of_another_machine(obj):
     material = obj.files[0].with_suffix(".mtl")
-    material.write_text(material.read_text().replace("map_Kd ", "map_Kd C:\\scans\\"))
+    material.write_text("newmtl skin\nmap_Kd C:\\scans\\skin 1.png\n")
+    material.with_suffix(".png").rename(material.with_name("skin 1.png"))
     assert obj.texture(0).shape == (12, 20, 3)
 
 
+def test_the_parts_of_one_file_are_joined(tmp_path, obj):
+    whole = obj.frame(0)
+    lines = obj.files[0].read_text().splitlines()
+    obj.files[0].write_text("\n".join([*lines[:-20], "usemtl other", *lines[-20:]]))
+    joined = open_sequence(obj.folder).frame(0)
+    corners = [{corner.tobytes() for corner in frame.vertices[frame.faces]} for frame in (whole, joined)]
+    assert corners[0] == corners[1] and len(joined.faces) == len(whole.faces)
+
+
 def test_frames_with_other_faces_have_no_constant_topology(obj):
-    text = obj.files[1].read_text()
-    obj.files[1].write_text(text[: text.rindex("f ")])
+    lines = obj.files[1].read_text().splitlines()
+    lines[-1] = "f 1/1 2/2 7/7"
+    obj.files[1].write_text("\n".join([*lines, "f 24/24 25/25 20/20"]))
     again = open_sequence(obj.folder)
     assert not again.constant_topology
     with pytest.raises(DataError, match="do not share one mesh"):
@@ -277,6 +288,7 @@ def test_damaged_clip_is_named(clip):
 def test_clip_with_faces_beyond_its_vertices_is_refused(tmp_path):
     vertices, faces, uv, textures = face_like()
     refuses(lambda: write_clip(tmp_path / "c", vertices, faces + 1, uv, 60, textures), "beyond the 25")
+    refuses(lambda: write_clip(tmp_path / "c", vertices, faces[:0], uv, 60, textures), "empty")
 
 
 def test_missing_and_empty_folders_are_refused(tmp_path):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score
-from sklearn.pipeline import make_pipeline
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from torch import Tensor, nn
@@ -30,8 +29,7 @@ from utils.model import ModelConfig
 from utils.samples import Samples
 from utils.train import TrainConfig, network_predictor
 
-# Trivial answers
-# ---------------------------------------------------------------------------------------------
+# Trivial answers -------------------------------------------------------------------------------------
 
 
 def prior_random(mode: str = "multi-label") -> Predictor:
@@ -86,8 +84,7 @@ def _fixed(values: np.ndarray, source: str, mode: str) -> Thresholds | None:
     return Thresholds(values, (source,) * len(values)) if mode == "multi-label" else None
 
 
-# Classical features
-# ------------------------------------------------------------------------------------------
+# Classical features ----------------------------------------------------------------------------------
 
 
 def averaged_flow(x: np.ndarray, grid: int, channels: int) -> np.ndarray:
@@ -120,65 +117,91 @@ def _block_means(maps: np.ndarray, grid: int) -> np.ndarray:
     return F.adaptive_avg_pool2d(flat, grid).numpy().reshape(*maps.shape[:4], grid, grid)
 
 
-def tuned(
-    extract: Callable[..., np.ndarray], inputs: Sequence[dict], build: Callable, settings: Sequence, mode: str
-) -> Predictor:
-    """A classical model whose input and setting are chosen by mean average precision over the inner
-    out-of-fold scores.
+Trainer = Callable[[np.ndarray, np.ndarray, Sequence], Callable[[np.ndarray], np.ndarray]]
 
-    extract(x, **input) -> features (N, D); build(setting) -> binary scikit-learn classifier with
-    `decision_function`.
+
+def tuned(
+    extract: Callable[..., np.ndarray],
+    inputs: Sequence[dict],
+    train_all: Trainer,
+    settings: Sequence,
+    mode: str,
+) -> Predictor:
+    """A classical model whose input and setting are chosen on the inner out-of-fold scores.
+
+    extract(x, **input) -> features (N, D). train_all(features, y, settings) -> function from features (n, D)
+    to scores (settings, n, K). Chosen by mean average precision, for single labels by macro F1 of the arg
+    max.
     """
 
     def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         candidates = []
         for chosen in inputs:
             features = extract(train.x, **chosen)
-            for setting in settings:
-                candidates.append(
-                    (chosen, setting, _inner_scores(features, train.y, inner, partial(build, setting)))
-                )
+            scores = np.zeros((len(settings), *train.y.shape))
+            for fit_on, judge_on in inner:
+                model = train_all(features[fit_on], train.y[fit_on], settings)
+                scores[:, judge_on] = model(features[judge_on])
+            candidates += [(chosen, setting, one) for setting, one in zip(settings, scores, strict=True)]
         chosen, setting, held_out = max(candidates, key=lambda one: _separation(train.y, one[2], mode))
-        models = _fit_each(extract(train.x, **chosen), train.y, partial(build, setting))
-        curves = _calibrate(held_out, train.y, mode)
-        thresholds = None
-        if mode == "multi-label":
-            thresholds = choose_thresholds(
-                train.y, curves(held_out), train.y.mean(axis=0), source="inner out-of-fold"
-            )
-        return Classifier(
-            lambda x: curves(_scores(models, extract(x, **chosen))),
-            thresholds,
-            {"input": chosen, "setting": setting},
-            curves(held_out),
+        model, curves = (
+            train_all(extract(train.x, **chosen), train.y, [setting]),
+            _calibrate(held_out, train.y, mode),
         )
+        held_out, thresholds = curves(held_out), None
+        if mode == "multi-label":
+            source = "inner out-of-fold"
+            thresholds = choose_thresholds(train.y, held_out, train.y.mean(axis=0), source=source)
+        notes = {"input": chosen, "setting": setting}
+        return Classifier(lambda x: curves(model(extract(x, **chosen))[0]), thresholds, notes, held_out)
 
     return predictor
 
 
-def _fit_each(features: np.ndarray, y: np.ndarray, build: Callable) -> list:
-    """One binary model per class; a class with one value only gets that value's constant score."""
-    return [
-        build().fit(features, y[:, k]) if 0 < y[:, k].sum() < len(y) else float(2 * y[0, k] - 1)
-        for k in range(y.shape[1])
+def each_class(build: Callable) -> Trainer:
+    """One binary model of `build(setting)` per class and setting, on standardised features."""
+
+    def train_all(
+        features: np.ndarray, y: np.ndarray, settings: Sequence
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        scaler = StandardScaler().fit(features)
+        scaled = scaler.transform(features)
+        models = [[_fit_binary(build(setting), scaled, column) for column in y.T] for setting in settings]
+        return lambda new: _scores(models, scaler.transform(new))
+
+    return train_all
+
+
+def kernel_machine(
+    features: np.ndarray, y: np.ndarray, settings: Sequence[float]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """One RBF support vector machine per class and C; all share one kernel matrix, gamma 1 / dimensions."""
+    scaler = StandardScaler().fit(features)
+    scaled = scaler.transform(features)
+    gram = rbf_kernel(scaled)
+    machines = [
+        [_fit_binary(SVC(C=c, kernel="precomputed", class_weight="balanced"), gram, column) for column in y.T]
+        for c in settings
     ]
+    return lambda new: _scores(machines, rbf_kernel(scaler.transform(new), scaled))
 
 
-def _scores(models: list, features: np.ndarray) -> np.ndarray:
-    return np.stack(
+def _fit_binary(model, features: np.ndarray, labels: np.ndarray):
+    """The fitted model, or where the labels have one value only, that value's constant score."""
+    return model.fit(features, labels) if 0 < labels.sum() < len(labels) else float(2 * labels[0] - 1)
+
+
+def _scores(models: list[list], features: np.ndarray) -> np.ndarray:
+    """Decision scores (settings, n, K)."""
+    return np.array(
         [
-            np.full(len(features), model) if isinstance(model, float) else model.decision_function(features)
-            for model in models
-        ],
-        axis=1,
-    )
-
-
-def _inner_scores(features: np.ndarray, y: np.ndarray, inner: list[Fold], build: Callable) -> np.ndarray:
-    scores = np.zeros(y.shape)
-    for fit_on, judge_on in inner:
-        scores[judge_on] = _scores(_fit_each(features[fit_on], y[fit_on], build), features[judge_on])
-    return scores
+            [
+                np.full(len(features), m) if isinstance(m, float) else m.decision_function(features)
+                for m in row
+            ]
+            for row in models
+        ]
+    ).transpose(0, 2, 1)
 
 
 def _separation(y: np.ndarray, scores: np.ndarray, mode: str) -> float:
@@ -218,46 +241,27 @@ def _calibrate(scores: np.ndarray, y: np.ndarray, mode: str) -> Callable[[np.nda
     )
 
 
-POOLED = tuple({"grid": grid, "channels": channels} for grid in (4, 7, 10) for channels in (2, 3))
-
-
 def rbf_svm(mode: str = "multi-label") -> Predictor:
     """RBF support vector machine on averaged flow; grid, channels and C chosen inside (Cortes and Vapnik
     1995).
     """
-    return tuned(
-        averaged_flow,
-        POOLED,
-        lambda c: make_pipeline(StandardScaler(), SVC(C=c, class_weight="balanced")),
-        (0.3, 1.0, 3.0, 10.0),
-        mode,
-    )
+    inputs = [{"grid": grid, "channels": channels} for grid in (4, 7, 10) for channels in (2, 3)]
+    return tuned(averaged_flow, inputs, kernel_machine, (0.5, 2.0, 8.0), mode)
 
 
 def lda(mode: str = "multi-label") -> Predictor:
-    """Linear discriminant analysis on averaged flow, covariance shrunk as chosen inside (Ledoit and Wolf
-    2004 or fixed).
-    """
-    return tuned(
-        averaged_flow,
-        POOLED,
-        lambda shrinkage: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage),
-        ("auto", 0.5, 0.9),
-        mode,
-    )
+    """Linear discriminant analysis on averaged flow; grid and shrinkage of the covariance chosen inside."""
+    build = each_class(lambda shrinkage: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage))
+    return tuned(averaged_flow, [{"grid": grid, "channels": 2} for grid in (4, 7)], build, (0.3, 0.9), mode)
 
 
 def bi_woof_svm(mode: str = "multi-label") -> Predictor:
     """Linear support vector machine on Bi-WOOF; grid and C chosen inside (Liong et al. 2018)."""
-
-    def build(c: float):
-        return make_pipeline(StandardScaler(), LinearSVC(C=c, class_weight="balanced", random_state=0))
-
-    return tuned(bi_woof, ({"grid": 5}, {"grid": 8}), build, (0.001, 0.01, 0.1), mode)
+    build = each_class(lambda c: LinearSVC(C=c, class_weight="balanced", random_state=0))
+    return tuned(bi_woof, [{"grid": 5}, {"grid": 8}], build, (0.001, 0.01, 0.1), mode)
 
 
-# Small networks of the field
-# ---------------------------------------------------------------------------------
+# Small networks of the field -------------------------------------------------------------------------
 
 
 class STSTNet(nn.Module):
@@ -356,7 +360,7 @@ def plain_network(config: type[ModelConfig], train_config: TrainConfig) -> Predi
     def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         views, phases = train.x.shape[1:3]
         shaped = config(classes=len(train.classes), views=views, phases=phases)
-        return network_predictor(shaped, train_config, ensemble=False)(train, inner, seed)
+        return network_predictor(shaped, train_config, how="first")(train, inner, seed)
 
     return predictor
 
@@ -383,8 +387,7 @@ def paper_faithful(mode: str = "multi-label") -> Predictor:
     return plain_network(ModelConfig, replace(PLAIN, mode=mode))
 
 
-# Together
-# ----------------------------------------------------------------------------------------------------
+# Together --------------------------------------------------------------------------------------------
 
 
 def average(*predictors: Predictor) -> Predictor:
@@ -403,7 +406,7 @@ def average(*predictors: Predictor) -> Predictor:
         if parts[0].thresholds is not None:
             if held_out is None:
                 raise ValueError(
-                    "a part has no out-of-fold probabilities. Remedy: ensemble=True in network_predictor."
+                    "a part has no out-of-fold probabilities. Remedy: how='inner' in network_predictor."
                 )
             thresholds = choose_thresholds(
                 train.y, held_out, train.y.mean(axis=0), source="inner out-of-fold of the mean"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -29,8 +29,7 @@ Fold = tuple[np.ndarray, np.ndarray]
 Predictor = Callable[[Samples, list[Fold], int], Classifier]
 
 
-# Folds
-# -------------------------------------------------------------------------------------------------------
+# Folds -----------------------------------------------------------------------------------------------
 
 
 def leave_one_subject_out(subjects: np.ndarray) -> list[Fold]:
@@ -88,8 +87,7 @@ def _imbalance(share: np.ndarray, fold_of: np.ndarray, k: int) -> float:
     return float(((load - 1 / k) ** 2).sum())
 
 
-# Protocol
-# ----------------------------------------------------------------------------------------------------
+# Protocol --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -203,6 +201,7 @@ def cross_validate(
     n_jobs: int = 1,
     inner_folds: int = 4,
     run: Callable[..., FoldResult] = run_fold,
+    description: str = "",
 ) -> OutOfFold:
     """Predict every clip once per seed by a predictor that has not seen its subject.
 
@@ -212,7 +211,9 @@ def cross_validate(
     once.
     """
     tasks = [(seed, fold) for seed in seeds for fold in folds]
-    results = parallel_map(partial(_run_task, samples, predictor, inner_folds, run), tasks, n_jobs)
+    results = parallel_map(
+        partial(_run_task, samples, predictor, inner_folds, run), tasks, n_jobs, description=description
+    )
     by_seed = [results[r * len(folds) : (r + 1) * len(folds)] for r in range(len(seeds))]
     joined = [_join_by_id(samples.ids, parts) for parts in by_seed]
     fold_of = np.empty(len(samples), dtype=int)
@@ -231,6 +232,30 @@ def cross_validate(
         notes=[[part.notes for part in parts] for parts in by_seed],
         seconds=float(sum(part.seconds for part in results)),
     )
+
+
+def average_predictions(*parts: OutOfFold) -> OutOfFold:
+    """Mean of several results of single labels: probabilities weigh the same, the arg max decides.
+
+    Raises ValueError when the results come from other clips, folds or seeds, or have thresholds.
+    """
+    for part in parts[1:]:
+        _check_paired(parts[0], part)
+    if not all(np.isnan(part.thresholds).all() for part in parts):
+        raise ValueError("thresholds do not average. Remedy: cross-validate `baselines.average` instead.")
+    probability = np.mean([part.probability for part in parts], axis=0)
+    decision = np.stack([decide(one, None) for one in probability])
+    return replace(
+        parts[0], probability=probability, decision=decision, seconds=sum(part.seconds for part in parts)
+    )
+
+
+def _check_paired(a: OutOfFold, b: OutOfFold) -> None:
+    for name in ("ids", "subjects", "fold", "seeds"):
+        if not np.array_equal(getattr(a, name), getattr(b, name)):
+            raise ValueError(
+                f"the two results differ in {name}. Remedy: use the same clips, folds and seeds."
+            )
 
 
 def _run_task(
@@ -263,8 +288,7 @@ def _join_by_id(ids: np.ndarray, parts: Sequence[FoldResult]) -> tuple[np.ndarra
     )
 
 
-# Scores
-# ------------------------------------------------------------------------------------------------------
+# Scores ----------------------------------------------------------------------------------------------
 
 COUNT_METRICS = ("macro_uf1", "macro_f1_both", "uar", "balanced_accuracy", "subset_accuracy")
 
@@ -391,8 +415,7 @@ def reliability(truth: np.ndarray, probability: np.ndarray, bins: int = 10) -> p
     return table[table["count"] > 0].reset_index(drop=True)
 
 
-# Intervals
-# ---------------------------------------------------------------------------------------------------
+# Intervals -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -450,11 +473,7 @@ def compare(
 
     Raises ValueError unless both come from the same clips, folds and seeds.
     """
-    for name in ("ids", "subjects", "fold", "seeds"):
-        if not np.array_equal(getattr(a, name), getattr(b, name)):
-            raise ValueError(
-                f"the two results differ in {name}. Remedy: run both on the same clips, folds and seeds."
-            )
+    _check_paired(a, b)
     value_a, drawn_a = _bootstrap(a, metric, resamples, seed)
     value_b, drawn_b = _bootstrap(b, metric, resamples, seed)
     low, high = np.percentile(drawn_a - drawn_b, (2.5, 97.5))

@@ -5,7 +5,7 @@
      |-- v          (B, V*P, H, W) -> Stream ------> (B, F) -|-> FusionAttention -|   (B, S*F)
      |-- magnitude  (B, V*P, H, W) -> Stream + SE -> (B, F) -|   weights (B, S)   |-> units -> (B, A)
 
-    Stream: conv 5x5 / 2, BN, pool, ReLU - conv 3x3, BN, ReLU - conv 3x3, BN, ReLU - [SE] - average to 3 x 3
+    Stream: conv 7x7 / 4, BN, ReLU - conv 3x3, BN, ReLU - conv 3x3 / 2, BN, ReLU - [SE] - average to 4 x 4
             - dropout - linear, ReLU
 
 Any number of views and phases from one up, any subset of the streams, any size of map from 8 x 8 up.
@@ -38,6 +38,11 @@ class SqueezeExcite(nn.Module):
         return x * self.gate(x.mean(dim=(2, 3)))[:, :, None, None]  # (B, W, h, w)
 
 
+def _convolve(before: int, after: int, kernel: int, stride: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+
+
 class Stream(nn.Module):
     """One channel of the flow, all views and phases: (B, maps, H, W) -> (B, features)."""
 
@@ -47,16 +52,9 @@ class Stream(nn.Module):
         super().__init__()
         first, second, third = widths
         self.layers = nn.Sequential(
-            nn.Conv2d(maps, first, 5, stride=2, padding=2, bias=False),
-            nn.BatchNorm2d(first),
-            nn.MaxPool2d(2),
-            nn.ReLU(),
-            nn.Conv2d(first, second, 3, padding=1, bias=False),
-            nn.BatchNorm2d(second),
-            nn.ReLU(),
-            nn.Conv2d(second, third, 3, padding=1, bias=False),
-            nn.BatchNorm2d(third),
-            nn.ReLU(),
+            *_convolve(maps, first, 7, stride=4),
+            *_convolve(first, second, 3, stride=1),
+            *_convolve(second, third, 3, stride=2),
         )
         self.recalibrate = SqueezeExcite(third) if se else nn.Identity()
         self.project = nn.Sequential(
@@ -68,8 +66,8 @@ class Stream(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layers(x)  # (B, W3, H/4, W/4)
-        x = self.recalibrate(x)  # (B, W3, H/4, W/4)
+        x = self.layers(x)  # (B, W3, H/8, W/8)
+        x = self.recalibrate(x)  # (B, W3, H/8, W/8)
         return self.project(x)  # (B, F)
 
 
@@ -99,7 +97,7 @@ class ModelConfig:
     size: int = 28
     widths: tuple[int, int, int] = (8, 16, 32)
     features: int = 32
-    pool: int = 3  # side of the grid that each stream keeps of its last maps
+    pool: int = 4  # side of the grid that each stream keeps of its last maps
     dropout: float = 0.3
     se: bool = True  # squeeze-and-excitation on the magnitude stream
     attention: bool = True  # else every stream weighs the same

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -89,8 +89,7 @@ class Fitted:
     )
 
 
-# Loss
-# --------------------------------------------------------------------------------------------------------
+# Loss ------------------------------------------------------------------------------------------------
 
 
 def focal_loss(logits: Tensor, target: Tensor, alpha: Tensor, gamma: float, mode: str) -> Tensor:
@@ -122,8 +121,7 @@ def class_weights(y: Tensor, mode: str) -> Tensor:
     return weight / (weight * prevalence).sum()
 
 
-# Augmentation
-# ------------------------------------------------------------------------------------------------
+# Augmentation ----------------------------------------------------------------------------------------
 
 
 def mirror(x: Tensor) -> Tensor:
@@ -180,8 +178,7 @@ def mix(x: Tensor, targets: Sequence[Tensor], strength: float) -> tuple[Tensor, 
     return blend(x), [blend(target) for target in targets]
 
 
-# Fitting
-# -----------------------------------------------------------------------------------------------------
+# Fitting ---------------------------------------------------------------------------------------------
 
 
 def fit(
@@ -383,8 +380,7 @@ def _scaled(x: Tensor, scale: tuple[float, float]) -> Tensor:
     return x / x.new_tensor([scale[0], scale[0], scale[1]])[:, None, None]
 
 
-# Prediction
-# --------------------------------------------------------------------------------------------------
+# Prediction ------------------------------------------------------------------------------------------
 
 
 def predict(fitted: Fitted, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -433,30 +429,37 @@ def load_network(fitted: Fitted, member: Member | None = None) -> nn.Module:
 def network_predictor(
     model_config: ModelConfig,
     train_config: TrainConfig,
-    ensemble: bool = True,
+    how: str = "inner",
+    members: int = 1,
     init: Mapping[str, Tensor] | None = None,
-):
-    """A predictor for `evaluate.cross_validate`: an ensemble over the inner folds, or one network on the
-    first of them.
+) -> Callable[[Samples, list, int], Classifier]:
+    """A predictor for `evaluate.cross_validate`.
+
+    how "inner": an ensemble of one network per inner fold, thresholds from all their out-of-fold predictions;
+    "first": one network, stopped and cut on the first inner fold; "all": `members` networks on every training
+    clip for all epochs, nothing chosen, for single labels, which need no thresholds.
     """
+    if how not in ("inner", "first", "all"):
+        raise ValueError(f"how is {how!r}. Remedy: one of inner, first, all.")
 
     def predictor(train: Samples, inner: list, seed: int) -> Classifier:
-        if ensemble:
+        if how == "inner":
             fitted = fit_ensemble(train, inner, model_config, train_config, seed, init)
-        else:
+        elif how == "first":
             fit_on, stop_on = inner[0]
             fitted = fit(train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed, init)
-        notes = {
-            "parameters": count_parameters(model_config),
-            "epochs": [member.epoch for member in fitted.members],
-        }
+        else:
+            each = [
+                fit(train, None, model_config, train_config, seed * 1000 + i, init) for i in range(members)
+            ]
+            fitted = replace(each[0], members=tuple(one.members[0] for one in each))
+        notes = {"parameters": count_parameters(model_config), "epochs": [m.epoch for m in fitted.members]}
         return Classifier(lambda x: predict(fitted, x)[0], fitted.thresholds, notes, fitted.held_out)
 
     return predictor
 
 
-# Files
-# -------------------------------------------------------------------------------------------------------
+# Files -----------------------------------------------------------------------------------------------
 
 
 def save(fitted: Fitted, folder: str | Path, name: str = "model") -> None:

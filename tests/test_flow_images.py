@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from utils.flow_images import AVERAGE, main, read_flow_images, read_loso_tree, recentre
+from utils.train import TrainConfig
+
+
+def write_sample(folder: Path, clips: int = 24, size: int = 28) -> tuple[Path, Path]:
+    """Flow images in the field's layout: class 0 moves down, class 1 up; two databases of three subjects."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for i in range(clips):
+        label, dataset, subject = i // 2 % 2, ("first", "second")[i % 2], f"s{i // 4 % 3}"
+        image = rng.integers(100, 140, (size, size, 3)).astype(np.uint8)
+        image[: size // 2, :, 1] += np.uint8(80 if label == 0 else 0)
+        image[size // 2 :, :, 1] += np.uint8(0 if label == 0 else 80)
+        name = f"clip{i:02d}_{dataset}"
+        cv2.imwrite(str(folder / "images" / f"{name} .png"), image[:, :, ::-1])
+        rows.append((dataset, subject, label, f"{name}.jpg " if i % 3 else name))
+    pd.DataFrame(rows, columns=["dataset", "sub", "label", "imagename"]).to_csv(
+        folder / "labels.csv", index=False
+    )
+    return folder / "images", folder / "labels.csv"
+
+
+def test_names_match_despite_spaces_and_extensions_and_subjects_carry_their_dataset(tmp_path):
+    samples, datasets = read_flow_images(*write_sample(tmp_path))
+    assert samples.x.shape == (24, 1, 1, 3, 28, 28) and samples.classes == ("0", "1")
+    assert sorted(set(samples.subjects)) == [f"{d}/s{i}" for d in ("first", "second") for i in range(3)]
+    assert set(datasets) == {"first", "second"} and samples.ids[0] == "first/clip00_first"
+
+
+def test_red_is_u_green_is_v_blue_is_strain(tmp_path):
+    root, labels = write_sample(tmp_path)
+    image = np.zeros((28, 28, 3), np.uint8)
+    image[2, 3], image[4, 5, 1], image[6, 7, 2] = (255, 0, 0), 255, 51
+    cv2.imwrite(str(root / "clip00_first .png"), image[:, :, ::-1])
+    maps = read_flow_images(root, labels)[0].x[0, 0, 0]
+    assert maps[0, 2, 3] == 1 and maps[1, 4, 5] == 1 and maps[2, 6, 7] == pytest.approx(0.2)
+    assert np.abs(maps).sum() == pytest.approx(2.2)
+
+
+def test_the_median_of_u_and_v_stands_for_no_motion():
+    image = np.full((28, 28, 3), 90, np.uint8)
+    image[:5] = 200
+    maps = recentre(image)
+    assert np.median(maps[0]) == 0 and np.median(maps[1]) == 0 and maps[2].min() > 0.3
+
+
+def test_images_of_another_size_are_brought_to_the_first_ones(tmp_path):
+    root, labels = write_sample(tmp_path)
+    cv2.imwrite(str(root / "clip05_second .png"), np.zeros((56, 56, 3), np.uint8))
+    assert read_flow_images(root, labels)[0].x.shape[-2:] == (28, 28)
+
+
+def test_faults_name_the_file_and_the_remedy(tmp_path):
+    root, labels = write_sample(tmp_path)
+    table = pd.read_csv(labels)
+    (root / "clip07_second .png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="clip07_second .png: not a readable image. Remedy"):
+        read_flow_images(root, labels)
+    (root / "clip07_second .png").write_bytes(b"")
+    with pytest.raises(ValueError, match="clip07_second .png: not a readable image. Remedy"):
+        read_flow_images(root, labels)
+    (root / "clip07_second .png").unlink()
+    with pytest.raises(ValueError, match="labels.csv, line 9: no image 'clip07_second.jpg' under .*Remedy"):
+        read_flow_images(root, labels)
+    table.drop(columns="sub").to_csv(labels, index=False)
+    with pytest.raises(ValueError, match="labels.csv: no column sub. Remedy"):
+        read_flow_images(root, labels)
+    table.assign(label=["", *table["label"].astype(str)[1:]]).to_csv(labels, index=False)
+    with pytest.raises(ValueError, match="labels.csv, line 2: no label. Remedy"):
+        read_flow_images(root, labels)
+    table.to_csv(labels, index=False)
+    with pytest.raises(ValueError, match="no such folder"):
+        read_flow_images(tmp_path / "nowhere", labels)
+
+
+def test_the_fields_loso_tree_is_read_from_its_test_halves_alone(tmp_path):
+    for subject in ("s1", "s2"):
+        for half in ("u_test", "u_train"):
+            for label in ("0", "2"):
+                folder = tmp_path / subject / half / label
+                folder.mkdir(parents=True)
+                cv2.imwrite(str(folder / f"{subject}_{label}.png"), np.full((28, 28, 3), 9, np.uint8))
+    samples, datasets = read_loso_tree(tmp_path)
+    assert samples.ids.tolist() == ["s1/s1_0", "s1/s1_2", "s2/s2_0", "s2/s2_2"]
+    assert samples.subjects.tolist() == ["s1", "s1", "s2", "s2"] and samples.classes == ("0", "2")
+    assert set(datasets) == {"all"}
+    with pytest.raises(ValueError, match="no image in <subject>/u_test"):
+        read_loso_tree(tmp_path / "s1")
+
+
+def test_the_command_scores_every_row_pooled_and_per_dataset(tmp_path, monkeypatch, capsys):
+    root, labels = write_sample(tmp_path)
+    monkeypatch.setattr("utils.flow_images.MEMBERS", 1)
+    monkeypatch.setattr(
+        "utils.flow_images.TRAIN", TrainConfig(mode="single-label", patience=0, batch=16, epochs=20)
+    )
+    out = tmp_path / "scores.json"
+    rows = ["best constant", "RBF-SVM", AVERAGE]
+    common = ["--root", str(root), "--labels", str(labels), "--jobs", "1", "--seeds", "1"]
+    main([*common, "--json", str(out), "--rows", *rows])
+    found = json.loads(out.read_text())
+    assert found["clips"] == {"pooled": 24, "first": 12, "second": 12} and found["subjects"] == 6
+    assert list(found["rows"]) == rows
+    for row in rows[1:]:
+        for part in ("pooled", "first", "second"):
+            assert found["rows"][row][part]["uf1"]["value"] > 0.9
+    assert found["rows"]["best constant"]["pooled"]["uf1"]["value"] < 0.5
+    assert "network + RBF-SVM" in capsys.readouterr().out
+
+
+def test_an_unknown_row_is_named(tmp_path):
+    root, labels = write_sample(tmp_path)
+    with pytest.raises(ValueError, match="row 'magic' is unknown"):
+        main(["--root", str(root), "--labels", str(labels), "--rows", "magic"])

@@ -1,0 +1,272 @@
+"""Precomputed flow images as a source: read the layout in which the field shares them, and score honestly on
+it.
+
+    python -m utils.flow_images --root DIR --labels FILE.csv [--jobs 2] [--seeds 2] [--json OUT]
+
+Layout: one RGB image per clip, channels (u, v, optical strain) of onset to apex, min-max scaled per clip and
+channel to 0..255, any square or other size from 28 x 28 up; FILE.csv has the columns dataset, sub, label,
+imagename. Or, without --labels, the field's folder tree DIR/<subject>/u_test/<label>/*.png, whose test
+halves are the data. A public source in the first layout: the data folder of the repository HTNet
+(`datasets/STSNet_whole_norm_u_v_os`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from utils.baselines import baselines
+from utils.evaluate import (
+    Interval,
+    OutOfFold,
+    Predictor,
+    average_predictions,
+    cross_validate,
+    interval,
+    leave_one_subject_out,
+    pooled_score,
+)
+from utils.model import ModelConfig
+from utils.samples import Samples
+from utils.train import TrainConfig, network_predictor
+
+COLUMNS = ("dataset", "sub", "label", "imagename")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+# Reading ---------------------------------------------------------------------------------------------
+
+
+def read_flow_images(root: str | Path, labels: str | Path) -> tuple[Samples, np.ndarray]:
+    """Samples (one view, one phase) and the dataset (N,) of each clip, in the order of the table.
+
+    Image names match whatever their extension and stray spaces. A subject is a dataset's `sub`, since
+    databases count from one. Raises ValueError naming the file when a column, an image or its content is
+    missing or unreadable.
+    """
+    root, table = Path(root), _read_table(labels)
+    found = _index_images(root)
+    paths = []
+    for row, name in zip(table.index + 2, table["imagename"], strict=True):
+        if _plain(name) not in found:
+            raise ValueError(
+                f"{labels}, line {row}: no image {name!r} under {root}. Remedy: add it or delete the line."
+            )
+        paths.append(found[_plain(name)])
+    subjects = table["dataset"] + "/" + table["sub"]
+    return _to_samples(
+        paths, subjects, table["label"], table["dataset"] + "/" + table["imagename"].map(_plain)
+    ), table["dataset"].to_numpy(dtype=str)
+
+
+def read_loso_tree(root: str | Path) -> tuple[Samples, np.ndarray]:
+    """The same from DIR/<subject>/u_test/<label>/*.png; the train halves repeat those clips and are not read.
+
+    The tree does not name databases: the dataset is "all" for every clip.
+    """
+    root = Path(root)
+    paths = sorted(path for path in root.glob("*/u_test/*/*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(
+            f"{root}: no image in <subject>/u_test/<label>/. Remedy: give that tree, or --labels FILE.csv."
+        )
+    subjects = pd.Series([path.parents[2].name for path in paths])
+    ids = subjects + "/" + pd.Series([_plain(path.name) for path in paths])
+    samples = _to_samples(paths, subjects, pd.Series([path.parent.name for path in paths]), ids)
+    return samples, np.full(len(paths), "all")
+
+
+def _plain(name: str) -> str:
+    """A name without its extension and stray spaces."""
+    name = str(name).strip()
+    stem, dot, suffix = name.rpartition(".")
+    return (stem if dot and f".{suffix.lower()}" in SUFFIXES else name).strip()
+
+
+def _read_table(labels: str | Path) -> pd.DataFrame:
+    table = pd.read_csv(labels, dtype=str, skipinitialspace=True)
+    table.columns = [name.strip().lower() for name in table.columns]
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise ValueError(f"{labels}: no column {missing[0]}. Remedy: the table needs {', '.join(COLUMNS)}.")
+    if table.empty:
+        raise ValueError(f"{labels}: no clip. Remedy: give one line per clip.")
+    table = table[list(COLUMNS)]
+    if table.isna().any(axis=None):
+        row, column = np.argwhere(table.isna().to_numpy())[0]
+        raise ValueError(
+            f"{labels}, line {row + 2}: no {COLUMNS[column]}. Remedy: fill it in or delete the line."
+        )
+    return table.apply(lambda column: column.str.strip())
+
+
+def _index_images(root: Path) -> dict[str, Path]:
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder. Remedy: give the folder of the flow images.")
+    return {
+        _plain(path.name): path for path in sorted(root.rglob("*")) if path.suffix.strip().lower() in SUFFIXES
+    }
+
+
+def _to_samples(paths: list[Path], subjects: pd.Series, labels: pd.Series, ids: pd.Series) -> Samples:
+    classes = sorted(labels.unique(), key=lambda name: (len(name), name))
+    images = [_read_image(path) for path in paths]
+    height, width = images[0].shape[:2]
+    x = np.stack(
+        [
+            recentre(
+                image
+                if image.shape[:2] == (height, width)
+                else cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            )
+            for image in images
+        ]
+    )
+    y = labels.to_numpy()[:, None] == np.array(classes)
+    return Samples(x[:, None, None], y, ids.to_numpy(dtype=str), subjects.to_numpy(dtype=str), tuple(classes))
+
+
+def _read_image(path: Path) -> np.ndarray:
+    data = np.fromfile(path, dtype=np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise ValueError(f"{path}: not a readable image. Remedy: export this clip's flow image again.")
+    return image[:, :, ::-1]
+
+
+def recentre(image: np.ndarray) -> np.ndarray:
+    """Flow image (H, W, 3) uint8 -> maps (3, H, W) float32 in units of the full range.
+
+    Min-max scaling loses where zero motion lies; the median of u and of v stands for it, since most of a
+    face is still. Strain starts at zero.
+    """
+    maps = image.transpose(2, 0, 1).astype(np.float32) / 255
+    maps[:2] -= np.median(maps[:2], axis=(1, 2), keepdims=True)
+    return maps
+
+
+# Scoring ---------------------------------------------------------------------------------------------
+
+TRAIN = TrainConfig(mode="single-label", patience=0)  # all epochs on all training subjects: nothing is chosen
+MEMBERS = 2  # networks whose probabilities are averaged in one row
+AVERAGE = "network + RBF-SVM"
+
+
+def predictors(samples: Samples) -> dict[str, Predictor]:
+    """name -> predictor: the baselines and our network, as the mean of networks with different starts."""
+    model_config = ModelConfig(classes=len(samples.classes), views=1, phases=1)
+    network = network_predictor(model_config, TRAIN, how="all", members=MEMBERS)
+    return {**baselines("single-label"), "network": network}
+
+
+DEFAULT_ROWS = ("best constant", "LDA", "RBF-SVM", "network", AVERAGE)
+
+
+def leave_one_subject_out_scores(
+    samples: Samples, rows: Sequence[str] = DEFAULT_ROWS, seeds: Sequence[int] = (0, 1), jobs: int = 1
+) -> dict[str, OutOfFold]:
+    """row -> held-out predictions of every clip, each row on the same folds and seeds.
+
+    The average of network and SVM has equal weights, so that it needs no choice and no training of its own.
+    """
+    available, folds, found = predictors(samples), leave_one_subject_out(samples.subjects), {}
+    wanted = [name for name in rows if name != AVERAGE]
+    if AVERAGE in rows:
+        wanted += [name for name in ("network", "RBF-SVM") if name not in wanted]
+    if unknown := [name for name in wanted if name not in available]:
+        names = ", ".join([*available, AVERAGE])
+        raise ValueError(f"row {unknown[0]!r} is unknown. Remedy: choose from {names}.")
+    for name in wanted:
+        found[name] = cross_validate(samples, available[name], folds, seeds, jobs, description=name)
+    if AVERAGE in rows:
+        found[AVERAGE] = average_predictions(found["network"], found["RBF-SVM"])
+    return {name: found[name] for name in rows}
+
+
+def report(results: dict[str, OutOfFold], datasets: np.ndarray) -> dict:
+    """Scores with 95% intervals per row, pooled and per dataset, ready for JSON.
+
+    UF1 is the mean over classes of F1 from pooled counts, UAR the mean recall, as in MEGC 2019.
+    """
+    names = [name for name in np.unique(datasets) if len(np.unique(datasets)) > 1]
+    parts = {"pooled": np.ones(len(datasets), bool)} | {str(name): datasets == name for name in names}
+    rows = {}
+    for row, oof in results.items():
+        rows[row] = {"seconds": round(oof.seconds, 1)}
+        for part, keep in parts.items():
+            one = oof.subset(keep)
+            pooled = pooled_score(one)
+            rows[row][part] = {
+                "uf1": asdict(interval(one)),
+                "uar": asdict(interval(one, "uar")),
+                "uf1_by_seed": pooled["seeds"],
+                "per_class": pooled["per_class"],
+                "absent": pooled["absent"],
+            }
+    first = next(iter(results.values()))
+    counts = {part: int(keep.sum()) for part, keep in parts.items()}
+    subjects = len(np.unique(first.subjects))
+    protocol = "leave one subject out; intervals: 95%, bootstrap over subjects; scores averaged over seeds"
+    return {
+        "protocol": protocol,
+        "clips": counts,
+        "subjects": subjects,
+        "classes": list(first.classes),
+        "seeds": list(first.seeds),
+        "rows": rows,
+    }
+
+
+def format_report(found: dict) -> str:
+    """The report as a plain table: UF1 and UAR with intervals, a line per row and part."""
+    lines = [
+        f"{found['clips']['pooled']} clips, {found['subjects']} subjects, seeds {found['seeds']}",
+        found["protocol"],
+    ]
+    lines.append(f"{'':24}{'':12}{'UF1':24}{'UAR':24}")
+    for row, parts in found["rows"].items():
+        for part, scores in parts.items():
+            if part != "seconds":
+                uf1, uar = (str(Interval(**scores[name])) for name in ("uf1", "uar"))
+                lines.append(f"{row:24}{part:12}{uf1:24}{uar:24}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line of the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m utils.flow_images", description=__doc__.split("\n")[0])
+    parser.add_argument("--root", required=True, help="folder of the flow images, or of the LOSO tree")
+    parser.add_argument(
+        "--labels", help="table with dataset, sub, label, imagename; without it DIR is a LOSO tree"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="workers over folds")
+    parser.add_argument("--seeds", type=int, default=2, help="repetitions of every row")
+    parser.add_argument(
+        "--rows", nargs="+", default=list(DEFAULT_ROWS), help="rows of the table, in this order"
+    )
+    parser.add_argument("--json", help="file for the scores; - for standard output")
+    options = parser.parse_args(arguments)
+    samples, datasets = (
+        read_flow_images(options.root, options.labels) if options.labels else read_loso_tree(options.root)
+    )
+    start = time.perf_counter()
+    results = leave_one_subject_out_scores(samples, options.rows, range(options.seeds), options.jobs)
+    found = report(results, datasets) | {"wall_seconds": round(time.perf_counter() - start, 1)}
+    text = json.dumps(found, indent=1)
+    if options.json == "-":
+        print(text)
+        return
+    print(format_report(found))
+    if options.json:
+        Path(options.json).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -126,6 +126,7 @@ def test_dask_workers_give_the_same_results_in_order(cluster, monkeypatch):
     monkeypatch.setenv("DASK_SCHEDULER", cluster)
     assert len(set(parallel_map(dask_worker, range(8), n_jobs=2))) == 2
     assert parallel_map(square, range(8), n_jobs=2) == [x * x for x in range(8)]
+    assert set(parallel_map(process, range(3), n_jobs=1)) == {os.getpid()}
 
 
 def test_a_dask_error_names_the_item(cluster):

@@ -30,11 +30,12 @@ def parallel_iter(function: Callable[[Any], Any], items: Iterable[Any], n_jobs: 
                   scheduler: str | None = None) -> Iterator[Any]:
     """Yield `function(item)` for every item, in the items' order, as the results come.
 
-    n_jobs: workers; -1 for one per core (with Dask: all that the cluster has, whatever the number).
+    n_jobs: workers; 1 for a plain loop, -1 for one per core. A cluster uses all that it has.
     backend: "loky" for processes (function and results must pickle), "threading", or "dask".
     description: a word for the progress lines on stderr; silent without one.
-    scheduler: address of a Dask scheduler; by default the environment's DASK_SCHEDULER. It replaces "loky",
-        since both run processes, and leaves "threading" alone, which is chosen where memory is shared.
+    scheduler: address of a Dask scheduler; by default, for more than one worker, the environment's
+        DASK_SCHEDULER. It replaces "loky", since both run processes, and leaves "threading" alone, which is
+        chosen where memory is shared.
 
     Raises what `function` raises, with a note that names the item; ValueError for an unknown backend or
     n_jobs=0.
@@ -44,7 +45,8 @@ def parallel_iter(function: Callable[[Any], Any], items: Iterable[Any], n_jobs: 
     if n_jobs == 0:
         raise ValueError("n_jobs=0 leaves nobody to work. Remedy: pass 1 or more, or -1 for one per core.")
     items = list(items)
-    scheduler = scheduler or os.environ.get("DASK_SCHEDULER")
+    if not scheduler and (n_jobs != 1 or backend == "dask"):  # a plain loop inside a worker stays one
+        scheduler = os.environ.get("DASK_SCHEDULER")
     if backend == "dask" and not scheduler:
         raise ValueError("backend 'dask' needs a scheduler. Remedy: set DASK_SCHEDULER=tcp://host:port.")
     if scheduler and backend != "threading":

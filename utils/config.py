@@ -81,6 +81,6 @@ def load_config(profile: str = "demo", **changes: Any) -> Config:
         if name not in types:
             raise ValueError(f"parameter {name!r} is unknown. Remedy: choose one of {', '.join(types)}.")
         expected = types[name]
-        if not isinstance(value, expected) and not (expected is float and type(value) is int):
+        if type(value) is not expected and not (expected is float and type(value) is int):
             raise ValueError(f"parameter {name}={value!r} must be {expected.__name__}. Remedy: pass such a value.")
     return replace(PROFILES[profile], **changes)

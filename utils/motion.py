@@ -94,7 +94,7 @@ def sample_expression(emotions: list[str], rng: np.random.Generator) -> dict[str
 
 def sample_course(rng: np.random.Generator) -> Course:
     """8 to 30 frames at 60 fps, about 18 on average; a faster rise than fall, most often, and an apex off the middle."""
-    duration = int(np.clip(round(rng.gamma(9, 1.7)), 7, 26))
+    duration = int(np.clip(round(rng.gamma(9, 1.7)), 7, 25))
     before, after = rng.integers(0, 3, 2)
     share = rng.uniform(0.28, 0.45) if rng.random() < 0.75 else rng.uniform(0.55, 0.7)
     apex = int(np.clip(round(duration * share), 2, duration - 2))

@@ -45,6 +45,7 @@ LABEL_SETS = {
 SMOKE_LABEL_SETS = {
     ("Negative",): 7, ("Positive",): 4, ("Surprise",): 4, ("Repression",): 3, ("Others",): 4, ("Positive", "Surprise"): 2,
 }
+MAX_DEALS = 10_000  # a possible plan was found within a few hundred
 PHOTO = 320  # pixels a side of each stereo photograph
 STEREO = tuple(Camera(yaw, 1100.0, (0.0, 0.0, 0.0), PHOTO * 4.7, ((PHOTO - 1) / 2,) * 2, (PHOTO, PHOTO)) for yaw in (-18.0, 18.0))
 BACKGROUND = np.array([34, 33, 38], np.float32)
@@ -70,14 +71,14 @@ def plan_clips(config: Config) -> pd.DataFrame:
     """The clips of the set: Id, subject, split and the five labels, the same for the same seed.
 
     Label sets are dealt to subjects at random; of many deals the first is taken in which the test subjects hold
-    a fair share (0.7 to 1.5 of the expected) of every class.
+    a fair share (0.7 to 1.5 of the expected) of every class. Raises ValueError where no such deal is found.
     """
     sets = LABEL_SETS if config.clip_table == "4dme" else SMOKE_LABEL_SETS
     labels = [names for names, count in sets.items() for _ in range(count)]
     indicator = np.array([[name in names for name in CLASSES] for names in labels], int)
     rng = np.random.default_rng([config.data_seed, 1])
     n_test = config.n_test_subjects
-    while True:
+    for _ in range(MAX_DEALS):
         share = rng.dirichlet(np.full(config.n_subjects, 6.0))
         subject = rng.permutation(np.repeat(np.arange(config.n_subjects), np.diff(
             np.rint(np.concatenate([[0], np.cumsum(share)]) * len(labels)).astype(int))))
@@ -85,6 +86,9 @@ def plan_clips(config: Config) -> pd.DataFrame:
         held = indicator[in_test].sum(0) / indicator.sum(0) / (n_test / config.n_subjects)
         if np.bincount(subject, minlength=config.n_subjects).min() >= 3 and ((held > 0.7) & (held < 1.5)).all():
             break
+    else:
+        raise ValueError(f"{len(labels)} clips cannot be dealt fairly to {config.n_subjects} subjects with {n_test} for the "
+                         "test. Remedy: choose fewer subjects, or about a quarter of them for the test.")
     order = rng.permutation(len(labels))
     order = order[np.argsort(subject[order], kind="stable")]
     table = pd.DataFrame(indicator[order], columns=list(CLASSES))

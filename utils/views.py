@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.dataset import DataError, Sequence
+from utils.dataset import DataError, Sequence, check_composite
 from utils.render import Camera, TexturedMesh, get_renderer
 
 N_VIEWS = 2
@@ -130,6 +130,7 @@ def align_rigidly(moving: np.ndarray, fixed: np.ndarray, iterations: int = 8) ->
 
 def split_views(sequence: Sequence, size: int, boxes: list[Box] | None = None) -> Views:
     """Cut every composite into its halves and crop them."""
+    check_composite(sequence.texture(0), sequence.files[0])
     half = sequence.texture(0).shape[1] // 2
     source, warnings = "override", ()
     if boxes is None:

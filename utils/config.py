@@ -59,6 +59,11 @@ class Config:
         return Path(self.work) if self.work else ROOT / "artefacts" / self.profile
 
     @property
+    def run_root(self) -> Path:
+        """Where the submission of this run goes: a folder named like the work folder."""
+        return ROOT / "submissions" / self.work_root.name
+
+    @property
     def record(self) -> dict[str, Any]:
         """The parameters as they go into run.json: without the two paths, which belong to a machine."""
         return {name: value for name, value in asdict(self).items() if name not in ("data", "work")}

@@ -88,6 +88,12 @@ def _render(job: Job) -> dict:
                   "warning": " ".join(views.warnings)}
 
 
+def unread_clips(config: Config) -> dict[str, str]:
+    """Why a test clip has no views, by Id, from the manifest."""
+    manifest = read_artefact(config.work_root / "views" / "manifest.csv")
+    return manifest[manifest["n_frames"] == 0].set_index("Id")["warning"].to_dict()
+
+
 def load_views(path: Path) -> Views:
     """The views that `render_all` wrote."""
     stored = read_artefact(path)

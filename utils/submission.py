@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.artefacts import atomic_path, plain
+from utils.artefacts import atomic_path, plain, write_artefact
+from utils.config import Config
 from utils.dataset import DataError, load_labels, read_table
 from utils.evaluate import OutOfFold, compare, interval
 
@@ -113,6 +114,15 @@ def run_record(parameters: Any, seed: int, scores: Mapping[str, Any],
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
     })
+
+
+def write_record(config: Config, stage: str, scores: Mapping[str, Any], warnings: Iterable[str] = (),
+                 path: Path | None = None) -> Path:
+    """Write the record of a stage to `records/<stage>.json` of the work folder, or to `path`; returns where it lies."""
+    path = path or config.work_root / "records" / f"{stage}.json"
+    warnings = [text.replace(str(config.data_root), "<DATA>") for text in warnings]
+    write_artefact(path, run_record(config.record, config.seed, scores, warnings))
+    return path
 
 
 def commit() -> str:

@@ -1,0 +1,105 @@
+# Every stage is a file that depends on the stage before it and on the code that it runs. A notebook is executed into a
+# temporary file, which is renamed only when it succeeded: papermill writes its output even when a cell fails.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+PROFILE ?= demo
+DATA ?=
+JOBS ?= 2
+VENV ?= .venv
+
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+RUN := $(PROFILE)$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
+WORK := artefacts/$(RUN)
+BOOKS := $(WORK)/notebooks
+ROOT_DATA := $(if $(DATA),$(DATA),data/$(PROFILE))
+SYNTHETIC := data/$(PROFILE)/truth/clips.csv
+SOURCE := $(if $(DATA),$(DATA)/train.csv,$(SYNTHETIC))
+
+code = $(addprefix utils/,$(addsuffix .py,$(1)))
+CODE_DATA := $(call code,config artefacts parallel dataset face_assets face_model skin motion render synthetic)
+CODE_01 := $(CODE_DATA) $(call code,views pipeline data_card plots submission)
+CODE_02 := $(CODE_01) $(call code,flow apex features samples ground_truth measure)
+CODE_03 := $(CODE_02) $(call code,model decision train evaluate baselines ablation explain)
+
+# One thread for each worker: two workers with two threads each are slower on two cores. The hash seed is for repeatable runs.
+export OMP_NUM_THREADS := 1
+export PYTHONHASHSEED := 0
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+execute = mkdir -p $(BOOKS) && $(VENV)/bin/papermill notebooks/$(1).ipynb $(BOOKS)/$(1).part.ipynb -k python3 --cwd notebooks \
+	--no-progress-bar --log-output -p PROFILE $(PROFILE) -p DATA "$(if $(DATA),$(abspath $(DATA)))" -p WORK "$(abspath $(WORK))" \
+	-p JOBS $(JOBS) 2>&1 | grep -v -e 'Executing' -e 'Ending Cell' && mv $(BOOKS)/$(1).part.ipynb $(BOOKS)/$(1).ipynb
+
+.PHONY: help all env data render flow train ablation submit test lint lab readme clean
+
+## help: print the targets (also: bare `make`)
+help:
+	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/^## /  make /'
+	@echo "  with PROFILE=smoke|demo|full  DATA=/path/to/4DME  JOBS=2   (now: PROFILE=$(PROFILE) DATA=$(ROOT_DATA))"
+
+## all: everything: environment, data, notebooks 01 to 05, figures, submission
+all: submit
+	@echo "submission: submissions/$(RUN)/submission.csv   figures: $(WORK)/figures   notebooks: $(BOOKS)"
+
+## env: virtual environment with the pinned packages, in $(VENV)
+env: $(READY)
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+## data: the synthetic 4D faces of the profile
+data: $(SYNTHETIC)
+$(SYNTHETIC): $(CODE_DATA) | $(READY)
+	$(PY) -m utils.synthetic --profile $(PROFILE) --jobs $(JOBS)
+	touch $@
+
+## render: 01, from sequences to two cropped views
+render: $(BOOKS)/01_render.ipynb
+$(BOOKS)/01_render.ipynb: notebooks/01_render.ipynb $(SOURCE) $(CODE_01) | $(READY)
+	set -o pipefail; $(call execute,01_render)
+
+## flow: 02, optical flow, apex, features
+flow: $(BOOKS)/02_flow_apex.ipynb
+$(BOOKS)/02_flow_apex.ipynb: notebooks/02_flow_apex.ipynb $(BOOKS)/01_render.ipynb $(CODE_02) | $(READY)
+	set -o pipefail; $(call execute,02_flow_apex)
+
+## train: 03, the network on held-out subjects
+train: $(BOOKS)/03_train.ipynb
+$(BOOKS)/03_train.ipynb: notebooks/03_train.ipynb $(BOOKS)/02_flow_apex.ipynb $(CODE_03) | $(READY)
+	set -o pipefail; $(call execute,03_train)
+
+## ablation: 04, variants and baselines with paired intervals
+ablation: $(BOOKS)/04_ablation.ipynb
+$(BOOKS)/04_ablation.ipynb: notebooks/04_ablation.ipynb $(BOOKS)/03_train.ipynb $(CODE_03) | $(READY)
+	set -o pipefail; $(call execute,04_ablation)
+
+## submit: 05, the submission file, its record and the local leaderboard
+submit: $(BOOKS)/05_submit.ipynb
+$(BOOKS)/05_submit.ipynb: notebooks/05_submit.ipynb $(BOOKS)/04_ablation.ipynb $(CODE_03) | $(READY)
+	set -o pipefail; $(call execute,05_submit)
+
+## test: the tests, with the smoke profile of the whole pipeline
+test: $(READY)
+	$(PY) -m pytest -q -n 2 --dist loadfile
+
+## lint: ruff over code and tests
+lint: $(READY)
+	$(VENV)/bin/ruff check utils tests
+
+## lab: JupyterLab on the notebooks
+lab: $(READY)
+	$(VENV)/bin/jupyter lab --notebook-dir=.
+
+## readme: write the tables of README.md anew from the records of the last runs
+readme: $(READY)
+	$(PY) -m utils.report
+
+## clean: remove artefacts and synthetic data of the profile (submissions stay)
+clean:
+	rm -rf "$(WORK)" "data/$(PROFILE)"

@@ -1,0 +1,325 @@
+"""Figures of the notebooks. Each function returns a Figure and shows nothing; `save_figure` writes it.
+
+Colours: the five classes have one colour each (Okabe and Ito 2008, readable by the colour-blind); views or methods side by
+side share one colour scale.
+"""
+
+from collections.abc import Sequence as Many
+from pathlib import Path
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from utils.artefacts import atomic_path
+from utils.evaluate import Interval, OutOfFold, confusion_counts, interval
+from utils.views import Views, wide_cameras
+
+CLASS_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#0072B2", "#999999")
+VIEW_NAMES = ("left view", "right view")
+GREY = "#555555"
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG (or what the suffix says), 110 dpi, atomically; returns the path."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    return Path(path)
+
+
+def _bare(axis: plt.Axes, title: str = "") -> plt.Axes:
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    if title:
+        axis.set_title(title, fontsize=9)
+    return axis
+
+
+# Sequences and views ------------------------------------------------------------------------------------------------
+
+def sequence_overview(sequence, views: Views, yaw_deg: float) -> Figure:
+    """One sequence: its mesh with the two cameras' crops, its composite, and both views over time."""
+    figure = plt.figure(figsize=(11, 6.4), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.1, 1.3))
+    axes = top.subplots(1, 4, width_ratios=(1, 1, 1, 2))
+    frame = sequence.frame(0)
+    if frame.vertices is not None:
+        _draw_mesh(axes[0], frame.vertices, frame.faces)
+        for v, camera in enumerate(wide_cameras(frame.vertices, yaw_deg)):
+            pixels = camera.project(frame.vertices)
+            axes[v + 1].plot(*pixels[::3].T, ".", ms=0.6, color=GREY)
+            x, y, side = views.boxes[v]
+            axes[v + 1].add_patch(Rectangle((x, y), side, side, fill=False, ec=CLASS_COLOURS[0], lw=1.5))
+            axes[v + 1].set(xlim=(pixels[:, 0].min() - 30, pixels[:, 0].max() + 30), aspect="equal",
+                            ylim=(pixels[:, 1].max() + 30, pixels[:, 1].min() - 30))
+            _bare(axes[v + 1], f"{VIEW_NAMES[v]}, yaw {camera.yaw_deg:+.0f} deg, crop")
+    axes[3].imshow(frame.texture)
+    _bare(axes[3], "composite texture (left camera | right camera)")
+    times = np.unique(np.linspace(0, len(sequence) - 1, 7).round().astype(int))
+    grid = bottom.subplots(2, len(times), squeeze=False)
+    for v in range(2):
+        for axis, t in zip(grid[v], times, strict=True):
+            axis.imshow(views.frames[t, v])
+            _bare(axis, f"frame {t}" if v == 0 else "")
+        grid[v, 0].set_ylabel(VIEW_NAMES[v], fontsize=9)
+    figure.suptitle(f"{sequence.id}: {len(sequence)} frames at {sequence.fps:g} fps", fontsize=11)
+    return figure
+
+
+def _draw_mesh(axis: plt.Axes, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Frontal triangles shaded by how much they face the viewer."""
+    corners = vertices[faces]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    facing = normal[:, 2] / (np.linalg.norm(normal, axis=1) + 1e-9)
+    order = np.argsort(corners[:, :, 2].mean(1))
+    order = order[facing[order] > 0]
+    axis.tripcolor(vertices[:, 0], vertices[:, 1], faces[order], facecolors=facing[order], cmap="Greys_r", vmin=0,
+                   edgecolors="none")
+    axis.set_aspect("equal")
+    _bare(axis, f"mesh, {len(vertices)} vertices")
+
+
+def contact_sheet(images: Many[np.ndarray], titles: Many[str], columns: int = 8) -> Figure:
+    """Images (S, S, 3) uint8 in a grid with a title each."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * 1.35, rows * 1.55), layout="constrained", squeeze=False)
+    for axis in axes.ravel():
+        _bare(axis)
+    for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
+        axis.imshow(image)
+        axis.set_title(title, fontsize=7)
+    return figure
+
+
+def label_counts(table: pd.DataFrame, classes: Many[str]) -> Figure:
+    """Clips per class and clips that carry two classes at once (counts in the cells; the diagonal: alone)."""
+    labels = table[list(classes)].to_numpy(int)
+    together = labels.T @ labels
+    alone = labels[labels.sum(1) == 1].sum(0)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    left.bar(classes, labels.sum(0), color=CLASS_COLOURS)
+    left.bar_label(left.containers[0])
+    left.set(ylabel="clips", title="clips per class")
+    np.fill_diagonal(together, alone)
+    sns.heatmap(together, annot=True, fmt="d", cmap="Blues", cbar=False, ax=right, xticklabels=classes, yticklabels=classes)
+    right.set_title("clips with both labels (diagonal: one label alone)")
+    return figure
+
+
+def clip_statistics(truth: pd.DataFrame) -> Figure:
+    """Synthetic clips only: durations, place of the apex, peak motion, and how often each confounder occurs."""
+    figure, axes = plt.subplots(1, 4, figsize=(12, 2.9), layout="constrained")
+    axes[0].hist(truth["n_frames"], bins=np.arange(8, 34, 2), color=CLASS_COLOURS[3])
+    axes[0].set(xlabel="frames (60 a second)", ylabel="clips", title="length")
+    axes[1].hist(truth["apex"] / (truth["n_frames"] - 1), bins=12, color=CLASS_COLOURS[3])
+    axes[1].set(xlabel="apex / last frame", title="place of the apex")
+    axes[2].hist(truth["peak_px"], bins=14, color=CLASS_COLOURS[3])
+    axes[2].set(xlabel="pixels of a 256 px face", title="peak motion")
+    names = ["blink", "gaze", "drift", "flicker"]
+    axes[3].barh(names, truth[names].mean() * 100, color=CLASS_COLOURS[4])
+    axes[3].set(xlabel="% of clips", title="confounders")
+    return figure
+
+
+# Flow and apex ------------------------------------------------------------------------------------------------------
+
+def flow_colours(flow: np.ndarray, largest: float) -> np.ndarray:
+    """Flow (H, W, 2) px as RGB (H, W, 3) uint8: hue is the direction, brightness the magnitude over `largest`."""
+    angle = np.degrees(np.arctan2(flow[..., 1], flow[..., 0])) % 360
+    strength = np.clip(np.linalg.norm(flow, axis=-1) / max(largest, 1e-6), 0, 1)
+    hsv = np.stack([angle / 2, np.full_like(angle, 255), strength * 255], -1).astype(np.uint8)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
+def colour_wheel(axis: plt.Axes, largest: float, size: int = 101) -> None:
+    """The legend of `flow_colours`: direction of motion from the centre, brightness up to `largest` px."""
+    ys, xs = np.mgrid[-1:1:size * 1j, -1:1:size * 1j]
+    wheel = flow_colours(np.stack([xs, ys], -1) * largest, largest)
+    wheel[np.hypot(xs, ys) > 1] = 255
+    axis.imshow(wheel)
+    _bare(axis, f"direction; rim: {largest:.2f} px")
+
+
+def flow_figure(frames: np.ndarray, moments: Many[int], flows: np.ndarray, masks: np.ndarray, title: str = "") -> Figure:
+    """Both views (rows): the apex frame, then each phase as colours and as arrows; one scale for all.
+
+    frames (T, V, S, S, 3), flows (V, P, S, S, 2), masks (V, S, S).
+    """
+    figure, axes = plt.subplots(2, 6, figsize=(13, 4.6), layout="constrained", width_ratios=(1, 1, 1, 1, 1, 0.6))
+    magnitude = np.linalg.norm(flows, axis=-1) * masks[:, None]
+    largest = float(np.quantile(magnitude[magnitude > 0], 0.995))
+    step = flows.shape[2] // 24
+    for v in range(2):
+        axes[v, 0].imshow(frames[moments[1], v])
+        _bare(axes[v, 0], f"{VIEW_NAMES[v]}, apex (frame {moments[1]})")
+        for p, phase in enumerate(("onset to apex", "apex to offset")):
+            flow = flows[v, p] * masks[v][..., None]
+            axes[v, 1 + 2 * p].imshow(flow_colours(flow, largest))
+            _bare(axes[v, 1 + 2 * p], phase)
+            grid = np.mgrid[step // 2:flow.shape[0]:step, step // 2:flow.shape[1]:step].reshape(2, -1)
+            u, w = flow[grid[0], grid[1]].T
+            arrows = axes[v, 2 + 2 * p]
+            arrows.imshow(frames[moments[1], v], alpha=0.45)
+            arrows.quiver(grid[1], grid[0], u, -w, angles="uv", scale=largest * 12, width=0.006, color=CLASS_COLOURS[3])
+            _bare(arrows, f"{phase}, arrows")
+    colour_wheel(axes[0, 5], largest)
+    _bare(axes[1, 5])
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def motion_curves(curves: dict[str, np.ndarray], found: pd.Series, true: pd.Series | None = None) -> Figure:
+    """Motion against the onset over time, one panel per clip, with the found apex and, where known, the true one."""
+    columns = 4
+    rows = -(-len(curves) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(12, 2.1 * rows), layout="constrained", squeeze=False)
+    for axis, (id, curve) in zip(axes.ravel(), curves.items(), strict=False):
+        axis.plot(curve, color="black", lw=1.3)
+        axis.axvline(found[id], color=CLASS_COLOURS[0], lw=2, label="found apex")
+        if true is not None:
+            axis.axvline(true[id], color=CLASS_COLOURS[3], ls="--", lw=2, label="true apex")
+        axis.set_title(id, fontsize=9)
+    for axis in axes.ravel()[len(curves):]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("motion, px (both views)")
+    for axis in axes[-1]:
+        axis.set_xlabel("frame")
+    axes[0, 0].legend(fontsize=7)
+    return figure
+
+
+def mean_flow(samples) -> Figure:
+    """Mean onset-to-apex flow of the clips of each class, in every view, as colours on one scale."""
+    n_views = samples.x.shape[1]
+    figure, axes = plt.subplots(n_views, len(samples.classes) + 1, figsize=(11, 1.9 * n_views + 0.4), squeeze=False,
+                                layout="constrained", width_ratios=[1] * len(samples.classes) + [0.7])
+    chosen = [np.moveaxis(samples.x[samples.y[:, k] > 0][:, :, 0, :2].mean(0), 1, -1) for k in range(len(samples.classes))]
+    largest = max(float(np.linalg.norm(flow, axis=-1).max()) for flow in chosen)
+    for k, name in enumerate(samples.classes):
+        for v in range(n_views):
+            axes[v, k].imshow(flow_colours(chosen[k][v], largest))
+            _bare(axes[v, k], f"{name} ({int(samples.y[:, k].sum())})" if v == 0 else "")
+    for v in range(n_views):
+        axes[v, 0].set_ylabel(VIEW_NAMES[v], fontsize=9)
+        _bare(axes[v, -1])
+    colour_wheel(axes[0, -1], largest)
+    return figure
+
+
+# Training and scores ------------------------------------------------------------------------------------------------
+
+def learning_curves(fitted) -> Figure:
+    """Training and validation loss of every member network; the dot marks the epoch that was kept."""
+    figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    for number, member in enumerate(fitted.members):
+        history = pd.DataFrame(member.history)
+        colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
+        axis.plot(history["epoch"], history["train_loss"], color=colour, lw=1, ls=":")
+        axis.plot(history["epoch"], history["val_loss"], color=colour, lw=1.6, label=f"inner fold {number + 1}")
+        kept = history[history["epoch"] == member.epoch]
+        axis.plot(kept["epoch"], kept["val_loss"], "o", color=colour)
+    axis.set(xlabel="epoch", ylabel="focal loss (dotted: training)", title="learning curves")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def class_scores(oof: OutOfFold) -> Figure:
+    """F1 per class and macro-UF1, with 95% intervals by bootstrap over subjects."""
+    names = [*oof.classes, "macro-UF1"]
+    spans = [interval(oof, f"f1:{name}") for name in oof.classes] + [interval(oof)]
+    figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    _bars(axis, names, spans, [*CLASS_COLOURS[:len(oof.classes)], "black"])
+    axis.set(ylabel="F1 of the positive class", ylim=(0, 1), title="held-out subjects, 95% intervals")
+    return figure
+
+
+def _bars(axis: plt.Axes, names: Many[str], spans: Many[Interval], colours: Many[str]) -> None:
+    values = np.array([span.value for span in spans])
+    reach = np.array([[span.value - span.low, span.high - span.value] for span in spans]).T.clip(0)
+    axis.bar(names, values, yerr=reach, capsize=4, color=colours, alpha=0.85)
+    for x, value in enumerate(values):
+        axis.text(x, 0.02, f"{value:.2f}", ha="center", color="white", fontsize=9)
+
+
+def confusion_per_label(oof: OutOfFold) -> Figure:
+    """One two by two table per class: clips by truth and decision, mean over the seeds."""
+    counts = np.mean([confusion_counts(oof.truth, decision) for decision in oof.decision], axis=0)
+    figure, axes = plt.subplots(1, len(oof.classes), figsize=(2.3 * len(oof.classes), 2.5), layout="constrained")
+    for k, axis in enumerate(axes):
+        tp, fp, fn, tn = counts[k]
+        sns.heatmap([[tp, fn], [fp, tn]], annot=True, fmt=".0f", cmap="Blues", cbar=False, ax=axis, vmin=0,
+                    xticklabels=["yes", "no"], yticklabels=["yes", "no"])
+        axis.set(title=oof.classes[k], xlabel="decided", ylabel="true" if k == 0 else "")
+    return figure
+
+
+def attention_by_class(weights: np.ndarray, y: np.ndarray, classes: Many[str], streams: Many[str]) -> Figure:
+    """Fusion attention weights (N, S) of the clips of each class: boxes over clips; the dashed line is uniform."""
+    rows = [{"class": classes[k], "stream": stream, "weight": weight} for k in range(len(classes))
+            for row in weights[y[:, k] > 0] for stream, weight in zip(streams, row, strict=True)]
+    figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    sns.boxplot(pd.DataFrame(rows), x="class", y="weight", hue="stream", ax=axis, fliersize=2,
+                palette=["#56B4E9", "#E69F00", "#009E73"][:len(streams)])
+    axis.axhline(1 / len(streams), color=GREY, ls="--", lw=1)
+    axis.set(xlabel="", ylabel="attention weight (sums to 1)", title="which stream is listened to, held-out clips")
+    return figure
+
+
+def saliency_on_face(maps: np.ndarray, face: np.ndarray, classes: Many[str]) -> Figure:
+    """Mean saliency per class and view over a face: maps (K, V, S, S) >= 0, face (V, H, W, 3) uint8; one scale."""
+    figure, axes = plt.subplots(maps.shape[1], len(classes), figsize=(2.1 * len(classes), 2.2 * maps.shape[1]),
+                                layout="constrained", squeeze=False)
+    size = face.shape[1]
+    for k, name in enumerate(classes):
+        for v in range(maps.shape[1]):
+            axes[v, k].imshow(face[v].mean(-1), cmap="gray")
+            smooth = cv2.resize(maps[k, v], (size, size), interpolation=cv2.INTER_CUBIC).clip(0)
+            axes[v, k].imshow(smooth, cmap="inferno", alpha=0.55, vmin=0, vmax=maps.max())
+            _bare(axes[v, k], name if v == 0 else "")
+    return figure
+
+
+def forest(table: pd.DataFrame, reference: str, title: str = "") -> Figure:
+    """Variants against the reference: left, macro-UF1 with its interval; right, the paired difference with its.
+
+    table: index variant; columns value, low, high, difference, difference_low, difference_high.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.32 * len(table) + 1.4), sharey=True, layout="constrained")
+    rows = np.arange(len(table))[::-1]
+    for axis, (value, low, high) in ((left, ("value", "low", "high")),
+                                     (right, ("difference", "difference_low", "difference_high"))):
+        reach = np.stack([table[value] - table[low], table[high] - table[value]]).clip(0)
+        colours = [CLASS_COLOURS[0] if name == reference else "black" for name in table.index]
+        for row, x, span, colour in zip(rows, table[value], reach.T, colours, strict=True):
+            axis.errorbar(x, row, xerr=span[:, None], fmt="o", color=colour, capsize=3, ms=4, lw=1.2)
+    left.set(yticks=rows, yticklabels=table.index, xlabel="macro-UF1, 95% interval", xlim=(0, 1))
+    right.axvline(0, color=GREY, ls="--", lw=1)
+    right.set_xlabel(f"paired difference to {reference}, 95% interval")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def leaderboard_bars(board: pd.DataFrame) -> Figure:
+    """Local leaderboard: macro-UF1 of ours and of trivial answers, with intervals where the table has them."""
+    figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    reach = np.stack([board["macro_uf1"] - board["low"], board["high"] - board["macro_uf1"]]).clip(0)
+    axis.barh(board.index[::-1], board["macro_uf1"][::-1], xerr=reach[:, ::-1], capsize=4,
+              color=[CLASS_COLOURS[3] if i == 0 else CLASS_COLOURS[4] for i in range(len(board))][::-1])
+    axis.set(xlabel="macro-UF1 on the hidden labels, 95% interval by subject", xlim=(0, 1))
+    return figure
+
+
+def predicted_shares(decision: np.ndarray, train_y: np.ndarray, classes: Many[str]) -> Figure:
+    """Share of clips per class: decided for the test split beside true in training."""
+    figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
+    shares = pd.DataFrame({"class": [*classes] * 2, "share": [*decision.mean(0), *train_y.mean(0)],
+                           "clips": ["test, decided"] * len(classes) + ["training, true"] * len(classes)})
+    sns.barplot(shares, x="class", y="share", hue="clips", ax=axis, palette=[CLASS_COLOURS[3], CLASS_COLOURS[4]])
+    axis.set(xlabel="", ylabel="share of clips", ylim=(0, 1))
+    return figure

@@ -1,0 +1,84 @@
+"""Shared by the tests of the synthetic data and the image stages: one tiny data root, one person, one smooth texture."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from utils import pipeline, synthetic
+from utils.config import load_config
+from utils.dataset import write_clip
+from utils.motion import Course
+from utils.skin import paint_skin
+
+# Three of every class, so that three subjects can share them fairly.
+TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, ("Others",): 3}
+
+
+@contextmanager
+def tiny_clips():
+    """Within it the smoke table has nine clips of six frames: rendering is what costs time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "SMOKE_LABEL_SETS", TINY_LABEL_SETS)
+        patch.setattr(synthetic, "sample_course", lambda rng: Course(0, 2, 5, 6))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A synthetic data root: 3 subjects (1 for the test), 9 clips of 6 frames."""
+    place = tmp_path_factory.mktemp("tiny")
+    config = load_config("smoke", data=str(place / "data"), work=str(place / "work"), n_subjects=3, n_test_subjects=1, jobs=1)
+    with tiny_clips():
+        synthetic.make_dataset(config)
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny):
+    """The tiny root after the two image stages: config, data, manifest and moments."""
+    data = pipeline.load_data(tiny)
+    manifest = pipeline.render_all(tiny, data)
+    return SimpleNamespace(config=tiny, data=data, manifest=manifest, moments=pipeline.extract_all(tiny, data))
+
+
+@pytest.fixture(scope="session")
+def person():
+    """One identity, its skin and the seed of its light."""
+    identity, rng = synthetic.make_identity(load_config("smoke"), "S01")
+    return SimpleNamespace(identity=identity, albedo=paint_skin(identity, rng), light=5)
+
+
+@pytest.fixture(scope="session")
+def speckle():
+    """Smooth random texture (256, 256, 3) uint8 with detail at several scales, for flow to hold on to."""
+    rng = np.random.default_rng(0)
+    layers = [cv2.GaussianBlur(rng.standard_normal((256, 256, 3)), (0, 0), sigma) * sigma for sigma in (1.5, 3, 6)]
+    return np.clip(128 + 60 * sum(layers), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def dome():
+    return make_dome()
+
+
+def make_dome(side: int = 41):
+    """A face-sized dome: vertices (V, 3) mm, faces (F, 3) and uv (V, 2) as seen from the front."""
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side)), -1).reshape(-1, 2)
+    vertices = np.column_stack([grid * 70, 40 * (1 - (grid**2).sum(1) / 2)]).astype(np.float32)
+    index = np.arange(side * side).reshape(side, side)
+    a, b, c, d = (corner.ravel() for corner in (index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))
+    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)]).astype(np.int32)
+    return SimpleNamespace(vertices=vertices, faces=faces, uv=(grid / 2 + 0.5).astype(np.float32))
+
+
+@pytest.fixture
+def dome_clip(tmp_path, dome, speckle):
+    """Write a clip of the textured dome: give its vertices (T, V, 3), get its folder."""
+
+    def write(vertices: np.ndarray, texture: np.ndarray = speckle, name: str = "S01_001"):
+        return write_clip(tmp_path / name, vertices, dome.faces, dome.uv, 60.0, [texture] * len(vertices))
+
+    return write

@@ -1,0 +1,64 @@
+"""Facts about profiles and parameters."""
+
+import pytest
+
+from utils.config import CLASSES, PROFILES, ROOT, load_config
+
+
+def test_classes_stand_in_the_order_of_the_challenge():
+    assert CLASSES == ("Negative", "Positive", "Repression", "Surprise", "Others")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_carries_its_own_name(name):
+    assert load_config(name).profile == name
+
+
+def test_demo_is_the_default_profile():
+    assert load_config() == load_config("demo")
+
+
+def test_a_change_overrides_one_value_and_leaves_the_profile_alone():
+    changed = load_config("smoke", epochs=2)
+    assert changed.epochs == 2
+    assert changed.n_subjects == PROFILES["smoke"].n_subjects
+    assert PROFILES["smoke"].epochs != 2
+
+
+def test_a_config_cannot_be_altered():
+    with pytest.raises(AttributeError):
+        load_config().epochs = 3
+
+
+def test_an_unknown_profile_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'tiny'.*smoke, demo, full"):
+        load_config("tiny")
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'epoch'.*epochs"):
+        load_config(epoch=3)
+
+
+@pytest.mark.parametrize("change", [{"epochs": "4"}, {"epochs": 4.0}, {"epochs": True}, {"yaw_deg": "25"}, {"yaw_deg": True},
+                                    {"stabilise": 1}, {"folds": 5}, {"data": None}])
+def test_a_value_of_another_type_is_refused_by_name(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        load_config(**change)
+
+
+def test_a_whole_number_will_do_for_a_float():
+    assert load_config(yaw_deg=20).yaw_deg == 20
+
+
+def test_roots_lie_in_the_repository_unless_given():
+    assert load_config("smoke").data_root == ROOT / "data" / "smoke"
+    assert load_config("smoke").work_root == ROOT / "artefacts" / "smoke"
+    assert str(load_config(data="/somewhere").data_root) == "/somewhere"
+    assert str(load_config(work="/elsewhere").work_root) == "/elsewhere"
+
+
+def test_the_record_leaves_the_machine_out():
+    record = load_config("smoke", data="/somewhere", work="/elsewhere").record
+    assert record["seed"] == 0 and record["profile"] == "smoke"
+    assert "/somewhere" not in record.values() and "/elsewhere" not in record.values()

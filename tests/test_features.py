@@ -1,0 +1,57 @@
+"""Facts about the network's input maps."""
+
+import numpy as np
+import pytest
+
+from utils.features import clip_features, flow_maps
+from utils.flow import phase_flows
+
+FULL = np.ones((2, 56, 56), bool)
+
+
+@pytest.fixture
+def flows():
+    return np.random.default_rng(0).normal(0, 1, (2, 2, 56, 56, 2)).astype(np.float32)
+
+
+def test_maps_have_view_phase_channel_and_size(flows):
+    maps = flow_maps(flows, FULL, 28)
+    assert maps.shape == (2, 2, 3, 28, 28) and maps.dtype == np.float32
+
+
+def test_a_map_pixel_is_the_mean_of_its_area(flows):
+    maps = flow_maps(flows, FULL, 28)
+    areas = flows.reshape(2, 2, 28, 2, 28, 2, 2).mean((3, 5))
+    assert np.allclose(maps[:, :, 0], areas[..., 0], atol=1e-5)
+    assert np.allclose(maps[:, :, 1], areas[..., 1], atol=1e-5)
+
+
+def test_magnitude_is_taken_before_the_averaging():
+    flows = np.zeros((1, 1, 8, 8, 2), np.float32)
+    flows[..., ::2, 0], flows[..., 1::2, 0] = 3, -3  # neighbours move against each other
+    maps = flow_maps(flows, np.ones((1, 8, 8), bool), 4)
+    assert np.allclose(maps[0, 0, 0], 0) and np.allclose(maps[0, 0, 2], 3)
+
+
+def test_motion_outside_the_mask_is_zero(flows):
+    masks = FULL.copy()
+    masks[0, :, 28:] = False
+    maps = flow_maps(flows, masks, 28)
+    assert not maps[0, ..., 14:].any() and maps[0, ..., :14].any() and maps[1, ..., 14:].any()
+
+
+def test_clip_features_are_the_maps_of_the_phase_flows(speckle):
+    frames = np.stack([np.stack([np.roll(speckle[:64, :64], t, axis=1)] * 2) for t in (0, 1, 2)])
+    masks = np.ones((2, 64, 64), bool)
+    maps = clip_features(frames, masks, (0, 1, 2), size=16)
+    assert maps.shape == (2, 2, 3, 16, 16)
+    assert np.array_equal(maps, flow_maps(phase_flows(frames, (0, 1, 2)), masks, 16))
+    assert abs(np.median(maps[:, :, 0, 4:12, 4:12]) - 1) < 0.1  # one pixel to the right in both phases
+
+
+def test_subtracting_the_head_leaves_nothing_of_a_shift(speckle):
+    frames = np.stack([np.stack([np.roll(speckle[:64, :64], t, axis=1)] * 2) for t in (0, 1, 2)])
+    masks = np.zeros((2, 64, 64), bool)
+    masks[:, 8:-8, 8:-8] = True
+    maps = clip_features(frames, masks, (0, 1, 2), size=16, subtract_head=True)
+    assert np.abs(maps[:, :, 0, 4:12, 4:12]).mean() < 0.1

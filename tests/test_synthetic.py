@@ -1,0 +1,276 @@
+"""Facts about the synthetic 4D faces: the plan, the performances, the photographs and the data root."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TINY_LABEL_SETS, tiny_clips
+
+from utils import synthetic
+from utils.config import CLASSES, load_config
+from utils.dataset import open_data, open_sequence
+from utils.face_model import load_face_model
+from utils.motion import BLINK, rotation
+from utils.synthetic import (
+    BACKGROUND,
+    LABEL_SETS,
+    PHOTO,
+    PIVOT,
+    PIXELS_PER_MM,
+    STEREO,
+    make_dataset,
+    make_identity,
+    make_subject,
+    motion_curve,
+    perform,
+    photograph,
+    plan_clips,
+    pose_vertices,
+    scanner_surface,
+    scanner_uv,
+)
+
+
+@pytest.fixture(scope="module")
+def acts(person):
+    return [perform(person.identity, ["Positive"], np.random.default_rng(seed)) for seed in range(60)]
+
+
+def truth_of(config):
+    return pd.read_csv(config.data_root / "truth" / "clips.csv")
+
+
+# The plan
+
+
+def test_the_demo_plan_has_the_label_sets_of_4dme():
+    plan = plan_clips(load_config("demo"))
+    found = Counter(tuple(sorted(name for name in CLASSES if row[name])) for row in plan.to_dict("records"))
+    assert found == {tuple(sorted(names)): count for names, count in LABEL_SETS.items()}
+    assert len(plan) == 267
+
+
+def test_the_demo_plan_splits_24_subjects_into_18_and_6():
+    plan = plan_clips(load_config("demo"))
+    subjects = {split: set(rows["subject"]) for split, rows in plan.groupby("split")}
+    assert len(subjects["train"]) == 18 and len(subjects["test"]) == 6
+    assert not subjects["train"] & subjects["test"]
+    assert plan.groupby("subject").size().min() >= 3
+
+
+def test_the_test_subjects_hold_a_fair_share_of_every_class():
+    plan = plan_clips(load_config("demo"))
+    share = plan[plan["split"] == "test"][list(CLASSES)].sum() / plan[list(CLASSES)].sum()
+    assert share.between(0.7 / 4, 1.5 / 4).all()
+
+
+def test_ids_are_unique_and_name_their_subject():
+    plan = plan_clips(load_config("demo"))
+    assert plan["Id"].is_unique
+    assert (plan["Id"].str.split("_").str[0] == plan["subject"]).all()
+
+
+def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
+    plan = plan_clips(load_config("demo"))
+    assert plan.equals(plan_clips(load_config("demo", seed=9)))  # the seed of training is another one
+    assert not plan.equals(plan_clips(load_config("demo", data_seed=8)))
+
+
+@pytest.mark.parametrize("change", [{"n_subjects": 12, "n_test_subjects": 3}, {"n_test_subjects": 0}])
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_an_impossible_plan_is_refused_rather_than_sought_for_ever(change):
+    with pytest.raises(ValueError, match="Remedy"):
+        plan_clips(load_config("smoke", **change))
+
+
+# Performances
+
+
+def test_peak_motion_lies_between_a_third_and_two_and_a_half_pixels(person, acts):
+    for act in acts:
+        moved = np.einsum("u,uvc->vc", act.expression[act.course.apex], person.identity.unit_offsets)
+        assert 0.299 < np.linalg.norm(moved[:, :2], axis=1).max() * PIXELS_PER_MM < 2.501
+
+
+def test_strength_scales_the_expression(person):
+    one, two = (perform(person.identity, ["Positive"], np.random.default_rng(0), strength) for strength in (1.0, 2.0))
+    assert np.allclose(2 * one.expression, two.expression, rtol=1e-5)
+
+
+def test_every_confounder_occurs_and_is_missing_in_some_clips(acts):
+    for name in ("blink", "gaze", "drift", "flicker"):
+        assert {act.confounders[name] for act in acts} == {True, False}
+
+
+def test_blinks_close_the_lids_and_are_no_expression(acts):
+    names = load_face_model().unit_names
+    lids = [names.index(name) for name in BLINK]
+    for act in acts:
+        added = act.contraction - act.expression
+        assert (added[:, lids].max() > 0.05) <= act.confounders["blink"]
+        assert not act.expression[:, lids].any()
+        others = [i for i, name in enumerate(names) if name not in BLINK and not name.startswith("eyeLook")]
+        assert not added[:, others].any()
+
+
+def test_heads_move_little_unless_they_drift(acts):
+    wander = {drifts: np.mean([np.ptp(act.shift, axis=0).mean() for act in acts if act.confounders["drift"] == drifts])
+              for drifts in (True, False)}
+    assert wander[True] > 10 * wander[False]
+
+
+def test_posing_without_contraction_is_rigid(person):
+    angles, shift = np.array([[0, 0, 0], [5, -8, 3.0]]), np.array([[0, 0, 0], [1, 2, 3.0]])
+    still, moved = pose_vertices(person.identity, np.zeros((2, 52), np.float32), angles, shift)
+    assert np.allclose(still, person.identity.vertices, atol=1e-4)
+    chosen = np.random.default_rng(0).choice(len(still), 60)
+    gaps = [np.linalg.norm(shape[chosen, None] - shape[chosen], axis=-1) for shape in (still, moved)]
+    assert np.allclose(*gaps, atol=1e-2)
+
+
+def test_the_head_turns_about_the_neck(person):
+    angles = np.array([[10.0, 20, 5]])
+    turned, = pose_vertices(person.identity, np.zeros((1, 52), np.float32), angles, np.zeros((1, 3)))
+    assert np.allclose(turned, (person.identity.vertices - PIVOT) @ rotation(angles)[0].T + PIVOT, atol=1e-3)
+
+
+def test_the_motion_curve_starts_at_zero_and_peaks_near_the_apex(person, acts):
+    for act in acts[:20]:
+        curve = motion_curve(person.identity, act.expression)
+        assert curve.shape == (act.course.n_frames,) and curve[0] == 0
+        assert abs(int(curve.argmax()) - act.course.apex) <= 1 + (act.course.apex - act.course.onset) / 6
+
+
+# Photographs
+
+
+@pytest.fixture(scope="module")
+def shot(person):
+    """One photograph of the neutral face, its vertices and the scanner's mesh."""
+    vertices = person.identity.vertices[None]
+    photo, = photograph(vertices, person.albedo, np.random.default_rng(1), np.random.default_rng(2), False)
+    return vertices, photo
+
+
+def test_a_photograph_is_a_composite_of_a_lit_face_on_the_background(shot):
+    _, photo = shot
+    assert photo.shape == (PHOTO, 2 * PHOTO, 3) and photo.dtype == np.uint8
+    for half in (photo[:, :PHOTO], photo[:, PHOTO:]):
+        assert np.abs(half[:20, :20].mean((0, 1)) - BACKGROUND).max() < 2
+        assert half[100:220, 100:220].mean() > BACKGROUND.mean() + 40
+
+
+def test_the_left_half_is_the_camera_at_the_viewers_left():
+    left, right = STEREO
+    assert left.yaw_deg < 0 < right.yaw_deg
+    nose, cheek = np.array([0, 0, 60.0]), np.array([0, 0, 0.0])
+    assert left.project(nose)[0] > left.project(cheek)[0]  # seen from the left, what is nearer stands to the right
+    assert left.axes[2][0] < 0  # the camera itself stands at -x
+
+
+def test_a_scanners_uv_points_to_where_its_vertex_stands_in_its_own_half(shot):
+    vertices, _ = shot
+    source, camera, faces = scanner_surface()
+    uv, = scanner_uv(vertices, source, camera)
+    assert (uv > 0).all() and (uv < 1).all()
+    assert ((uv[:, 0] > 0.5) == camera.astype(bool)).all()
+    assert set(np.unique(source)) == set(np.unique(load_face_model().faces))
+    assert (np.ptp(camera[faces], axis=1) == 0).all()  # no face takes its texture from both
+    pixels = np.stack([uv[:, 0] * 2 * PHOTO - 0.5 - PHOTO * camera, (1 - uv[:, 1]) * PHOTO - 0.5], -1)
+    for number in (0, 1):
+        own = camera == number
+        assert np.allclose(pixels[own], STEREO[number].project(vertices[0, source[own]]), atol=1e-3)
+
+
+def test_light_flickers_by_about_a_percent(person, shot):
+    vertices = np.repeat(shot[0], 6, axis=0)
+    photos = list(photograph(vertices, person.albedo, np.random.default_rng(1), np.random.default_rng(3), True))
+    light = np.array([photo.mean() for photo in photos])
+    assert 0.001 < np.ptp(light) / light.mean() < 0.05
+    noise = (photos[1].astype(float) / light[1] - photos[0] / light[0])[150:170, 150:170].std() * light.mean() / np.sqrt(2)
+    assert 0.5 < noise < 4  # grey levels
+
+
+# The data root
+
+
+def test_the_root_is_what_the_stages_read(tiny):
+    data = open_data(tiny.data_root, CLASSES)
+    assert len(data.train) == 6 and len(data.test_ids) == 3
+    assert data.solution is not None and not data.warnings
+    for id in data.train["Id"]:
+        sequence = data.sequence("train", id)
+        assert sequence.kind == "mesh" and len(sequence) == 6 and sequence.texture(0).shape == (PHOTO, 2 * PHOTO, 3)
+
+
+def test_labels_of_the_root_are_those_of_the_plan(tiny):
+    with tiny_clips():
+        plan = plan_clips(tiny).set_index("Id")
+    train = pd.read_csv(tiny.data_root / "train.csv").set_index("Id")
+    solution = pd.read_csv(tiny.data_root / "solution.csv").set_index("Id")
+    assert set(train.index) == set(plan.index[plan["split"] == "train"])
+    both = pd.concat([train, solution])[list(CLASSES)]
+    assert both.equals(plan.loc[both.index, list(CLASSES)])
+    assert both.sum().eq(3).all() and len(both) == sum(TINY_LABEL_SETS.values())
+
+
+def test_the_sample_submission_gives_no_label_away(tiny):
+    sample = pd.read_csv(tiny.data_root / "sample_submission.csv")
+    assert not sample[list(CLASSES)].to_numpy().any()
+    assert sample["Id"].tolist() == pd.read_csv(tiny.data_root / "solution.csv")["Id"].tolist()
+
+
+def test_the_true_apex_is_the_peak_of_the_true_motion(tiny):
+    for row in truth_of(tiny).to_dict("records"):
+        with np.load(tiny.data_root / "truth" / f"{row['Id']}.npz") as truth:
+            assert row["apex"] == truth["motion"].argmax()
+            assert len(truth["motion"]) == row["n_frames"]
+        assert row["onset"] <= row["apex"] <= row["offset"] < row["n_frames"]
+
+
+def test_the_mesh_on_disk_moves_as_the_truth_says(tiny):
+    row = truth_of(tiny).iloc[0]
+    identity, _ = make_identity(tiny, row["subject"])
+    with np.load(tiny.data_root / "truth" / f"{row['Id']}.npz") as truth:
+        posed = pose_vertices(identity, truth["contraction"], truth["angles"], truth["shift"])
+    sequence = open_sequence(tiny.data_root / row["split"] / row["Id"])
+    assert np.allclose(sequence.vertices(), posed[:, scanner_surface()[0]], atol=1e-3)
+
+
+def test_two_subjects_are_two_people(tiny):
+    people = [make_identity(tiny, subject)[0].vertices for subject in ("S01", "S02", "S03")]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert np.linalg.norm(people[a] - people[b], axis=1).mean() > 1  # mm
+
+
+def test_the_same_seed_writes_the_same_bytes_whatever_else_is_made(tiny, tmp_path):
+    with tiny_clips():
+        plan = plan_clips(tiny)
+        clip = plan[plan["split"] == "train"].iloc[1].to_dict()
+        make_subject(tiny, tmp_path, clip["subject"], [clip])
+    original = tiny.data_root / "train" / clip["Id"]
+    again = tmp_path / "train" / clip["Id"]
+    names = sorted(file.name for file in original.iterdir())
+    assert names == sorted(file.name for file in again.iterdir()) and len(names) == 7
+    assert all((original / name).read_bytes() == (again / name).read_bytes() for name in names)
+
+
+def test_a_root_is_not_made_again_unless_something_changed(tiny, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(synthetic, "parallel_map", refuse)
+    assert make_dataset(tiny) == tiny.data_root
+    assert make_dataset(replace(tiny, seed=3, epochs=1)) == tiny.data_root  # not of the data
+    with tiny_clips(), pytest.raises(AssertionError, match="made again"):
+        make_dataset(replace(tiny, data_seed=8))
+
+
+def test_obj_frames_on_request_replace_the_compact_clip(tiny, tmp_path):
+    with tiny_clips():
+        clip = plan_clips(tiny).iloc[0].to_dict()
+        make_subject(replace(tiny, obj_frames=True), tmp_path, clip["subject"], [clip])
+    names = {file.suffix for file in (tmp_path / clip["split"] / clip["Id"]).iterdir()}
+    assert names == {".obj", ".mtl", ".png"}

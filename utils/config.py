@@ -17,6 +17,7 @@ class Config:
     profile: str = "demo"
     data: str = ""  # data root; empty: data/<profile> in the repository, which `make data` fills with synthetic faces
     work: str = ""  # where the stages leave their artefacts; empty: artefacts/<profile> in the repository
+    out: str = ""  # where the submission goes; empty: submissions/<name of the work folder> in the repository
     seed: int = 0  # of everything but the synthetic data
     jobs: int = 2  # workers over sequences and folds
 
@@ -59,14 +60,13 @@ class Config:
         return Path(self.work) if self.work else ROOT / "artefacts" / self.profile
 
     @property
-    def run_root(self) -> Path:
-        """Where the submission of this run goes: a folder named like the work folder."""
-        return ROOT / "submissions" / self.work_root.name
+    def out_root(self) -> Path:
+        return Path(self.out) if self.out else ROOT / "submissions" / self.work_root.name
 
     @property
     def record(self) -> dict[str, Any]:
-        """The parameters as they go into run.json: without the two paths, which belong to a machine."""
-        return {name: value for name, value in asdict(self).items() if name not in ("data", "work")}
+        """The parameters as they go into run.json: without the paths, which belong to a machine."""
+        return {name: value for name, value in asdict(self).items() if name not in ("data", "work", "out")}
 
 
 PROFILES = {

@@ -69,7 +69,7 @@ def sample_expression(emotions: list[str], rng: np.random.Generator) -> dict[str
     """Contractions in 0..1 of AU intensity per face unit for one clip of the given emotions.
 
     One AU combination per emotion; each AU has its own intensity; a sided AU may be one-sided or uneven; one clip
-    in three carries a distractor AU of any kind at lower intensity.
+    in two carries a distractor AU of any kind at lower intensity.
     """
     contraction: dict[str, float] = {}
 
@@ -87,8 +87,8 @@ def sample_expression(emotions: list[str], rng: np.random.Generator) -> dict[str
         chosen = EXPRESSIONS[emotion][rng.choice(len(odds), p=odds / odds.sum())][1]
         for au in chosen:
             contract(au, rng.uniform(0.45, 1))
-    if rng.random() < 0.35:
-        contract(str(rng.choice(list(ACTION_UNITS))), rng.uniform(0.15, 0.45))
+    if rng.random() < 0.5:
+        contract(str(rng.choice(list(ACTION_UNITS))), rng.uniform(0.2, 0.6))
     return contraction
 
 

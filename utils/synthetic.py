@@ -110,7 +110,7 @@ def perform(identity: Identity, emotions: list[str], rng: np.random.Generator, s
         au = next(au for au, units in ACTION_UNITS.items() if any(unit in sides_of(u) for u in units))
         shape = envelope(course, np.random.default_rng(lag[au]))
         expression[:, index[unit]] = intensity / travel[index[unit]] * shape
-    peak_px = np.clip(rng.lognormal(np.log(1.0), 0.45), 0.3, 2.5) * strength
+    peak_px = np.clip(rng.lognormal(np.log(0.9), 0.45), 0.3, 2.5) * strength
     displacement = np.einsum("u,uvc->vc", expression[course.apex], identity.unit_offsets)
     expression *= peak_px / PIXELS_PER_MM / np.linalg.norm(displacement[:, :2], axis=1).max()
 

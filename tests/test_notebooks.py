@@ -1,0 +1,71 @@
+"""The whole smoke pipeline through papermill, once on compact sequences and once on OBJ frames."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from utils.config import ROOT, load_config
+from utils.dataset import load_sample_submission
+from utils.config import CLASSES
+from utils.submission import validate_submission
+from utils.synthetic import make_dataset
+
+BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def run_notebooks(folder: Path, obj_frames: bool) -> Path:
+    """Make the smoke data in `folder` and run all five notebooks on it; returns the submission's folder."""
+    config = load_config("smoke", data=str(folder / "data"), obj_frames=obj_frames, jobs=1)
+    make_dataset(config)
+    for book in BOOKS:
+        parameters = {"PROFILE": "smoke", "DATA": str(folder / "data"), "WORK": str(folder / "work"), "JOBS": 1}
+        if book.stem == "05_submit":
+            parameters["OUT"] = str(folder / "out")
+        papermill.execute_notebook(book, folder / book.name, parameters=parameters, kernel_name="python3", cwd=folder,
+                                   progress_bar=False)
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def compact_run(tmp_path_factory) -> Path:
+    return run_notebooks(tmp_path_factory.mktemp("compact"), obj_frames=False)
+
+
+def test_the_smoke_pipeline_ends_in_a_valid_submission(compact_run):
+    sample = load_sample_submission(compact_run.parent / "data", CLASSES)
+    table = validate_submission(compact_run / "submission.csv", sample)
+    assert len(table) == len(sample)
+
+
+def test_the_run_is_recorded_with_parameters_versions_and_scores(compact_run):
+    record = json.loads((compact_run / "run.json").read_text())
+    assert record["parameters"]["profile"] == "smoke"
+    assert record["packages"]["torch"] and record["commit"]
+    assert record["scores"]["leaderboard"][0]["prediction"] == "ours"
+    assert str(compact_run.parent) not in json.dumps(record)
+
+
+def test_every_stage_leaves_its_figures_and_record(compact_run):
+    work = compact_run.parent / "work"
+    for stage in ("01", "02", "03", "04"):
+        assert list((work / "figures").glob(f"{stage}_*.png")), stage
+        assert list((work / "records").glob(f"{stage}_*.json")), stage
+
+
+def test_obj_frames_give_the_same_submission_as_compact_sequences_byte_for_byte(compact_run, tmp_path_factory):
+    obj_run = run_notebooks(tmp_path_factory.mktemp("obj"), obj_frames=True)
+    assert len(list((obj_run.parent / "data" / "train").rglob("*.obj"))) > 0
+    assert (obj_run / "submission.csv").read_bytes() == (compact_run / "submission.csv").read_bytes()
+
+
+@pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
+def test_notebooks_are_kept_without_outputs_and_with_typed_parameters(book):
+    cells = nbformat.read(book, as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    parameters = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(parameters) == 1
+    assert all(": " in line and " = " in line for line in parameters[0].source.splitlines())

@@ -70,6 +70,8 @@ def motion_mask(image: np.ndarray, face: np.ndarray, view: int) -> np.ndarray:
 
 def motion_amount(flow: np.ndarray, mask: np.ndarray) -> float:
     """Mean of the largest tenth of the masked flow's magnitudes, px, after the head's affine motion is subtracted."""
+    if not mask.any():
+        return 0.0
     magnitude = np.linalg.norm(flow - fit_affine(flow, mask), axis=-1)[mask]
     top = max(1, int(len(magnitude) * TOP_SHARE))
     return float(np.partition(magnitude, -top)[-top:].mean())

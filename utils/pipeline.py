@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from utils.apex import spot_apex
-from utils.artefacts import artefact_key, cached, is_current, read_artefact, write_artefact
+from utils.artefacts import artefact_key, cached, is_current, read_artefact, remove, write_artefact
 from utils.config import CLASSES, Config
 from utils.dataset import DataError, DataRoot, open_data, open_sequence
 from utils.features import clip_features
@@ -83,6 +83,7 @@ def _render(job: Job) -> dict:
     except (DataError, FileNotFoundError) as error:
         if job.split == "train":
             raise
+        remove(job.views_path)  # what an earlier run made of it must not pass for this clip's views
         return row | {"warning": f"{error} This test clip gets the training prior."}
     return row | {"n_frames": len(views.frames), "crop": views.source, "stabilised": views.stabilised,
                   "warning": " ".join(views.warnings)}
@@ -135,6 +136,8 @@ def _extract(job: Job) -> dict[str, np.ndarray]:
 
 def samples_of(data: DataRoot, split: str, items: list[tuple[str, np.ndarray]]) -> Samples:
     """Samples of a split from (Id, features) pairs; the test split has no labels (zeros) and no subjects (its Id)."""
+    if not items:
+        raise DataError.at(data.root / split, "no clip of it could be read", "see the warnings in views/manifest.csv")
     ids = np.array([id for id, _ in items])
     x = np.stack([features for _, features in items])
     if split == "test":

@@ -1,0 +1,127 @@
+"""Facts about apex spotting: on rendered people who blink and move their heads, and on sequences at the limits."""
+
+from itertools import count
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_mask, spot_apex
+from utils.config import CLASSES
+from utils.dataset import open_sequence, write_clip
+from utils.synthetic import motion_curve as true_motion
+from utils.synthetic import perform, photograph, pose_vertices, scanner_surface, scanner_uv
+from utils.views import make_views
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module", params=range(2))
+def blinker(request, person, tmp_path_factory):
+    """One of the first short clips in which the person blinks and moves the head, as seen by the stages."""
+    found = -1
+    for seed in count():
+        act = perform(person.identity, [CLASSES[seed % 5]], np.random.default_rng(seed))
+        found += act.confounders["blink"] and act.confounders["drift"] and act.course.n_frames <= 16
+        if found == request.param:
+            break
+    vertices = pose_vertices(person.identity, act.contraction, act.angles, act.shift)
+    source, camera, faces = scanner_surface()
+    photos = photograph(vertices, person.albedo, np.random.default_rng(person.light), np.random.default_rng(seed), True)
+    folder = write_clip(tmp_path_factory.mktemp("blink") / "S01_001", vertices[:, source], faces,
+                        scanner_uv(vertices, source, camera), 60.0, photos)
+    return SimpleNamespace(views=make_views(open_sequence(folder), size=128), act=act,
+                           apex=int(true_motion(person.identity, act.expression).argmax()))
+
+
+def still(n_frames):
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8), (0, 0), 1.5)
+    return np.repeat(np.stack([image] * 2)[None], n_frames, axis=0), np.ones((2, SIZE, SIZE), bool)
+
+
+def test_the_apex_is_found_within_two_frames_though_the_person_blinks(blinker):
+    views = blinker.views
+    found = spot_apex(views.frames, views.masks, size=128)
+    assert abs(found.apex - blinker.apex) <= 2
+    assert found.moments == (0, found.apex, len(views.frames) - 1)
+    assert found.curve.shape == (len(views.frames),) and found.curve.dtype == np.float32
+
+
+def test_the_eyes_are_masked_where_they_are(blinker):
+    """Detected or usual, the masked eyes lie within a few pixels of where the synthetic faces have them."""
+    for v in range(2):
+        image = blinker.views.frames[0, v]
+        assert np.abs(find_eyes(image, v) / 128 - EYES[v]).max() < 0.12
+        mask = motion_mask(image, blinker.views.masks[v], v)
+        assert not (mask & ~blinker.views.masks[v]).any()
+        for x, y in np.rint(find_eyes(image, v)).astype(int):
+            assert not mask[y, x - 8 : x + 9].any()
+        assert mask.sum() > 0.7 * blinker.views.masks[v].sum()
+
+
+def test_eyes_are_taken_at_the_usual_place_where_none_are_found():
+    blank = np.full((SIZE, SIZE, 3), 128, np.uint8)
+    for v in range(2):
+        assert np.allclose(find_eyes(blank, v), np.array(EYES[v]) * SIZE)
+
+
+@pytest.mark.parametrize("n_frames", [2, 3, 12])
+def test_a_motionless_sequence_gives_an_apex_inside_and_no_motion(n_frames):
+    found = spot_apex(*still(n_frames), size=SIZE)
+    assert found.onset < found.apex <= found.offset == n_frames - 1
+    assert n_frames == 2 or found.apex < found.offset
+    assert np.abs(found.curve).max() < 0.02
+
+
+def test_with_two_frames_the_apex_is_the_last():
+    assert spot_apex(*still(2), size=SIZE).moments == (0, 1, 1)
+
+
+def test_the_apex_never_is_the_last_of_three_frames_or_more():
+    frames, masks = still(5)
+    frames[4] = np.roll(frames[4], 1, axis=2)
+    frames[4, :, :32] = frames[0, :, :32]  # half the face moves in the last frame, and stays moved
+    assert spot_apex(frames, masks, size=SIZE).apex == 3
+
+
+def test_the_curve_has_one_column_per_view_and_starts_at_zero():
+    frames, masks = still(4)
+    frames[2, 1, 40:] = np.roll(frames[2, 1, 40:], 1, axis=1)
+    curve = motion_curve(frames, masks, size=SIZE)
+    assert curve.shape == (4, 2) and not curve[0].any()
+    assert curve[:, 1].argmax() == 2 and curve[2, 1] > 0.3 and curve[:, 0].max() < 0.02
+
+
+def test_both_views_have_a_say():
+    frames, masks = still(7)
+    frames[2, 0, 40:] = np.roll(frames[2, 0, 40:], 1, axis=1)
+    frames[4, 1, 40:] = np.roll(frames[4, 1, 40:], 1, axis=1)
+    frames[4, 0, 52:] = np.roll(frames[4, 0, 52:], 1, axis=1)
+    assert spot_apex(frames, masks, size=SIZE).apex == 4
+
+
+def test_a_motion_outside_the_face_is_not_seen():
+    frames, masks = still(6)
+    masks[:, :, 40:] = False
+    frames[3, :, :, 52:] = np.roll(frames[3, :, :, 52:], 2, axis=1)
+    assert motion_curve(frames, masks, size=SIZE).max() < 0.1
+
+
+def test_the_amount_is_the_mean_of_the_largest_tenth_without_the_heads_motion():
+    mask = np.ones((40, 40), bool)
+    flow = np.zeros((40, 40, 2), np.float32)
+    flow[:4] = [0, 2]  # a tenth of the face
+    assert motion_amount(flow, mask) == pytest.approx(2, abs=0.05)
+    assert motion_amount(flow + np.float32([1.5, -1]), mask) == pytest.approx(2, abs=0.05)
+    flow[2:4] = 0
+    assert motion_amount(flow, mask) == pytest.approx(1, abs=0.05)
+
+
+def test_an_empty_mask_has_no_motion():
+    assert motion_amount(np.ones((40, 40, 2), np.float32), np.zeros((40, 40), bool)) == 0
+
+
+def test_moments_are_onset_apex_offset():
+    assert Spotting(0, 3, 9, np.zeros(10)).moments == (0, 3, 9)

@@ -1,0 +1,185 @@
+"""Facts about the stages over all sequences: shapes, reuse, and what a broken clip does."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from utils import pipeline
+from utils.config import CLASSES
+from utils.dataset import DataError, write_image
+from utils.pipeline import extract_all, jobs_of, load_data, load_views, render_all, unread_clips
+from utils.samples import Samples
+
+
+@pytest.fixture
+def copied(tiny_run, tmp_path):
+    """The tiny root and what was made of it, to be broken."""
+    shutil.copytree(tiny_run.config.data_root, tmp_path / "data")
+    shutil.copytree(tiny_run.config.work_root, tmp_path / "work")
+    return replace(tiny_run.config, data=str(tmp_path / "data"), work=str(tmp_path / "work"))
+
+
+def times(config):
+    """When each artefact of a clip was written."""
+    files = [job_file for job in jobs_of(config, load_data(config)) for job_file in (job.views_path, job.features_path)]
+    return {file.relative_to(config.work_root): file.stat().st_mtime_ns for file in files if file.exists()}
+
+
+def cut_off(file):
+    file.write_bytes(file.read_bytes()[:2000])
+
+
+def test_every_sequence_is_rendered_and_stands_in_the_manifest(tiny_run):
+    manifest, config = tiny_run.manifest, tiny_run.config
+    assert manifest["Id"].tolist() == [*tiny_run.data.train["Id"], *tiny_run.data.test_ids]
+    assert list(manifest) == ["Id", "split", "n_frames", "crop", "stabilised", "warning"]
+    assert (manifest["n_frames"] == 6).all() and (manifest["crop"] == "mesh").all()
+    assert manifest["stabilised"].all() and (manifest["warning"] == "").all()
+    stored = pd.read_csv(config.work_root / "views" / "manifest.csv", keep_default_na=False)
+    assert stored["Id"].tolist() == manifest["Id"].tolist()
+
+
+def test_views_on_disk_have_the_size_of_the_config(tiny_run):
+    config = tiny_run.config
+    for job in jobs_of(config, tiny_run.data):
+        views = load_views(job.views_path)
+        assert views.frames.shape == (6, 2, config.size, config.size, 3) and views.frames.dtype == np.uint8
+        assert views.masks.shape == (2, config.size, config.size) and views.boxes.shape == (2, 3)
+        assert (views.source, views.stabilised, views.warnings) == ("mesh", True, ())
+
+
+def test_samples_have_the_networks_shape_labels_and_subjects(tiny_run):
+    config, table = tiny_run.config, tiny_run.data.train.set_index("Id")
+    train = Samples.load(config.work_root / "features" / "train.npz")
+    assert train.x.shape == (6, 2, 2, 3, config.feature_size, config.feature_size)
+    assert train.classes == CLASSES and sorted(train.ids) == sorted(table.index)
+    for id, y, subject in zip(train.ids, train.y, train.subjects, strict=True):
+        assert y.tolist() == table.loc[id, list(CLASSES)].tolist() and subject == table.loc[id, "subject"]
+
+
+def test_test_samples_know_no_labels(tiny_run):
+    test = Samples.load(tiny_run.config.work_root / "features" / "test.npz")
+    assert test.ids.tolist() == tiny_run.data.test_ids
+    assert not test.y.any() and test.x.any()
+
+
+def test_moments_lie_within_the_sequences(tiny_run):
+    moments = tiny_run.moments
+    assert moments["Id"].tolist() == tiny_run.manifest["Id"].tolist()
+    assert (moments["onset"] == 0).all() and (moments["offset"] == 5).all()
+    assert moments["apex"].between(1, 4).all()
+
+
+def test_features_differ_from_clip_to_clip(tiny_run):
+    x = Samples.load(tiny_run.config.work_root / "features" / "train.npz").x
+    assert len(np.unique(x.reshape(len(x), -1), axis=0)) == len(x)
+
+
+def test_a_repeated_run_makes_nothing_anew(tiny_run, monkeypatch):
+    before = times(tiny_run.config)
+    assert len(before) == 18
+    for name in ("make_views", "spot_apex", "clip_features"):
+        monkeypatch.setattr(pipeline, name, None)
+    manifest, moments = (stage(tiny_run.config, tiny_run.data) for stage in (render_all, extract_all))
+    assert times(tiny_run.config) == before
+    assert manifest.equals(tiny_run.manifest) and moments.equals(tiny_run.moments)
+
+
+def test_a_copied_root_and_work_folder_keep_their_artefacts(copied, monkeypatch):
+    monkeypatch.setattr(pipeline, "make_views", None)
+    before = times(copied)
+    render_all(copied, load_data(copied))
+    assert times(copied) == before
+
+
+def test_a_damaged_artefact_is_made_again_and_no_other(copied):
+    data, before = load_data(copied), times(copied)
+    job = jobs_of(copied, data)[1]
+    cut_off(job.views_path)
+    render_all(copied, data)
+    extract_all(copied, data)
+    after = times(copied)
+    assert load_views(job.views_path).frames.shape[0] == 6
+    assert {file for file in before if before[file] != after[file]} == {job.views_path.relative_to(copied.work_root)}
+
+
+def test_another_feature_size_makes_features_but_no_views_anew(copied):
+    data, before = load_data(copied), times(copied)
+    smaller = replace(copied, feature_size=14)
+    render_all(smaller, data)
+    extract_all(smaller, data)
+    changed = {file.parts[0] for file, time in times(copied).items() if before[file] != time}
+    assert changed == {"features"}
+    assert Samples.load(copied.work_root / "features" / "train.npz").x.shape[-1] == 14
+
+
+def test_two_workers_give_what_one_gives(copied):
+    data = load_data(copied)
+    before = Samples.load(copied.work_root / "features" / "train.npz").x
+    shutil.rmtree(copied.work_root / "features" / "train")
+    extract_all(replace(copied, jobs=2), data)
+    assert np.array_equal(Samples.load(copied.work_root / "features" / "train.npz").x, before)
+
+
+def test_a_broken_training_clip_stops_the_run_and_is_named(copied):
+    data = load_data(copied)
+    file = data.folder("train", data.train["Id"][2]) / "frame_0003.png"
+    cut_off(file)
+    with pytest.raises(DataError, match=f"{file}.*Remedy"):
+        render_all(copied, data)
+
+
+def test_a_composite_of_odd_width_reaches_the_user(copied):
+    data = load_data(copied)
+    folder = data.folder("train", data.train["Id"][0])
+    (folder / "clip.npz").unlink()
+    for t in range(6):
+        write_image(folder / f"frame_{t:04d}.png", np.zeros((64, 127, 3), np.uint8))
+    with pytest.raises(DataError, match="frame_0000.png.*width 127 is odd.*Remedy"):
+        render_all(replace(copied, views="split"), data)
+
+
+def test_a_broken_test_clip_is_a_warning_and_the_rest_goes_on(copied):
+    data = load_data(copied)
+    broken = data.test_ids[1]
+    file = data.folder("test", broken) / "frame_0000.png"
+    cut_off(file)
+    manifest = render_all(copied, data).set_index("Id")
+    assert str(file) in manifest.loc[broken, "warning"] and "training prior" in manifest.loc[broken, "warning"]
+    assert (manifest.drop(broken)["warning"] == "").all() and manifest.loc[broken, "n_frames"] == 0
+    assert str(file) in unread_clips(copied)[broken]
+    moments = extract_all(copied, data)  # what the run before the damage made of this clip is not used
+    rest = [id for id in data.test_ids if id != broken]
+    assert broken not in moments["Id"].tolist()
+    assert Samples.load(copied.work_root / "features" / "test.npz").ids.tolist() == rest
+
+
+def test_a_test_clip_without_folder_is_a_warning_and_the_rest_goes_on(copied):
+    missing = load_data(copied).test_ids[0]
+    shutil.rmtree(copied.data_root / "test" / missing)
+    data = load_data(copied)
+    manifest = render_all(copied, data).set_index("Id")
+    assert missing in manifest.loc[missing, "warning"] and "training prior" in manifest.loc[missing, "warning"]
+    assert (manifest.drop(missing)["warning"] == "").all()
+
+
+def test_a_run_without_any_readable_test_clip_is_refused(copied):
+    data = load_data(copied)
+    for id in data.test_ids:
+        cut_off(data.folder("test", id) / "frame_0000.png")
+    assert (render_all(copied, data).query("split == 'test'")["warning"] != "").all()
+    with pytest.raises(DataError, match="test: no clip.*manifest.csv"):
+        extract_all(copied, data)
+
+
+def test_views_can_be_split_from_the_composites(copied):
+    data = load_data(copied)
+    config = replace(copied, views="split", work=copied.work + "-split")
+    manifest = render_all(config, data)
+    assert (manifest["crop"] == "mesh").all() and not manifest["stabilised"].any()
+    extract_all(config, data)
+    split, rendered = (Samples.load(c.work_root / "features" / "train.npz").x for c in (config, copied))
+    assert split.shape == rendered.shape and not np.array_equal(split, rendered)

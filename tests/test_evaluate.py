@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, recall_score
 
-from utils.decision import Classifier, Thresholds, choose_thresholds, decide
+from utils.decision import Classifier, Thresholds, choose_thresholds, decide, fit_calibration
 from utils.evaluate import (
+    average_predictions,
     compare,
     confusion_counts,
     cross_validate,
@@ -226,6 +227,39 @@ def test_a_perfect_score_is_cut_perfectly():
     y = np.array([0, 0, 1, 1, 1])[:, None]
     found = choose_thresholds(y, y * 0.8 + 0.1, y.mean(0))
     np.testing.assert_array_equal(decide(y * 0.8 + 0.1, found.values), y)
+
+
+def test_calibration_turns_scores_into_frequencies_and_keeps_their_order():
+    rng = np.random.default_rng(0)
+    frequency = rng.random((2000, 2)) * (0.9, 0.3)
+    truth = rng.random((2000, 2)) < frequency
+    logit = np.log(frequency / (1 - frequency))
+    squashed = 1 / (1 + np.exp(-(0.3 * logit + 1.0)))  # ranks well, far from frequencies
+    calibrated = fit_calibration(truth[:1000], squashed[:1000])(squashed)
+    assert np.abs(calibrated - frequency).mean() < 0.05 < np.abs(squashed - frequency).mean()
+    np.testing.assert_array_equal(calibrated.argsort(axis=0), squashed.argsort(axis=0))
+    useless = fit_calibration(~truth[:1000], squashed[:1000])
+    assert useless.slope == 0.1
+
+
+def test_averaged_predictions_are_the_mean_and_need_equal_folds():
+    samples = make()
+
+    def single(shift):
+        def predictor(train, inner, seed):
+            return Classifier(lambda x: np.abs(x.mean(axis=(1, 2, 4, 5)) + shift), None)
+
+        return predictor
+
+    folds = grouped_folds(samples.y, samples.subjects, 4)
+    a, b = (cross_validate(samples, single(shift), folds) for shift in (0.0, (1.0, 0.0, 0.0)))
+    both = average_predictions(a, b)
+    np.testing.assert_allclose(both.probability, (a.probability + b.probability) / 2)
+    np.testing.assert_array_equal(both.decision[0].argmax(1), both.probability[0].argmax(1))
+    with pytest.raises(ValueError, match="differ in fold"):
+        average_predictions(a, cross_validate(samples, single(0.0), folds[::-1]))
+    with pytest.raises(ValueError, match="thresholds do not average"):
+        average_predictions(a, cross_validate(samples, mean_predictor, folds))
 
 
 # Intervals

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,35 @@ def choose_thresholds(
             values.append(1.0)
             sources.append("no positive in training: never predicted")
     return Thresholds(np.array(values), tuple(sources))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibrated probabilities: sigmoid(slope * logit + intercept), one slope for all, intercepts (K,).
+
+    Focal loss and class weights leave probabilities that rank well but are not frequencies. One slope for all
+    classes, since a class with a few positives alone could turn its ranking round (after Platt 1999).
+    """
+
+    slope: float
+    intercepts: np.ndarray
+
+    def __call__(self, probability: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-(self.slope * _logit(probability) + self.intercepts)))
+
+
+def fit_calibration(truth: np.ndarray, probability: np.ndarray) -> Calibration:
+    """Logistic fit of truth (N, K) on the logits of probability (N, K), of clips that were not trained on.
+
+    The slope is kept at 0.1 or more, so that calibration never changes the order of the clips.
+    """
+    n, k = truth.shape
+    rows = np.column_stack([_logit(probability).ravel(), np.tile(np.eye(k), (n, 1))])
+    model = LogisticRegression(fit_intercept=False, C=10.0, max_iter=1000)
+    if not 0 < truth.sum() < truth.size:
+        return Calibration(1.0, np.zeros(k))
+    weights = model.fit(rows, truth.ravel() > 0).coef_[0]
+    return Calibration(float(max(weights[0], 0.1)), weights[1:])
 
 
 def _logit(p: np.ndarray) -> np.ndarray:

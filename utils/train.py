@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from utils.decision import Classifier, Thresholds, choose_thresholds
+from utils.decision import Calibration, Classifier, Thresholds, choose_thresholds, fit_calibration
 from utils.model import ModelConfig, count_parameters
 from utils.samples import Samples
 
@@ -76,7 +76,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Fitted:
-    """One network or several whose probabilities are averaged, with thresholds and where those come from."""
+    """Networks whose probabilities are averaged, then calibrated; thresholds with their sources."""
 
     model_config: ModelConfig
     train_config: TrainConfig
@@ -84,9 +84,8 @@ class Fitted:
     members: tuple[Member, ...]
     thresholds: Thresholds | None
     seed: int
-    held_out: np.ndarray | None = (
-        None  # (N, K) inner out-of-fold probabilities of an ensemble; not written to files
-    )
+    calibration: Calibration | None = None
+    held_out: np.ndarray | None = None  # (N, K) inner out-of-fold probabilities of an ensemble, not saved
 
 
 # Loss ------------------------------------------------------------------------------------------------
@@ -206,8 +205,16 @@ def fit(
         return replace(
             fitted, thresholds=Thresholds(np.full(count, 0.5), ("0.5: no validation clips",) * count)
         )
-    probability = predict(fitted, val.x)[0]
-    return replace(fitted, thresholds=choose_thresholds(val.y, probability, train.y.mean(axis=0)))
+    return _with_thresholds(fitted, train, predict(fitted, val.x)[0], val.y, "inner validation")
+
+
+def _with_thresholds(
+    fitted: Fitted, train: Samples, probability: np.ndarray, truth: np.ndarray, source: str
+) -> Fitted:
+    """`fitted` with calibration and thresholds from clips that the network in question was not trained on."""
+    calibration = fit_calibration(truth, probability)
+    thresholds = choose_thresholds(truth, calibration(probability), train.y.mean(axis=0), source=source)
+    return replace(fitted, calibration=calibration, thresholds=thresholds)
 
 
 def fit_ensemble(
@@ -218,29 +225,28 @@ def fit_ensemble(
     seed: int = 0,
     init: Mapping[str, Tensor] | None = None,
 ) -> Fitted:
-    """Train one network per inner fold, each stopped on its own validation part; their probabilities are
-    averaged.
+    """Train one network per inner fold, stopped on its own validation part; their probabilities are averaged.
 
-    The thresholds come from the inner out-of-fold predictions of all of them together, so that every
-    training clip counts. `inner` holds (train, validation) positions within `train`, subject-disjoint.
+    Calibration and thresholds come from the inner out-of-fold predictions of all of them together, so that
+    every training clip counts. `inner` holds (train, validation) positions within `train`, subject-disjoint.
     """
-    members, held_out = [], np.full_like(train.y, np.nan)
+    members, held_out = [], np.full(train.y.shape, np.nan)
+    for fit_on, stop_on in inner:
+        _check(train.subset(fit_on), train.subset(stop_on), model_config, train_config)
     for fold, (fit_on, stop_on) in enumerate(inner):
-        one = fit(
+        member = _fit_member(
             train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed * 1000 + fold, init
         )
-        members += one.members
+        members.append(member)
+        one = Fitted(model_config, train_config, train.classes, (member,), None, seed)
         held_out[stop_on] = predict(one, train.x[stop_on])[0]
-    covered, thresholds = np.isfinite(held_out[:, 0]), None
+    fitted = Fitted(model_config, train_config, train.classes, tuple(members), None, seed)
+    covered = np.isfinite(held_out[:, 0])
     if train_config.mode == "multi-label":
-        thresholds = choose_thresholds(
-            train.y[covered],
-            held_out[covered],
-            train.y.mean(axis=0),
-            source=f"inner out-of-fold of {len(inner)} networks",
-        )
-    held_out = held_out if covered.all() else None
-    return Fitted(model_config, train_config, train.classes, tuple(members), thresholds, seed, held_out)
+        source = f"inner out-of-fold of {len(inner)} networks"
+        fitted = _with_thresholds(fitted, train, held_out[covered], train.y[covered], source)
+        held_out = fitted.calibration(held_out)
+    return replace(fitted, held_out=held_out) if covered.all() else fitted
 
 
 def _check(train: Samples, val: Samples | None, model_config: ModelConfig, train_config: TrainConfig) -> None:
@@ -384,12 +390,13 @@ def _scaled(x: Tensor, scale: tuple[float, float]) -> Tensor:
 
 
 def predict(fitted: Fitted, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (N, K) and stream weights (N, S) of clips x (N, V, P, 3, H, W), averaged over members
-    and mirror.
-    """
+    """Probabilities (N, K) and stream weights (N, S) of clips x (N, V, P, 3, H, W), over all members."""
     logits, weights, _ = _forward_all(fitted, x)
     probability = logits.softmax(-1) if fitted.train_config.mode == "single-label" else logits.sigmoid()
-    return probability.mean(0).numpy(), weights.mean(0).numpy()
+    probability = probability.mean(0).numpy()
+    if fitted.calibration is not None:
+        probability = fitted.calibration(probability)
+    return probability, weights.mean(0).numpy()
 
 
 def predict_units(fitted: Fitted, x: np.ndarray) -> np.ndarray:
@@ -463,9 +470,7 @@ def network_predictor(
 
 
 def save(fitted: Fitted, folder: str | Path, name: str = "model") -> None:
-    """Write <folder>/<name>.safetensors (weights) and <name>.json (all else), each under a temporary name
-    first.
-    """
+    """Write <folder>/<name>.safetensors (weights) and <name>.json (all else), each to a temporary name."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -481,6 +486,9 @@ def save(fitted: Fitted, folder: str | Path, name: str = "model") -> None:
         "thresholds": None
         if fitted.thresholds is None
         else {"values": fitted.thresholds.values.tolist(), "sources": fitted.thresholds.sources},
+        "calibration": None
+        if fitted.calibration is None
+        else {"slope": fitted.calibration.slope, "intercepts": fitted.calibration.intercepts.tolist()},
         "members": [
             {"scale": m.scale, "history": m.history, "epoch": m.epoch, "missing": m.missing}
             for m in fitted.members
@@ -509,6 +517,9 @@ def load(folder: str | Path, name: str = "model") -> Fitted:
         for i, m in enumerate(record["members"])
     )
     thresholds = record["thresholds"]
+    calibration = record["calibration"]
+    if calibration is not None:
+        calibration = Calibration(calibration["slope"], np.array(calibration["intercepts"]))
     if thresholds is not None:
         thresholds = Thresholds(np.array(thresholds["values"]), tuple(thresholds["sources"]))
     return Fitted(
@@ -518,4 +529,5 @@ def load(folder: str | Path, name: str = "model") -> Fitted:
         members,
         thresholds,
         record["seed"],
+        calibration,
     )

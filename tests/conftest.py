@@ -1,4 +1,4 @@
-"""Shared by the tests of the synthetic data and the image stages: one tiny data root, one person, one smooth texture."""
+"""Shared by the tests of synthetic data and image stages: a tiny data root, a person, a smooth texture."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -30,7 +30,9 @@ def tiny_clips():
 def tiny(tmp_path_factory):
     """A synthetic data root: 3 subjects (1 for the test), 9 clips of 6 frames."""
     place = tmp_path_factory.mktemp("tiny")
-    config = load_config("smoke", data=str(place / "data"), work=str(place / "work"), n_subjects=3, n_test_subjects=1, jobs=1)
+    config = load_config(
+        "smoke", data=str(place / "data"), work=str(place / "work"), n_subjects=3, n_test_subjects=1, jobs=1
+    )
     with tiny_clips():
         synthetic.make_dataset(config)
     return config
@@ -41,7 +43,8 @@ def tiny_run(tiny):
     """The tiny root after the two image stages: config, data, manifest and moments."""
     data = pipeline.load_data(tiny)
     manifest = pipeline.render_all(tiny, data)
-    return SimpleNamespace(config=tiny, data=data, manifest=manifest, moments=pipeline.extract_all(tiny, data))
+    moments = pipeline.extract_all(tiny, data)
+    return SimpleNamespace(config=tiny, data=data, manifest=manifest, moments=moments)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +58,9 @@ def person():
 def speckle():
     """Smooth random texture (256, 256, 3) uint8 with detail at several scales, for flow to hold on to."""
     rng = np.random.default_rng(0)
-    layers = [cv2.GaussianBlur(rng.standard_normal((256, 256, 3)), (0, 0), sigma) * sigma for sigma in (1.5, 3, 6)]
+    layers = [
+        cv2.GaussianBlur(rng.standard_normal((256, 256, 3)), (0, 0), sigma) * sigma for sigma in (1.5, 3, 6)
+    ]
     return np.clip(128 + 60 * sum(layers), 0, 255).astype(np.uint8)
 
 
@@ -69,7 +74,8 @@ def make_dome(side: int = 41):
     grid = np.stack(np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side)), -1).reshape(-1, 2)
     vertices = np.column_stack([grid * 70, 40 * (1 - (grid**2).sum(1) / 2)]).astype(np.float32)
     index = np.arange(side * side).reshape(side, side)
-    a, b, c, d = (corner.ravel() for corner in (index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))
+    corners = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
+    a, b, c, d = (corner.ravel() for corner in corners)
     faces = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)]).astype(np.int32)
     return SimpleNamespace(vertices=vertices, faces=faces, uv=(grid / 2 + 0.5).astype(np.float32))
 

@@ -1,4 +1,4 @@
-"""Facts about apex spotting: on rendered people who blink and move their heads, and on sequences at the limits."""
+"""Facts about apex spotting: on people who blink and move their heads, and on sequences at the limits."""
 
 from itertools import count
 from types import SimpleNamespace
@@ -28,11 +28,22 @@ def blinker(request, person, tmp_path_factory):
             break
     vertices = pose_vertices(person.identity, act.contraction, act.angles, act.shift)
     source, camera, faces = scanner_surface()
-    photos = photograph(vertices, person.albedo, np.random.default_rng(person.light), np.random.default_rng(seed), True)
-    folder = write_clip(tmp_path_factory.mktemp("blink") / "S01_001", vertices[:, source], faces,
-                        scanner_uv(vertices, source, camera), 60.0, photos)
-    return SimpleNamespace(views=make_views(open_sequence(folder), size=128), act=act,
-                           apex=int(true_motion(person.identity, act.expression).argmax()))
+    photos = photograph(
+        vertices, person.albedo, np.random.default_rng(person.light), np.random.default_rng(seed), True
+    )
+    folder = write_clip(
+        tmp_path_factory.mktemp("blink") / "S01_001",
+        vertices[:, source],
+        faces,
+        scanner_uv(vertices, source, camera),
+        60.0,
+        photos,
+    )
+    return SimpleNamespace(
+        views=make_views(open_sequence(folder), size=128),
+        act=act,
+        apex=int(true_motion(person.identity, act.expression).argmax()),
+    )
 
 
 def still(n_frames):

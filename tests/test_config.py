@@ -40,8 +40,19 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
         load_config(epoch=3)
 
 
-@pytest.mark.parametrize("change", [{"epochs": "4"}, {"epochs": 4.0}, {"epochs": True}, {"yaw_deg": "25"}, {"yaw_deg": True},
-                                    {"stabilise": 1}, {"folds": 5}, {"data": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": "4"},
+        {"epochs": 4.0},
+        {"epochs": True},
+        {"yaw_deg": "25"},
+        {"yaw_deg": True},
+        {"stabilise": 1},
+        {"folds": 5},
+        {"data": None},
+    ],
+)
 def test_a_value_of_another_type_is_refused_by_name(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         load_config(**change)

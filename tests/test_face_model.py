@@ -60,7 +60,9 @@ def test_a_trait_halfway_gives_the_shape_halfway(model):
 
 def test_the_same_seed_gives_the_same_person_and_another_seed_another():
     one, again, other = (sample_identity(np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(one.vertices, again.vertices) and np.array_equal(one.unit_offsets, again.unit_offsets)
+    assert np.array_equal(one.vertices, again.vertices) and np.array_equal(
+        one.unit_offsets, again.unit_offsets
+    )
     assert np.linalg.norm(one.vertices - other.vertices, axis=1).mean() > 1  # mm
     assert one.traits != other.traits
 
@@ -83,4 +85,6 @@ def test_normals_are_unit_long_point_out_and_close_the_seams(model):
 
 def test_normals_turn_with_the_face(model):
     quarter = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]], np.float32)
-    assert np.allclose(vertex_normals(model.template @ quarter.T), vertex_normals(model.template) @ quarter.T, atol=1e-3)
+    assert np.allclose(
+        vertex_normals(model.template @ quarter.T), vertex_normals(model.template) @ quarter.T, atol=1e-3
+    )

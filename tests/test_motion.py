@@ -29,8 +29,10 @@ COURSE = Course(2, 8, 20, 22)
 def peaks(emotions, seed):
     """The largest contraction of each AU's sides in one clip."""
     contraction = sample_expression(emotions, np.random.default_rng(seed))
-    return {au: max(contraction.get(side, 0.0) for unit in units for side in sides_of(unit))
-            for au, units in ACTION_UNITS.items()}
+    return {
+        au: max(contraction.get(side, 0.0) for unit in units for side in sides_of(unit))
+        for au, units in ACTION_UNITS.items()
+    }
 
 
 @pytest.mark.parametrize("au", ACTION_UNITS)
@@ -41,7 +43,9 @@ def test_every_unit_of_an_au_is_in_the_face_model(au):
 def test_blinks_and_gaze_are_units_of_the_face_model_that_no_expression_uses():
     confounders = {*BLINK} | {f"eyeLook{way}{side}" for way in GAZE for side in ("Left", "Right")}
     assert confounders <= set(load_face_model().unit_names)
-    assert not confounders & {side for units in ACTION_UNITS.values() for unit in units for side in sides_of(unit)}
+    assert not confounders & {
+        side for units in ACTION_UNITS.values() for unit in units for side in sides_of(unit)
+    }
 
 
 def test_no_unit_belongs_to_two_aus():
@@ -51,7 +55,9 @@ def test_no_unit_belongs_to_two_aus():
 
 def test_every_class_has_expressions_of_known_aus_and_every_au_is_used():
     assert set(EXPRESSIONS) == set(CLASSES)
-    assert {au for combinations in EXPRESSIONS.values() for _, aus in combinations for au in aus} == set(ACTION_UNITS)
+    assert {au for combinations in EXPRESSIONS.values() for _, aus in combinations for au in aus} == set(
+        ACTION_UNITS
+    )
 
 
 def test_every_class_shares_aus_with_others_and_most_of_it_can_do_without_its_own():
@@ -68,8 +74,12 @@ def test_every_class_shares_aus_with_others_and_most_of_it_can_do_without_its_ow
 def test_no_class_is_given_away_by_one_au():
     """The best threshold on any one true AU intensity stays below F1 0.95 for every class of the demo set."""
     labels = plan_clips(load_config("demo"))[list(CLASSES)].to_numpy()
-    strength = np.array([list(peaks([name for name, on in zip(CLASSES, row, strict=True) if on], seed).values())
-                         for seed, row in enumerate(labels)])
+    strength = np.array(
+        [
+            list(peaks([name for name, on in zip(CLASSES, row, strict=True) if on], seed).values())
+            for seed, row in enumerate(labels)
+        ]
+    )
     guesses = strength[:, :, None] >= [0.01, 0.2, 0.45, 0.6, 0.8]  # (N, AU, threshold)
     for column in labels.T:
         hits = (guesses & (column == 1)[:, None, None]).sum(0)
@@ -92,8 +102,13 @@ def test_two_emotions_contract_both_their_aus():
 
 def test_some_smiles_are_one_sided():
     pairs = [sample_expression(["Positive"], np.random.default_rng(seed)) for seed in range(200)]
-    ratios = np.array([min(p["mouthSmileLeft"], p["mouthSmileRight"]) / max(p["mouthSmileLeft"], p["mouthSmileRight"])
-                       for p in pairs if "mouthSmileLeft" in p])
+    ratios = np.array(
+        [
+            min(p["mouthSmileLeft"], p["mouthSmileRight"]) / max(p["mouthSmileLeft"], p["mouthSmileRight"])
+            for p in pairs
+            if "mouthSmileLeft" in p
+        ]
+    )
     assert 0.1 < (ratios < 0.2).mean() < 0.6
     assert (ratios > 0.6).mean() > 0.4
 
@@ -112,7 +127,7 @@ def test_the_envelope_rises_from_zero_to_one_at_the_apex_and_returns():
     shape = envelope(COURSE)
     assert shape.shape == (COURSE.n_frames,) and shape.dtype == np.float32
     assert shape.argmax() == COURSE.apex and shape.max() == 1
-    assert (shape[: COURSE.onset + 1] == 0).all() and np.allclose(shape[COURSE.offset:], 0, atol=1e-6)
+    assert (shape[: COURSE.onset + 1] == 0).all() and np.allclose(shape[COURSE.offset :], 0, atol=1e-6)
     assert (np.diff(shape[COURSE.onset : COURSE.apex + 1]) > 0).all()
     assert (np.diff(shape[COURSE.apex : COURSE.offset + 1]) < 0).all()
 
@@ -121,12 +136,16 @@ def test_a_units_own_envelope_peaks_near_the_apex_and_leaves_at_most_a_rest():
     shapes = np.stack([envelope(COURSE, np.random.default_rng(seed)) for seed in range(100)])
     assert np.abs(shapes.argmax(1) - COURSE.apex).max() == 1  # a lag of up to a sixth of the rise of 6 frames
     assert shapes.max() <= 1 and shapes.max(1).min() > 0.8
-    assert 0.1 < shapes[:, COURSE.offset:].max() <= 0.15
+    assert 0.1 < shapes[:, COURSE.offset :].max() <= 0.15
     assert (shapes[:, : COURSE.onset] == 0).all()
 
 
 def test_a_blink_closes_faster_than_it_opens():
-    lids = next(lids for seed in range(50) if 8 < (lids := sample_blink(30, np.random.default_rng(seed))).argmax() < 20)
+    lids = next(
+        lids
+        for seed in range(50)
+        if 8 < (lids := sample_blink(30, np.random.default_rng(seed))).argmax() < 20
+    )
     t = lids.argmax()
     assert 0.3 < lids[t] <= 1
     assert (lids[:t] > lids[t] / 2).sum() < (lids[t + 1 :] > lids[t] / 2).sum()

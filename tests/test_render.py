@@ -50,7 +50,7 @@ def centroid(image, near, radius=8):
 @pytest.mark.parametrize("yaw", [0.0, 25.0, -25.0])
 def test_a_textured_plane_lands_on_the_pixels_that_the_camera_projects_to(renderer, yaw):
     camera = FRONT._replace(yaw_deg=yaw, target=(3.0, -2.0, 5.0))
-    picture, = renderer.render(TexturedMesh(square(), FACES, SQUARE_UV, dotted_texture()), [camera])
+    (picture,) = renderer.render(TexturedMesh(square(), FACES, SQUARE_UV, dotted_texture()), [camera])
     for x, y in DOTS:
         point = np.array([(x + 0.5) / 128 * 100 - 50, 50 - (y + 0.5) / 128 * 100, 0])
         expected = camera.project(point)
@@ -58,7 +58,7 @@ def test_a_textured_plane_lands_on_the_pixels_that_the_camera_projects_to(render
 
 
 def test_the_mask_is_where_the_mesh_is(renderer):
-    picture, = renderer.render(TexturedMesh(square(40.2), FACES, SQUARE_UV, dotted_texture()), [FRONT])
+    (picture,) = renderer.render(TexturedMesh(square(40.2), FACES, SQUARE_UV, dotted_texture()), [FRONT])
     rows, columns = np.flatnonzero(picture.mask.any(1)), np.flatnonzero(picture.mask.any(0))
     assert picture.mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
     assert np.abs(np.array([rows[0], columns[0]]) - (63.5 - 40.2)).max() < 1
@@ -70,7 +70,7 @@ def test_the_mask_is_where_the_mesh_is(renderer):
 def test_a_tint_multiplies_the_texture(renderer):
     grey = np.full((8, 8, 3), 200, np.uint8)
     tint = np.tile([1.0, 0.5, 0.25], (4, 1))
-    picture, = renderer.render(TexturedMesh(square(), FACES, SQUARE_UV, grey, tint), [FRONT])
+    (picture,) = renderer.render(TexturedMesh(square(), FACES, SQUARE_UV, grey, tint), [FRONT])
     assert np.abs(picture.rgb[64, 64].astype(int) - [200, 100, 50]).max() <= 1
 
 
@@ -78,7 +78,7 @@ def test_the_texture_is_drawn_unlit_and_upright(renderer):
     texture = np.zeros((8, 8, 3), np.uint8)
     texture[:4, :, 0] = 250  # the upper half is red
     texture[:, 4:, 2] = 120  # the right half is blue
-    picture, = renderer.render(TexturedMesh(square(), FACES, SQUARE_UV, texture), [FRONT])
+    (picture,) = renderer.render(TexturedMesh(square(), FACES, SQUARE_UV, texture), [FRONT])
     assert picture.rgb[30, 30].tolist() == [250, 0, 0]
     assert picture.rgb[96, 96].tolist() == [0, 0, 120]
 
@@ -87,7 +87,7 @@ def test_a_changed_texture_and_a_changed_mesh_are_drawn_anew(renderer):
     for grey in (50, 150):
         texture = np.full((8, 8, 3), grey, np.uint8)
         for half in (20.0, 40.0):
-            picture, = renderer.render(TexturedMesh(square(half), FACES, SQUARE_UV, texture), [FRONT])
+            (picture,) = renderer.render(TexturedMesh(square(half), FACES, SQUARE_UV, texture), [FRONT])
             assert picture.rgb[64, 64, 0] == grey
             assert abs(np.sqrt(picture.mask.sum()) - 2 * half) < 2
 
@@ -109,7 +109,9 @@ def test_a_cropped_camera_projects_into_the_crops_pixels():
 def test_camera_axes_are_a_right_handed_frame_that_looks_at_the_target():
     for yaw in (-25.0, 0.0, 40.0):
         camera = FRONT._replace(yaw_deg=yaw)
-        assert np.allclose(camera.axes @ camera.axes.T, np.eye(3)) and np.isclose(np.linalg.det(camera.axes), 1)
+        assert np.allclose(camera.axes @ camera.axes.T, np.eye(3)) and np.isclose(
+            np.linalg.det(camera.axes), 1
+        )
         assert np.allclose(camera.project(np.zeros(3)), FRONT.centre)
 
 
@@ -123,7 +125,9 @@ def test_opengl_and_embree_draw_the_same_picture(person):
     (ours,), (theirs,) = opengl.render(mesh, [camera]), EmbreeRenderer().render(mesh, [camera])
     both = ours.mask & theirs.mask
     difference = ours.rgb[both].astype(float) - theirs.rgb[both]
-    assert (ours.mask != theirs.mask).mean() < 0.015  # the outline: one takes a pixel's centre, the other its quarters
+    assert (
+        ours.mask != theirs.mask
+    ).mean() < 0.015  # the outline: one takes a pixel's centre, the other its quarters
     assert np.abs(difference).mean() < 2.5 and abs(difference.mean()) < 0.3
 
 
@@ -180,5 +184,7 @@ def test_where_nothing_draws_every_failure_is_told(monkeypatch):
 
     monkeypatch.setattr(render, "PyrenderRenderer", no_driver)
     monkeypatch.setattr(render, "EmbreeRenderer", Blank)
-    with pytest.raises(RuntimeError, match="(?s)no driver for egl.*no driver for osmesa.*embree drew a wrong picture"):
+    with pytest.raises(
+        RuntimeError, match="(?s)no driver for egl.*no driver for osmesa.*embree drew a wrong picture"
+    ):
         first_working()

@@ -95,7 +95,9 @@ def test_peak_motion_lies_between_a_third_and_two_and_a_half_pixels(person, acts
 
 
 def test_strength_scales_the_expression(person):
-    one, two = (perform(person.identity, ["Positive"], np.random.default_rng(0), strength) for strength in (1.0, 2.0))
+    one, two = (
+        perform(person.identity, ["Positive"], np.random.default_rng(0), strength) for strength in (1.0, 2.0)
+    )
     assert np.allclose(2 * one.expression, two.expression, rtol=1e-5)
 
 
@@ -116,8 +118,12 @@ def test_blinks_close_the_lids_and_are_no_expression(acts):
 
 
 def test_heads_move_little_unless_they_drift(acts):
-    wander = {drifts: np.mean([np.ptp(act.shift, axis=0).mean() for act in acts if act.confounders["drift"] == drifts])
-              for drifts in (True, False)}
+    wander = {
+        drifts: np.mean(
+            [np.ptp(act.shift, axis=0).mean() for act in acts if act.confounders["drift"] == drifts]
+        )
+        for drifts in (True, False)
+    }
     assert wander[True] > 10 * wander[False]
 
 
@@ -132,7 +138,7 @@ def test_posing_without_contraction_is_rigid(person):
 
 def test_the_head_turns_about_the_neck(person):
     angles = np.array([[10.0, 20, 5]])
-    turned, = pose_vertices(person.identity, np.zeros((1, 52), np.float32), angles, np.zeros((1, 3)))
+    (turned,) = pose_vertices(person.identity, np.zeros((1, 52), np.float32), angles, np.zeros((1, 3)))
     assert np.allclose(turned, (person.identity.vertices - PIVOT) @ rotation(angles)[0].T + PIVOT, atol=1e-3)
 
 
@@ -150,7 +156,7 @@ def test_the_motion_curve_starts_at_zero_and_peaks_near_the_apex(person, acts):
 def shot(person):
     """One photograph of the neutral face, its vertices and the scanner's mesh."""
     vertices = person.identity.vertices[None]
-    photo, = photograph(vertices, person.albedo, np.random.default_rng(1), np.random.default_rng(2), False)
+    (photo,) = photograph(vertices, person.albedo, np.random.default_rng(1), np.random.default_rng(2), False)
     return vertices, photo
 
 
@@ -166,14 +172,15 @@ def test_the_left_half_is_the_camera_at_the_viewers_left():
     left, right = STEREO
     assert left.yaw_deg < 0 < right.yaw_deg
     nose, cheek = np.array([0, 0, 60.0]), np.array([0, 0, 0.0])
-    assert left.project(nose)[0] > left.project(cheek)[0]  # seen from the left, what is nearer stands to the right
+    # Seen from the left, what is nearer stands to the right.
+    assert left.project(nose)[0] > left.project(cheek)[0]
     assert left.axes[2][0] < 0  # the camera itself stands at -x
 
 
 def test_a_scanners_uv_points_to_where_its_vertex_stands_in_its_own_half(shot):
     vertices, _ = shot
     source, camera, faces = scanner_surface()
-    uv, = scanner_uv(vertices, source, camera)
+    (uv,) = scanner_uv(vertices, source, camera)
     assert (uv > 0).all() and (uv < 1).all()
     assert ((uv[:, 0] > 0.5) == camera.astype(bool)).all()
     assert set(np.unique(source)) == set(np.unique(load_face_model().faces))
@@ -186,10 +193,16 @@ def test_a_scanners_uv_points_to_where_its_vertex_stands_in_its_own_half(shot):
 
 def test_light_flickers_by_about_a_percent(person, shot):
     vertices = np.repeat(shot[0], 6, axis=0)
-    photos = list(photograph(vertices, person.albedo, np.random.default_rng(1), np.random.default_rng(3), True))
+    photos = list(
+        photograph(vertices, person.albedo, np.random.default_rng(1), np.random.default_rng(3), True)
+    )
     light = np.array([photo.mean() for photo in photos])
     assert 0.001 < np.ptp(light) / light.mean() < 0.05
-    noise = (photos[1].astype(float) / light[1] - photos[0] / light[0])[150:170, 150:170].std() * light.mean() / np.sqrt(2)
+    noise = (
+        (photos[1].astype(float) / light[1] - photos[0] / light[0])[150:170, 150:170].std()
+        * light.mean()
+        / np.sqrt(2)
+    )
     assert 0.5 < noise < 4  # grey levels
 
 
@@ -202,7 +215,11 @@ def test_the_root_is_what_the_stages_read(tiny):
     assert data.solution is not None and not data.warnings
     for id in data.train["Id"]:
         sequence = data.sequence("train", id)
-        assert sequence.kind == "mesh" and len(sequence) == 6 and sequence.texture(0).shape == (PHOTO, 2 * PHOTO, 3)
+        assert (
+            sequence.kind == "mesh"
+            and len(sequence) == 6
+            and sequence.texture(0).shape == (PHOTO, 2 * PHOTO, 3)
+        )
 
 
 def test_labels_of_the_root_are_those_of_the_plan(tiny):

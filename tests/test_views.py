@@ -92,7 +92,8 @@ def test_a_mirrored_face_gives_mirrored_views_in_the_other_order(dome, dome_clip
         flipped = other.frames[0, 1 - v, :, ::-1].astype(int)
         assert np.abs(one.frames[0, v].astype(int) - flipped).mean() < 3
         assert (one.masks[v] != other.masks[1 - v, :, ::-1]).mean() < 0.02
-        assert np.abs(one.frames[0, v].astype(int) - other.frames[0, v, :, ::-1]).mean() > 15  # the order matters
+        same_view = other.frames[0, v, :, ::-1].astype(int)
+        assert np.abs(one.frames[0, v].astype(int) - same_view).mean() > 15  # the order matters
 
 
 def test_the_crop_does_not_follow_the_face(dome, dome_clip):
@@ -185,7 +186,9 @@ def test_a_crop_of_the_same_scale_is_the_slice(speckle):
 
 
 def test_a_crop_beyond_the_edge_repeats_it(speckle):
-    assert np.array_equal(crop_image(speckle, (-10, 0, 64), 64)[:, :10], np.repeat(speckle[:64, :1], 10, axis=1))
+    assert np.array_equal(
+        crop_image(speckle, (-10, 0, 64), 64)[:, :10], np.repeat(speckle[:64, :1], 10, axis=1)
+    )
 
 
 def test_a_smaller_crop_keeps_places():
@@ -227,7 +230,7 @@ def test_a_split_mask_is_where_the_face_is(clip):
 
 
 def test_both_ways_frame_the_same_face_alike(clip):
-    """One projects the mesh itself, the other goes by the scanner's UVs: the face has about one size in both."""
+    """One projects the mesh, the other goes by the UVs: the face has about one size in both."""
     masks = [make_views(clip, way, SIZE).masks.mean((1, 2)) for way in ("render", "split")]
     assert np.abs(masks[0] / masks[1] - 1).max() < 0.15
 
@@ -243,8 +246,14 @@ def test_the_half_projection_carries_all_vertices_into_both_halves(clip):
 
 
 def test_a_mesh_whose_uvs_lie_in_one_half_has_no_silhouette_in_the_other(dome, tmp_path, speckle):
-    folder = write_clip(tmp_path / "S01_001", np.stack([dome.vertices] * 2), dome.faces, dome.uv * [0.49, 1], 60.0,
-                        [np.hstack([speckle, speckle])] * 2)
+    folder = write_clip(
+        tmp_path / "S01_001",
+        np.stack([dome.vertices] * 2),
+        dome.faces,
+        dome.uv * [0.49, 1],
+        60.0,
+        [np.hstack([speckle, speckle])] * 2,
+    )
     sequence = open_sequence(folder)
     assert half_projection(sequence, 1) is None
     assert np.array_equal(silhouette(sequence, 1, (0, 0, 256), SIZE), ellipse_mask(SIZE))

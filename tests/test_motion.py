@@ -87,11 +87,15 @@ def test_no_class_is_given_away_by_one_au():
         assert 0.2 < f1.max() < 0.95
 
 
-def test_an_expression_contracts_one_combination_of_its_emotion_and_at_most_one_weak_distractor():
-    for seed in range(200):
-        strong = {au for au, value in peaks(["Surprise"], seed).items() if value >= 0.45}
-        assert strong in [set(aus) for _, aus in EXPRESSIONS["Surprise"]]
-        assert sum(0 < value < 0.45 for value in peaks(["Surprise"], seed).values()) <= 1
+def test_an_expression_is_one_combination_of_its_emotion_and_at_most_one_weaker_distractor():
+    distracted = []
+    for seed in range(300):
+        strength = {au: value for au, value in peaks(["Surprise"], seed).items() if value}
+        combinations = [set(aus) for _, aus in EXPRESSIONS["Surprise"]]
+        fitting = [aus for aus in combinations if aus <= set(strength) and len(set(strength) - aus) <= 1]
+        assert any(min(strength[au] for au in aus) >= 0.45 for aus in fitting)
+        distracted += [strength[au] for au in set(strength) - {"AU1", "AU2", "AU5", "AU26"}]
+    assert 0.2 < len(distracted) / 300 < 0.6 and max(distracted) < 0.7  # an expression's own go up to 1
 
 
 def test_two_emotions_contract_both_their_aus():

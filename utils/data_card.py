@@ -12,7 +12,7 @@ from utils.decision import choose_thresholds, decide
 from utils.evaluate import grouped_folds, score
 from utils.motion import ACTION_UNITS
 
-FOLDS = 6
+OUTER, INNER = 6, 3  # folds by subject, fewer where there are fewer subjects
 
 
 def describe(table: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -30,9 +30,9 @@ def bounds(truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
     features = np.hstack([units, units / np.maximum(peak, 1e-9)])
     y, subjects = truth[list(classes)].to_numpy(int), truth["subject"].to_numpy(str)
     probability, decision = np.zeros(y.shape), np.zeros(y.shape, bool)
-    for train, test in grouped_folds(y, subjects, FOLDS):
+    for train, test in _folds(y, subjects, OUTER):
         inner = np.zeros(y[train].shape)
-        for fit_on, check in grouped_folds(y[train], subjects[train], 3):
+        for fit_on, check in _folds(y[train], subjects[train], INNER):
             inner[check] = _probabilities(features[train][fit_on], y[train][fit_on], features[train][check])
         probability[test] = _probabilities(features[train], y[train], features[test])
         decision[test] = decide(probability[test], choose_thresholds(y[train], inner, y[train].mean(0)).values)
@@ -41,6 +41,12 @@ def bounds(truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
             "all_ones": score(y, ones, ones.astype(float), classes)["macro_uf1"]}
 
 
+def _folds(y: np.ndarray, subjects: np.ndarray, k: int) -> list:
+    return grouped_folds(y, subjects, min(k, len(np.unique(subjects))))
+
+
 def _probabilities(x: np.ndarray, y: np.ndarray, x_new: np.ndarray) -> np.ndarray:
+    """Probability (N, K) of every class by a forest each; a class that all or none of the training clips carry keeps that share."""
     forest = ExtraTreesClassifier(100, min_samples_leaf=2, class_weight="balanced_subsample", random_state=0)
-    return np.stack([forest.fit(x, column).predict_proba(x_new)[:, -1] for column in y.T], axis=1)
+    return np.stack([forest.fit(x, column).predict_proba(x_new)[:, 1] if 0 < column.mean() < 1
+                     else np.full(len(x_new), column.mean()) for column in y.T], axis=1)

@@ -288,11 +288,11 @@ def saliency_on_face(maps: np.ndarray, face: np.ndarray, classes: Many[str]) -> 
 def forest(table: pd.DataFrame, reference: str, title: str = "") -> Figure:
     """Variants against the reference: left, macro-UF1 with its interval; right, the paired difference with its.
 
-    table: index variant; columns value, low, high, difference, difference_low, difference_high.
+    table: index variant; columns macro_uf1, low, high, difference, difference_low, difference_high.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.32 * len(table) + 1.4), sharey=True, layout="constrained")
     rows = np.arange(len(table))[::-1]
-    for axis, (value, low, high) in ((left, ("value", "low", "high")),
+    for axis, (value, low, high) in ((left, ("macro_uf1", "low", "high")),
                                      (right, ("difference", "difference_low", "difference_high"))):
         reach = np.stack([table[value] - table[low], table[high] - table[value]]).clip(0)
         colours = [CLASS_COLOURS[0] if name == reference else "black" for name in table.index]
@@ -307,6 +307,7 @@ def forest(table: pd.DataFrame, reference: str, title: str = "") -> Figure:
 
 def leaderboard_bars(board: pd.DataFrame) -> Figure:
     """Local leaderboard: macro-UF1 of ours and of trivial answers, with intervals where the table has them."""
+    board = board.set_index("prediction")
     figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
     reach = np.stack([board["macro_uf1"] - board["low"], board["high"] - board["macro_uf1"]]).clip(0)
     axis.barh(board.index[::-1], board["macro_uf1"][::-1], xerr=reach[:, ::-1], capsize=4,

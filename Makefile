@@ -99,6 +99,7 @@ lab: $(READY)
 ## readme: write the tables of README.md anew from the records of the last runs
 readme: $(READY)
 	$(PY) -m utils.report
+	cp artefacts/demo/figures/03_overview.png notebooks/overview.png
 
 ## clean: remove artefacts and synthetic data of the profile (submissions stay)
 clean:

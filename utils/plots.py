@@ -55,8 +55,7 @@ def sequence_overview(sequence, views: Views, yaw_deg: float) -> Figure:
             axes[v + 1].plot(*pixels[::3].T, ".", ms=0.6, color=GREY)
             x, y, side = views.boxes[v]
             axes[v + 1].add_patch(Rectangle((x, y), side, side, fill=False, ec=CLASS_COLOURS[0], lw=1.5))
-            axes[v + 1].set(xlim=(pixels[:, 0].min() - 30, pixels[:, 0].max() + 30), aspect="equal",
-                            ylim=(pixels[:, 1].max() + 30, pixels[:, 1].min() - 30))
+            axes[v + 1].set(xlim=(x - 12, x + side + 12), ylim=(y + side + 12, y - 12), aspect="equal")
             _bare(axes[v + 1], f"{VIEW_NAMES[v]}, yaw {camera.yaw_deg:+.0f} deg, crop")
     axes[3].imshow(frame.texture)
     _bare(axes[3], "composite texture (left camera | right camera)")
@@ -212,6 +211,32 @@ def mean_flow(samples) -> Figure:
     return figure
 
 
+def overview(sequence, views: Views, moments: Many[int], flows: np.ndarray, weights: np.ndarray, streams: Many[str],
+             probability: np.ndarray, classes: Many[str]) -> Figure:
+    """The method in one picture: mesh, two views, both phase flows of each, attention of the streams, probabilities.
+
+    flows (V, P, S, S, 2) px; weights (S,) of one clip; probability (K,).
+    """
+    figure, axes = plt.subplots(2, 5, figsize=(13, 4.9), layout="constrained", width_ratios=(1.1, 1, 1, 1, 1.5))
+    frame = sequence.frame(moments[1])
+    _draw_mesh(axes[0, 0], frame.vertices, frame.faces)
+    axes[1, 0].imshow(frame.texture)
+    _bare(axes[1, 0], "its composite texture")
+    shown = flows * views.masks[:, None, ..., None]
+    largest = float(np.quantile(np.linalg.norm(shown, axis=-1)[shown.any(-1)], 0.995))
+    for v in range(2):
+        axes[v, 1].imshow(views.frames[moments[1], v])
+        _bare(axes[v, 1], f"{VIEW_NAMES[v]}, apex")
+        for p, phase in enumerate(("onset to apex", "apex to offset")):
+            axes[v, 2 + p].imshow(flow_colours(shown[v, p], largest))
+            _bare(axes[v, 2 + p], phase)
+    axes[0, 4].barh(streams[::-1], weights[::-1], color=["#009E73", "#E69F00", "#56B4E9"])
+    axes[0, 4].set(xlim=(0, 1), title="fusion attention")
+    axes[1, 4].barh(classes[::-1], probability[::-1], color=CLASS_COLOURS[::-1])
+    axes[1, 4].set(xlim=(0, 1), title="probabilities")
+    return figure
+
+
 # Training and scores ------------------------------------------------------------------------------------------------
 
 def learning_curves(fitted) -> Figure:
@@ -281,7 +306,7 @@ def saliency_on_face(maps: np.ndarray, face: np.ndarray, classes: Many[str]) -> 
             axes[v, k].imshow(face[v].mean(-1), cmap="gray")
             smooth = cv2.resize(maps[k, v], (size, size), interpolation=cv2.INTER_CUBIC).clip(0)
             axes[v, k].imshow(smooth, cmap="inferno", alpha=0.55, vmin=0, vmax=maps.max())
-            _bare(axes[v, k], name if v == 0 else "")
+            _bare(axes[v, k], (name if maps[k].any() else f"{name} (no clip)") if v == 0 else "")
     return figure
 
 

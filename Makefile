@@ -8,11 +8,12 @@ PYTHON ?= python3
 PROFILE ?= demo
 DATA ?=
 JOBS ?= 2
+SET ?=
 VENV ?= .venv
 
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-RUN := $(PROFILE)$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
+RUN ?= $(PROFILE)$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
 WORK := artefacts/$(RUN)
 BOOKS := $(WORK)/notebooks
 ROOT_DATA := $(if $(DATA),$(DATA),data/$(PROFILE))
@@ -32,14 +33,14 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 execute = mkdir -p $(BOOKS) && $(VENV)/bin/papermill notebooks/$(1).ipynb $(BOOKS)/$(1).part.ipynb -k python3 --cwd notebooks \
 	--no-progress-bar --log-output -r PROFILE $(PROFILE) -r DATA "$(if $(DATA),$(abspath $(DATA)))" -r WORK "$(abspath $(WORK))" \
-	-p JOBS $(JOBS) 2>&1 | grep -v -e 'Executing' -e 'Ending Cell' && mv $(BOOKS)/$(1).part.ipynb $(BOOKS)/$(1).ipynb
+	-p JOBS $(JOBS) -r SET "$(SET)" 2>&1 | grep -v -e 'Executing' -e 'Ending Cell' && mv $(BOOKS)/$(1).part.ipynb $(BOOKS)/$(1).ipynb
 
 .PHONY: help all env data render flow train ablation submit test lint lab readme clean
 
 ## help: print the targets (also: bare `make`)
 help:
 	@grep -E '^## ' $(MAKEFILE_LIST) | sed 's/^## /  make /'
-	@echo "  with PROFILE=smoke|demo|full  DATA=/path/to/4DME  JOBS=2   (now: PROFILE=$(PROFILE) DATA=$(ROOT_DATA))"
+	@echo "  with PROFILE=smoke|demo|full  DATA=/path/to/4DME  JOBS=2  SET=\"seed=1 views=split\"  RUN=name   (now: PROFILE=$(PROFILE) DATA=$(ROOT_DATA))"
 
 ## all: everything: environment, data, notebooks 01 to 05, figures, submission
 all: submit

@@ -73,3 +73,14 @@ def test_the_record_leaves_the_machine_out():
     record = load_config("smoke", data="/somewhere", work="/elsewhere").record
     assert record["seed"] == 0 and record["profile"] == "smoke"
     assert "/somewhere" not in record.values() and "/elsewhere" not in record.values()
+
+
+def test_settings_become_values_of_their_type():
+    config = load_config("demo", "views=split seed=3 stabilise=False yaw_deg=30")
+    assert (config.views, config.seed, config.stabilise, config.yaw_deg) == ("split", 3, False, 30.0)
+
+
+@pytest.mark.parametrize("text", ["sead=3", "seed", "seed=three", "stabilise=maybe"])
+def test_a_wrong_setting_is_refused_with_the_remedy(text):
+    with pytest.raises(ValueError, match="Remedy"):
+        load_config("demo", text)

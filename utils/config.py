@@ -77,15 +77,33 @@ PROFILES = {
 }
 
 
-def load_config(profile: str = "demo", **changes: Any) -> Config:
-    """The profile's values with `changes`. Raises ValueError for an unknown profile, name, or a value of another type."""
+def load_config(profile: str = "demo", settings: str = "", **changes: Any) -> Config:
+    """The profile's values with `settings` ("views=split seed=3") and `changes` on top.
+
+    Raises ValueError for an unknown profile or name, and for a value of another type.
+    """
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is unknown. Remedy: choose one of {', '.join(PROFILES)}.")
     types = {field.name: field.type for field in fields(Config)}
-    for name, value in changes.items():
+    for name, value in (changes := parse_settings(settings, types) | changes).items():
         if name not in types:
             raise ValueError(f"parameter {name!r} is unknown. Remedy: choose one of {', '.join(types)}.")
-        expected = types[name]
-        if type(value) is not expected and not (expected is float and type(value) is int):
-            raise ValueError(f"parameter {name}={value!r} must be {expected.__name__}. Remedy: pass such a value.")
+        if type(value) is not types[name] and not (types[name] is float and type(value) is int):
+            raise ValueError(f"parameter {name}={value!r} must be {types[name].__name__}. Remedy: pass such a value.")
     return replace(PROFILES[profile], **changes)
+
+
+def parse_settings(text: str, types: dict[str, type]) -> dict[str, Any]:
+    """Turn "name=value name=value" into values of the given types. Raises ValueError for what does not fit."""
+    values: dict[str, Any] = {}
+    for part in text.split():
+        name, equals, value = part.partition("=")
+        if not equals or name not in types:
+            raise ValueError(f"setting {part!r} is not a parameter. Remedy: write name=value with one of {', '.join(types)}.")
+        if types[name] is bool and value not in ("True", "False"):
+            raise ValueError(f"setting {part!r} must be True or False. Remedy: write {name}=True.")
+        try:
+            values[name] = value == "True" if types[name] is bool else types[name](value)
+        except ValueError:
+            raise ValueError(f"setting {part!r} must be {types[name].__name__}. Remedy: pass such a value.") from None
+    return values

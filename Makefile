@@ -16,8 +16,9 @@ READY := $(VENV)/.ready
 RUN ?= $(PROFILE)$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
 WORK := artefacts/$(RUN)
 BOOKS := $(WORK)/notebooks
-ROOT_DATA := $(if $(DATA),$(DATA),data/$(PROFILE))
-SYNTHETIC := data/$(PROFILE)/truth/clips.csv
+DATASET := $(if $(filter full,$(PROFILE)),demo,$(PROFILE))
+ROOT_DATA := $(if $(DATA),$(DATA),data/$(DATASET))
+SYNTHETIC := data/$(DATASET)/truth/clips.csv
 SOURCE := $(if $(DATA),$(DATA)/train.csv,$(SYNTHETIC))
 
 code = $(addprefix utils/,$(addsuffix .py,$(1)))
@@ -104,4 +105,4 @@ readme: $(READY)
 
 ## clean: remove artefacts and synthetic data of the profile (submissions stay)
 clean:
-	rm -rf "$(WORK)" "data/$(PROFILE)"
+	rm -rf "$(WORK)" "data/$(DATASET)"

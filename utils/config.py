@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @dataclass(frozen=True)
 class Config:
     profile: str = "demo"
-    data: str = ""  # data root; empty: data/<profile> in the repository, which `make data` fills with synthetic faces
+    data: str = ""  # data root; empty: data/<dataset> in the repository, which `make data` fills with synthetic faces
+    dataset: str = "demo"
     work: str = ""  # where the stages leave their artefacts; empty: artefacts/<profile> in the repository
     out: str = ""  # where the submission goes; empty: submissions/<name of the work folder> in the repository
     seed: int = 0  # of everything but the synthetic data
@@ -53,7 +54,7 @@ class Config:
 
     @property
     def data_root(self) -> Path:
-        return Path(self.data) if self.data else ROOT / "data" / self.profile
+        return Path(self.data) if self.data else ROOT / "data" / self.dataset
 
     @property
     def work_root(self) -> Path:
@@ -70,7 +71,7 @@ class Config:
 
 
 PROFILES = {
-    "smoke": Config(profile="smoke", clip_table="smoke", n_subjects=6, n_test_subjects=2, size=128, apex_size=64,
+    "smoke": Config(profile="smoke", dataset="smoke", clip_table="smoke", n_subjects=6, n_test_subjects=2, size=128, apex_size=64,
                     folds="2", inner_folds=2, epochs=4),
     "demo": Config(),
     "full": Config(profile="full", folds="loso", seeds=3, ablation_seeds=3),

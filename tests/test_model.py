@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from utils.model import MicroAttNet, ModelConfig, SqueezeExcite, count_parameters
+from utils.model import MicroAttNet, ModelConfig, SqueezeExcite, count_parameters, turn_right_views
 
 
 def build(**changes) -> tuple[MicroAttNet, torch.Tensor]:
@@ -36,14 +36,28 @@ def test_a_stream_alone_sees_its_channel_alone(stream, channel):
     torch.testing.assert_close(model(x)[1], torch.ones(5, 1))
 
 
-def test_every_view_and_phase_reaches_the_logits():
-    model, x = build()
+@pytest.mark.parametrize("share_views", [True, False])
+def test_every_view_and_phase_reaches_the_logits(share_views):
+    model, x = build(share_views=share_views)
     base = model(x)[0]
     for view in range(2):
         for phase in range(2):
             changed = x.clone()
             changed[:, view, phase] += torch.randn(5, 3, 20, 20)
             assert not torch.allclose(base, model(changed)[0])
+
+
+def test_the_right_view_is_mirrored_before_the_shared_convolutions():
+    x = torch.randn(2, 2, 1, 3, 6, 6)
+    turned = turn_right_views(x)
+    torch.testing.assert_close(turned[:, 0], x[:, 0])
+    torch.testing.assert_close(turned[:, 1, :, 0], -x[:, 1, :, 0].flip(-1))
+    torch.testing.assert_close(turned[:, 1, :, 1:], x[:, 1, :, 1:].flip(-1))
+    torch.testing.assert_close(turn_right_views(x[:, :1]), x[:, :1])
+    stacked = MicroAttNet(ModelConfig(share_views=False)).streams["u"].layers[0]
+    assert (stacked.in_channels, MicroAttNet(ModelConfig()).streams["u"].layers[0].in_channels) == (4, 2)
+    three = torch.randn(2, 3, 1, 3, 6, 6)
+    torch.testing.assert_close(turn_right_views(three)[:, :2], three[:, :2])
 
 
 def test_squeeze_and_excitation_stands_on_the_magnitude_stream_alone():

@@ -359,7 +359,7 @@ def plain_network(config: type[ModelConfig], train_config: TrainConfig) -> Predi
 
     def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         views, phases = train.x.shape[1:3]
-        shaped = config(classes=len(train.classes), views=views, phases=phases)
+        shaped = config(classes=len(train.classes), views=views, phases=phases, share_views=False)
         return network_predictor(shaped, train_config, how="first")(train, inner, seed)
 
     return predictor
@@ -380,9 +380,10 @@ def off_apexnet(mode: str = "multi-label") -> Predictor:
 
 
 def paper_faithful(mode: str = "multi-label") -> Predictor:
-    """Our network with the pieces that its paper names and nothing of ours: Adam, focal loss, early
-    stopping, one network, no augmentation, mixup, weight decay, schedule, mirror averaging or ensemble
-    (arXiv 2603.26849).
+    """Our network with the pieces that its paper names and nothing of ours (arXiv 2603.26849).
+
+    One network, Adam, focal loss, early stopping; no shared views, augmentation, mixup, weight decay, schedule,
+    mirror averaging or ensemble.
     """
     return plain_network(ModelConfig, replace(PLAIN, mode=mode))
 

@@ -154,8 +154,10 @@ def recentre(image: np.ndarray) -> np.ndarray:
 
 # Scoring ---------------------------------------------------------------------------------------------
 
-TRAIN = TrainConfig(mode="single-label", patience=0)  # all epochs on all training subjects: nothing is chosen
-MEMBERS = 2  # networks whose probabilities are averaged in one row
+TRAIN = TrainConfig(
+    mode="single-label", patience=0, batch=64
+)  # all epochs on all training subjects: nothing is chosen
+MEMBERS = 1  # networks whose probabilities are averaged in one row
 AVERAGE = "network + RBF-SVM"
 
 

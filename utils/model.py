@@ -1,17 +1,17 @@
 """Triple-Stream MicroAttNet: one stream per flow channel, fused by attention.
 
-    x (B, V views, P phases, C = u v magnitude, H, W)
-     |-- u          (B, V*P, H, W) -> Stream ------> (B, F) -|                    |-> fused -> head  -> (B, K)
-     |-- v          (B, V*P, H, W) -> Stream ------> (B, F) -|-> FusionAttention -|   (B, S*F)
-     |-- magnitude  (B, V*P, H, W) -> Stream + SE -> (B, F) -|   weights (B, S)   |-> units -> (B, A)
+    x (B, V views, P phases, C = u v magnitude, H, W), views right of the middle mirrored
+     |-- u         (B, V, P, H, W) -> Stream ------> (B, F) -|                    |-> fused -> head  -> (B, K)
+     |-- v         (B, V, P, H, W) -> Stream ------> (B, F) -|-> FusionAttention -|   (B, S*F)
+     |-- magnitude (B, V, P, H, W) -> Stream + SE -> (B, F) -|   weights (B, S)   |-> units -> (B, A)
 
-    Stream: conv 7x7 / 4, BN, ReLU - conv 3x3, BN, ReLU - conv 3x3 / 2, BN, ReLU - [SE] - average to 4 x 4
-            - dropout - linear, ReLU
+    Stream: each view through the same convolutions: 7x7 / 4, 3x3, 3x3 / 2, each with BN and ReLU - [SE]
+            - average to 4 x 4 - all views - dropout - linear, ReLU
 
 Any number of views and phases from one up, any subset of the streams, any size of map from 8 x 8 up.
 Source: Nguyen et al., "Dual-View Optical Flow for 4D Micro-Expression Recognition" (arXiv 2603.26849) names
-the streams, the squeeze-and-excitation block on the magnitude and the fusion attention; widths, kernels and
-the small head are ours.
+the streams, the squeeze-and-excitation block on the magnitude and the fusion attention; widths, kernels, the
+convolutions shared by mirrored views and the small head are ours.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHANNEL = {"u": 0, "v": 1, "magnitude": 2}
@@ -38,37 +39,47 @@ class SqueezeExcite(nn.Module):
         return x * self.gate(x.mean(dim=(2, 3)))[:, :, None, None]  # (B, W, h, w)
 
 
+def turn_right_views(x: Tensor) -> Tensor:
+    """Mirror the views right of the middle, so that all look at the face from one side: x (B, V, P, 3, H, W).
+
+    A face is nearly symmetric: what the right camera sees is, mirrored, one more look from the left.
+    """
+    first = x.shape[1] // 2 + x.shape[1] % 2
+    turned = x[:, first:].flip(-1) * x.new_tensor([-1, 1, 1])[:, None, None]  # u changes its sign
+    return torch.cat([x[:, :first], turned], dim=1)
+
+
 def _convolve(before: int, after: int, kernel: int, stride: int) -> list[nn.Module]:
     convolution = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False)
     return [convolution, nn.BatchNorm2d(after), nn.ReLU()]
 
 
 class Stream(nn.Module):
-    """One channel of the flow, all views and phases: (B, maps, H, W) -> (B, features)."""
+    """One channel of the flow, all views and phases: (B, V, P, H, W) -> (B, features).
 
-    def __init__(
-        self, maps: int, widths: tuple[int, int, int], features: int, pool: int, dropout: float, se: bool
-    ) -> None:
+    The convolutions are the same for every view; the linear layer has weights of its own for each.
+    """
+
+    def __init__(self, views: int, phases: int, config: ModelConfig, se: bool) -> None:
         super().__init__()
-        first, second, third = widths
+        first, second, third = config.widths
+        self.pool = config.pool
         self.layers = nn.Sequential(
-            *_convolve(maps, first, 7, stride=4),
+            *_convolve(phases, first, 7, stride=4),
             *_convolve(first, second, 3, stride=1),
             *_convolve(second, third, 3, stride=2),
         )
         self.recalibrate = SqueezeExcite(third) if se else nn.Identity()
-        self.project = nn.Sequential(
-            nn.AdaptiveAvgPool2d(pool),
-            nn.Flatten(),
-            nn.Dropout(dropout),
-            nn.Linear(third * pool * pool, features),
-            nn.ReLU(),
-        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.project = nn.Linear(views * third * config.pool**2, config.features)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layers(x)  # (B, W3, H/8, W/8)
-        x = self.recalibrate(x)  # (B, W3, H/8, W/8)
-        return self.project(x)  # (B, F)
+        maps = self.layers(x.flatten(0, 1))  # (B*V, W3, H/8, W/8)
+        maps = self.recalibrate(maps)  # (B*V, W3, H/8, W/8)
+        if maps.shape[-2:] != (self.pool, self.pool):
+            maps = F.adaptive_avg_pool2d(maps, self.pool)  # (B*V, W3, pool, pool)
+        flat = self.dropout(maps.reshape(len(x), -1))  # (B, V*W3*pool*pool)
+        return self.project(flat).relu()  # (B, F)
 
 
 class FusionAttention(nn.Module):
@@ -101,6 +112,7 @@ class ModelConfig:
     dropout: float = 0.3
     se: bool = True  # squeeze-and-excitation on the magnitude stream
     attention: bool = True  # else every stream weighs the same
+    share_views: bool = True  # the same convolutions for all views, those on the right mirrored
     units: int = 0  # outputs of the auxiliary action unit head, 0 for none
 
     def __post_init__(self) -> None:
@@ -125,19 +137,10 @@ class MicroAttNet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        maps, count = config.views * config.phases, len(config.streams)
+        count = len(config.streams)
+        shape = (config.views, config.phases) if config.share_views else (1, config.views * config.phases)
         self.streams = nn.ModuleDict(
-            {
-                name: Stream(
-                    maps,
-                    config.widths,
-                    config.features,
-                    config.pool,
-                    config.dropout,
-                    config.se and name == "magnitude",
-                )
-                for name in config.streams
-            }
+            {name: Stream(*shape, config, config.se and name == "magnitude") for name in config.streams}
         )
         self.attention = FusionAttention(count, config.features) if config.attention and count > 1 else None
         self.dropout = nn.Dropout(config.dropout)
@@ -161,9 +164,9 @@ class MicroAttNet(nn.Module):
             raise ValueError(
                 f"x has shape {tuple(x.shape)}. Remedy: give (B, {expected[0]}, {expected[1]}, 3, H, W)."
             )
-        each = [
-            stream(x[:, :, :, CHANNEL[name]].flatten(1, 2)) for name, stream in self.streams.items()
-        ]  # S of (B, F)
+        # Views share the convolutions, or stand beside the phases as maps of one picture.
+        x = turn_right_views(x) if self.config.share_views else x.flatten(1, 2)[:, None]
+        each = [stream(x[:, :, :, CHANNEL[name]]) for name, stream in self.streams.items()]  # S of (B, F)
         return torch.stack(each, dim=1)
 
     def attend(self, features: Tensor) -> Tensor:

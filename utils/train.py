@@ -33,7 +33,7 @@ class TrainConfig:
     patience: int = (
         15  # epochs without a better validation loss before stopping; 0: all epochs, keep the last
     )
-    batch: int = 64  # clips
+    batch: int = 32  # clips
     lr: float = 2e-3
     weight_decay: float = 1e-2  # of AdamW; 0 makes it Adam
     schedule: str = "cosine"  # after a warm-up over a tenth of the steps; or "constant"

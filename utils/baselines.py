@@ -382,8 +382,8 @@ def off_apexnet(mode: str = "multi-label") -> Predictor:
 def paper_faithful(mode: str = "multi-label") -> Predictor:
     """Our network with the pieces that its paper names and nothing of ours (arXiv 2603.26849).
 
-    One network, Adam, focal loss, early stopping; no shared views, augmentation, mixup, weight decay, schedule,
-    mirror averaging or ensemble.
+    One network, Adam, focal loss, early stopping; no shared views, augmentation, mixup, weight decay,
+    schedule, mirror averaging or ensemble.
     """
     return plain_network(ModelConfig, replace(PLAIN, mode=mode))
 

@@ -43,7 +43,7 @@ def leave_one_subject_out(subjects: np.ndarray) -> list[Fold]:
 
 
 def grouped_folds(
-    y: np.ndarray, subjects: np.ndarray, k: int, seed: int = 0, restarts: int = 30
+    y: np.ndarray, subjects: np.ndarray, k: int, seed: int = 0, restarts: int = 12
 ) -> list[Fold]:
     """k subject-disjoint folds balanced in clips and in the count of every label.
 

@@ -20,7 +20,7 @@ SMOOTHING_FRAMES = 1.0  # sigma over time
 # spread of 0.02. They are looked for near there, and taken from here where the detector finds none.
 EYES = {0: ((0.48, 0.36), (0.75, 0.36)), 1: ((0.25, 0.36), (0.52, 0.36))}
 EYE_SEARCH = 0.12  # how far from there a detection may lie, share of the side
-EYE_RADII = (0.10, 0.065)  # of the masked ellipse, lids included, shares of the side
+EYE_RADII = (0.13, 0.09)  # of the masked ellipse, lids included, shares of the side
 
 
 @dataclass(frozen=True)

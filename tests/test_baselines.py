@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from utils.baselines import (
     OffApexNetConfig,
@@ -104,3 +107,11 @@ def test_an_average_chooses_its_thresholds_on_the_mean_of_held_out_probabilities
     np.testing.assert_allclose(both.probabilities(samples.x), one.probabilities(samples.x))
     with pytest.raises(ValueError, match="no out-of-fold probabilities"):
         average(lda(), ststnet())(samples, inner, 0)
+
+
+def test_held_out_probabilities_of_pure_noise_know_nothing():
+    rng = np.random.default_rng(1)
+    samples = replace(make(), x=rng.normal(size=(90, 1, 1, 3, 28, 28)))
+    trained = baselines()["RBF-SVM"](samples, grouped_folds(samples.y, samples.subjects, 3), 0)
+    seen = average_precision_score(samples.y, trained.probabilities(samples.x))
+    assert seen > 0.9 > 0.6 > average_precision_score(samples.y, trained.held_out)

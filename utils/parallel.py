@@ -16,7 +16,7 @@ from typing import Any
 import joblib
 
 BACKENDS = ("loky", "threading", "dask")
-PROGRESS_SECONDS = 5.0  # between two progress lines, so that a log stays readable
+PROGRESS_SECONDS = 20.0  # between two progress lines, so that a log stays readable
 
 
 def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], n_jobs: int = 1, backend: str = "loky",

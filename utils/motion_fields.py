@@ -1,17 +1,19 @@
 """Motion without rendering: the optical flow of the face model as a weighted sum of fields.
 
-Micro-expressions move the skin by a pixel or two, so the flow of a face is, to first order, linear in what moves it:
-one field for each of the 52 face units and for each of the head's six rigid degrees of freedom, made once per
-person, pose and set of cameras. A sample is then a sum of fields, which costs microseconds where rendering and
-estimating cost a second.
+Micro-expressions move the skin by a pixel or two, so the flow of a face is, to first order, linear in what
+moves it: one field for each of the 52 face units and for each of the head's six rigid degrees of freedom, made
+once per person, pose and set of cameras. A sample is then a sum of fields, which costs microseconds where
+rendering and estimating cost a second.
 
-    fields = make_fields(identity, cameras, size)          (58, V, 2, H, W), flow per unit contraction, degree, mm
-    motion = sample_motion(identity, emotions, rng)        (N, moments, 58), what moves at onset, apex and offset
-    flow = true_flow(fields, motion.weights)               (N, V, P, 2, H, W), exact
-    flow = estimated_flow(flow, noise, rng)                the same as a flow method would see it
+    fields = make_fields(identity, cameras, size)      (58, V, 2, H, W), per unit contraction, degree, mm
+    motion = sample_motion(identity, emotions, rng)    (N, moments, 58), what moves at onset, apex, offset
+    flow = true_flow(fields, motion.weights)           (N, V, P, 2, H, W), exact
+    flow = estimated_flow(flow, noise, rng)            the same as a flow method would see it
 
-Flow is in pixels of the cameras' pictures, x right, y down, averaged over the area of each map pixel (zero off the face).
-The noise model is fitted to what `utils.flow` makes of rendered faces: `python -m utils.motion_fields` prints it.
+Flow is in pixels of the cameras' pictures, x right, y down, averaged over the area of each map pixel (zero off
+the face). The noise model is fitted to what `utils.flow` makes of rendered faces:
+
+    python -m utils.motion_fields [--method dis]       prints it
 """
 
 import argparse
@@ -53,8 +55,8 @@ EYE_ISLANDS = (5, 7)  # the texture islands of the front of the eyes
 
 
 class MotionFields(NamedTuple):
-    """fields (58, V, 2, H, W) float32: the 52 units of `FaceModel.unit_names`, then RIGID; mask (V, H, W): share of
-    each map pixel that the face covers.
+    """fields (58, V, 2, H, W) float32: the 52 units of `FaceModel.unit_names`, then RIGID; mask (V, H, W): the
+    share of each map pixel that the face covers.
     """
 
     fields: np.ndarray
@@ -62,7 +64,7 @@ class MotionFields(NamedTuple):
 
 
 class Motion(NamedTuple):
-    """weights (N, M moments, 58) float32 of the fields; units (N, 19): intensity 0..1 of each AU at the apex."""
+    """weights (N, M moments, 58) float32 of the fields; units (N, 19): intensity 0..1 of each AU."""
 
     weights: np.ndarray
     units: np.ndarray
@@ -91,13 +93,13 @@ DIS_NOISE = FlowNoise(
 )
 
 
-# Fields --------------------------------------------------------------------------------------------------------------
+# Fields -----------------------------------------------------------------------------------------------------
 
 
 def make_fields(
     identity: Identity, cameras: Sequence[Camera], size: int = 28, angles: Sequence[float] = (0, 0, 0)
 ) -> MotionFields:
-    """The fields of one person turned by `angles` (degrees about x, y, z), seen by V cameras with square pictures."""
+    """The fields of one person turned by `angles` (degrees about x, y, z) for V cameras with square pictures."""
     turn = rotation(np.asarray(angles, float)).astype(np.float32)
     vertices = (identity.vertices - PIVOT) @ turn.T + PIVOT
     axes = np.eye(3, dtype=np.float32)
@@ -116,8 +118,8 @@ def make_fields(
 def _motion_to_map(vertices: np.ndarray, camera: Camera, size: int) -> tuple[sparse.csr_array, np.ndarray]:
     """The linear map (2 H W, 3 V) from vertex displacement to flow on the maps, and the mask (H, W).
 
-    RAYS x RAYS rays per map pixel; a ray's flow is the projection's derivative at the point it meets, times the
-    displacement interpolated in its triangle.
+    RAYS x RAYS rays per map pixel; a ray's flow is the projection's derivative at the point it meets, times
+    the displacement interpolated in its triangle.
     """
     model = load_face_model()
     fine = camera.cropped((0, 0, camera.size[0]), size * RAYS)
@@ -149,18 +151,27 @@ def _projection_derivative(camera: Camera, points: np.ndarray) -> np.ndarray:
     return np.stack([along_x, along_y], 1)
 
 
+def extend_fields(fields: MotionFields, sigma: float = 3.0) -> MotionFields:
+    """The same fields carried on past the face's outline (Gaussian weights, sigma in map pixels), as a flow method
+    without a mask does; the mask stays.
+    """
+    near = blur_maps(fields.mask, sigma)
+    carried = blur_maps(fields.fields, sigma) / np.maximum(near, 1e-6)[:, None]
+    return fields._replace(fields=fields.fields + (1 - fields.mask[:, None]) * carried)
+
+
 def true_flow(fields: MotionFields, weights: np.ndarray) -> np.ndarray:
     """Flow (N, V, P, 2, H, W) float32 between consecutive moments of weights (N, P + 1, 58)."""
     change = np.diff(weights, axis=1).astype(np.float32)
     return np.moveaxis(np.tensordot(change, fields.fields, 1), 1, 2)
 
 
-# Motion --------------------------------------------------------------------------------------------------------------
+# Motion -----------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
 def _unit_table() -> tuple[dict[str, int], np.ndarray]:
-    """Index of each face unit among the fields, and for each the AU (row of ACTION_UNITS) it belongs to, else -1."""
+    """Index of each face unit among the fields, and for each its AU (row of ACTION_UNITS), else -1."""
     index = {name: i for i, name in enumerate(load_face_model().unit_names)}
     au_of = np.full(len(index), -1)
     for row, units in enumerate(ACTION_UNITS.values()):
@@ -169,13 +180,18 @@ def _unit_table() -> tuple[dict[str, int], np.ndarray]:
 
 
 def sample_motion(
-    identity: Identity, emotions: Sequence[Sequence[str]], rng: np.random.Generator, head: float = 0.1
+    identity: Identity,
+    emotions: Sequence[Sequence[str]],
+    rng: np.random.Generator,
+    head: float = 0.1,
+    lids: float = 1 / 3,
 ) -> Motion:
     """Motion of one person in N clips of the given emotions, at onset, apex and offset.
 
-    An expression as `motion.sample_expression` draws it, of a peak as in the synthetic set (median 1 px of a 256 px
-    face); at the offset up to a sixth of each AU is left. A blink or a gaze shift falls somewhere in one clip of three.
-    The head drifts by about `head` degrees and millimetres (what stabilisation leaves), in one clip of four by three times that.
+    An expression as `motion.sample_expression` draws it, of a peak as in the synthetic set (median 0.9 px of a
+    256 px face); at the offset up to a sixth of each AU is left. The lids move in a share `lids` of the clips, the
+    gaze in one of three. The head drifts by about `head` degrees and millimetres (what stabilisation leaves), in
+    one clip of four by three times that.
     """
     n, (index, au_of) = len(emotions), _unit_table()
     intensity = np.zeros((n, len(index)), np.float32)
@@ -187,13 +203,13 @@ def sample_motion(
     moved = np.linalg.norm(
         (apex @ identity.unit_offsets.reshape(len(index), -1)).reshape(n, -1, 3)[..., :2], axis=2
     ).max(1)
-    peak = np.clip(rng.lognormal(0, 0.45, n), 0.3, 2.5) / PIXELS_PER_MM
+    peak = np.clip(rng.lognormal(np.log(0.9), 0.45, n), 0.3, 2.5) / PIXELS_PER_MM
     apex *= (peak / np.maximum(moved, 1e-6))[:, None]
     left = rng.uniform(0, 1 / 6, (n, len(ACTION_UNITS)))[:, au_of].astype(np.float32)
 
     weights = np.zeros((n, 3, len(index) + len(RIGID)), np.float32)
     weights[:, 1, : len(index)], weights[:, 2, : len(index)] = apex, apex * left
-    weights[:, :, [index[name] for name in BLINK]] += _sample_lids(n, rng)[..., None]
+    weights[:, :, [index[name] for name in BLINK]] += _sample_lids(n, lids, rng)
     _add_gaze(weights, index, rng)
     drift = head * np.where(rng.random(n) < 0.25, 3, 1)[:, None, None]
     weights[:, 1:, len(index) :] = np.cumsum(rng.normal(0, 1, (n, 2, len(RIGID))) * drift, 1)
@@ -201,11 +217,14 @@ def sample_motion(
     return Motion(weights, units)
 
 
-def _sample_lids(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Closure of the lids (n, 3) at the three moments: in one clip of three one moment falls within a blink."""
-    lids = np.zeros((n, 3), np.float32)
-    caught = np.flatnonzero(rng.random(n) < 1 / 3)
-    lids[caught, rng.integers(0, 3, len(caught))] = rng.uniform(0.02, 1, len(caught)) ** 2
+def _sample_lids(n: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Closure of both lids (n, 3 moments, 2): in a share of the clips one moment falls within a blink, most often
+    at its edge (log-uniform from 0.01 to 0.7), a little uneven.
+    """
+    lids = np.zeros((n, 3, 2), np.float32)
+    caught = np.flatnonzero(rng.random(n) < share)
+    closure = np.exp(rng.uniform(np.log(0.01), np.log(0.7), (len(caught), 1)))
+    lids[caught, rng.integers(0, 3, len(caught))] = closure * rng.uniform(0.8, 1.2, (len(caught), 2))
     return lids
 
 
@@ -218,7 +237,7 @@ def _add_gaze(weights: np.ndarray, index: dict[str, int], rng: np.random.Generat
         weights[clip, since:, index[f"eyeLook{opposite.get(way, way)}Right"]] += turn
 
 
-# Estimated flow ------------------------------------------------------------------------------------------------------
+# Estimated flow ---------------------------------------------------------------------------------------------
 
 
 def smooth_noise(shape: tuple[int, ...], length: float, rng: np.random.Generator) -> np.ndarray:
@@ -245,21 +264,21 @@ def estimated_flow(flow: np.ndarray, noise: FlowNoise, rng: np.random.Generator)
 def maps_of(flow: np.ndarray, mask: np.ndarray, noise: FlowNoise) -> np.ndarray:
     """The network's maps (N, V, P, C = u v magnitude, H, W) of flow (N, V, P, 2, H, W), zero off the face.
 
-    As in `utils.features`, where the magnitude is averaged after it is taken: motion that cancels within a map pixel
-    still counts, which `noise.lost` stands for. mask (V, H, W): the face's share.
+    As in `utils.features`, where the magnitude is averaged after it is taken: motion that cancels within a map
+    pixel still counts, which `noise.lost` stands for. mask (V, H, W): the face's share.
     """
     magnitude = np.sqrt((flow**2).sum(3, keepdims=True) + noise.lost**2)
     return (np.concatenate([flow, magnitude], 3) * mask[:, None, None]).astype(np.float32)
 
 
-# Flow images ---------------------------------------------------------------------------------------------------------
+# Flow images ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class FrontalCrop:
     """Where the eyes and the mouth stand in the square crop of a frontal face, in shares of its side.
 
-    Both axes are scaled on their own, as crops from landmarks or detectors are when they are resized to a square.
+    Both axes are scaled on their own, as crops by landmarks are when they are resized to a square.
     """
 
     eye_x: float = 0.5  # middle between the eyes, from the left
@@ -273,7 +292,7 @@ class FrontalCrop:
 
 
 def frontal_view(identity: Identity, crop: FrontalCrop) -> tuple[Identity, Camera]:
-    """The person stretched so that the crop's two scales hold in a square picture, and the camera that takes it."""
+    """The person stretched so that the crop's two scales hold in a square picture, and the camera of it."""
     model = load_face_model()
     eyes = [identity.vertices[model.island == island].mean(0) for island in EYE_ISLANDS]
     lips = model.masks["lips"] > 0.5
@@ -292,10 +311,11 @@ def frontal_view(identity: Identity, crop: FrontalCrop) -> tuple[Identity, Camer
 
 
 def flow_image(flow: np.ndarray) -> np.ndarray:
-    """Flow (..., 2, H, W) as the field shares it and `utils.flow_images.recentre` reads it: (..., 3, H, W) float32.
+    """Flow (..., 2, H, W) as the field shares it and `utils.flow_images.recentre` reads it: (..., 3, H, W).
 
-    Channels u, v and optical strain sqrt(u_x^2 + v_y^2 + (u_y + v_x)^2 / 2) (Shreve et al. 2011), each scaled from its
-    own least and largest value to 0..255 and rounded; then in units of that range, u and v from their median.
+    Channels u, v and optical strain sqrt(u_x^2 + v_y^2 + (u_y + v_x)^2 / 2) (Shreve et al. 2011), each scaled
+    from its own least and largest value to 0..255 and rounded; then float32 in units of that range, u and v
+    from their median.
     """
     u, v = flow[..., 0, :, :], flow[..., 1, :, :]
     (u_y, u_x), (v_y, v_x) = (np.gradient(part, axis=(-2, -1)) for part in (u, v))
@@ -306,16 +326,17 @@ def flow_image(flow: np.ndarray) -> np.ndarray:
     return maps
 
 
-# Fitting the noise model ---------------------------------------------------------------------------------------------
+# Fitting the noise model ------------------------------------------------------------------------------------
 
 
 def rendered_flow(
     n_clips: int, seed: int, method: str, size: int = 28
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True flow (N, V=2, P=2, 2, size, size), estimated maps (N, V, P, 3, size, size) of rendered clips, the face's share.
+    """Of rendered clips: true flow (N, V=2, P=2, 2, size, size), estimated maps (.., 3, ..), the face's share.
 
     The clips are as the pipeline sees them: photographed, textured from the composite, drawn from both virtual
-    cameras, flow at 256 px, maps by `features.flow_maps`. The head stands still, as after stabilisation. One person each.
+    cameras, flow at 256 px, maps by `features.flow_maps`. The head stands still, as after stabilisation; each
+    clip is of another person.
     """
     parts = [_rendered_clip(np.random.default_rng([seed, 20, i]), method, size) for i in range(n_clips)]
     return tuple(np.stack(part) for part in zip(*parts, strict=True))
@@ -352,9 +373,10 @@ def fit_flow_noise(true: np.ndarray, seen: np.ndarray, share: np.ndarray, larges
     """`FlowNoise` by moments from the arrays of `rendered_flow`, over map pixels inside the face.
 
     Pixels that move by more than `largest` px (blinks) do not count. gain and blur: least squares of the
-    estimate on the blurred truth. floor and relative: the residual's squares against the truth's. length: from the
-    standardised residual's correlation r of neighbours, r = exp(-1 / (4 length^2)) for noise that a Gaussian made smooth.
-    phases: the correlation of the residuals of both phases. lost: what the magnitude has more than u and v.
+    estimate on the blurred truth. floor and relative: the residual's squares against the truth's. length: from
+    the standardised residual's correlation r of neighbours, r = exp(-1 / (4 length^2)) for noise that a
+    Gaussian made smooth. phases: the correlation of the residuals of both phases. lost: what the magnitude has
+    more than u and v.
     """
     power, magnitude, seen = (true**2).sum(3, keepdims=True), seen[:, :, :, 2], seen[:, :, :, :2]
     inside = (ndimage.minimum_filter(share, 3, axes=(-2, -1)) > 0.99)[:, :, None, None] & (power < largest**2)

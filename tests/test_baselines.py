@@ -113,5 +113,7 @@ def test_held_out_probabilities_of_pure_noise_know_nothing():
     rng = np.random.default_rng(1)
     samples = replace(make(), x=rng.normal(size=(90, 1, 1, 3, 28, 28)))
     trained = baselines()["RBF-SVM"](samples, grouped_folds(samples.y, samples.subjects, 3), 0)
-    seen = average_precision_score(samples.y, trained.probabilities(samples.x))
-    assert seen > 0.9 > 0.6 > average_precision_score(samples.y, trained.held_out)
+    seen, held_out = (
+        average_precision_score(samples.y, p) for p in (trained.probabilities(samples.x), trained.held_out)
+    )
+    assert held_out < seen - 0.1

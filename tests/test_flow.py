@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.flow import FLOW_METHODS, estimate_flow, fit_affine, phase_flows
+from utils.flow import FLOW_METHODS, blurred, estimate_flow, fit_affine, phase_flows
 
 SIZE = 96
 INNER = np.s_[16:-16, 16:-16]
@@ -38,10 +38,22 @@ def test_a_blank_image_gives_finite_flow(method):
     assert np.isfinite(estimate_flow(blank, blank, method)).all()
 
 
-def test_brighter_light_is_not_motion(speckle):
+@pytest.mark.parametrize("method", ["farneback", "dis"])
+def test_shading_is_not_motion(speckle, method):
     image = shifted(speckle, 0, 0)
-    brighter = np.clip(image.astype(float) * 1.03 + 4, 0, 255).astype(np.uint8)
-    assert np.linalg.norm(estimate_flow(image, brighter)[INNER], axis=-1).mean() < 0.05
+    shade = 20 * np.sin(np.arange(SIZE) / 20)[None, :, None]  # grey levels
+    shaded = np.clip(image + shade, 0, 255).astype(np.uint8)
+    assert np.linalg.norm(estimate_flow(image, shaded, method)[INNER], axis=-1).mean() < 0.025
+
+
+def test_flow_is_blurred_by_the_same_share_of_the_face_at_any_size():
+    peaks = []
+    for size in (128, 256):
+        impulse = np.zeros((size, size, 2), np.float32)
+        impulse[size // 2, size // 2] = size**2
+        peaks.append(blurred(impulse, 4.0).max())
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.05)
+    assert peaks[1] == pytest.approx(256**2 / (2 * np.pi * 4.0**2), rel=0.05)
 
 
 def test_colour_frames_are_read_as_their_grey(speckle):

@@ -60,8 +60,9 @@ def test_the_demo_plan_splits_24_subjects_into_18_and_6():
     assert plan.groupby("subject").size().min() >= 3
 
 
-def test_the_test_subjects_hold_a_fair_share_of_every_class():
-    plan = plan_clips(load_config("demo"))
+@pytest.mark.parametrize("seed", range(6))
+def test_the_test_subjects_hold_a_fair_share_of_every_class(seed):
+    plan = plan_clips(load_config("demo", data_seed=seed))
     share = plan[plan["split"] == "test"][list(CLASSES)].sum() / plan[list(CLASSES)].sum()
     assert share.between(0.7 / 4, 1.5 / 4).all()
 

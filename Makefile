@@ -25,7 +25,7 @@ code = $(addprefix utils/,$(addsuffix .py,$(1)))
 CODE_DATA := $(call code,config artefacts parallel dataset face_assets face_model skin motion render synthetic)
 CODE_01 := $(CODE_DATA) $(call code,views pipeline data_card plots submission)
 CODE_02 := $(CODE_01) $(call code,flow apex features samples ground_truth measure)
-CODE_03 := $(CODE_02) $(call code,model decision train evaluate baselines ablation explain)
+CODE_03 := $(CODE_02) $(call code,model decision train evaluate baselines ablation explain motion_fields flow_images pretrain) $(wildcard utils/weights/*)
 
 # One thread for each worker: two workers with two threads each are slower on two cores. The hash seed is for repeatable runs.
 export OMP_NUM_THREADS := 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from utils.face_assets import ANCESTRIES
-from utils.face_model import SKIN, compose_shape, load_face_model, sample_identity, vertex_normals
+from utils.face_model import SKIN, load_face_model, sample_identity, vertex_normals, with_macros
 
 WHOLE = ("jaw", "mouth")  # these go to one side as a whole
 SIDED = [name.removesuffix("Left") for name in load_face_model().unit_names if name.endswith("Left")]
@@ -53,7 +53,7 @@ def test_faces_name_vertices_and_uvs_lie_in_the_texture(model):
 
 def test_a_trait_halfway_gives_the_shape_halfway(model):
     traits = dict.fromkeys(ANCESTRIES, 1 / 3) | {"male": 0.2, "weight": 0.9}
-    young, middle, old = (compose_shape(model, traits | {"age": age}) for age in (0.0, 0.5, 1.0))
+    young, middle, old = (with_macros(model, traits | {"age": age}) for age in (0.0, 0.5, 1.0))
     assert np.allclose(middle, (young + old) / 2, atol=1e-3)
     assert np.abs(old - young).max() > 1  # mm
 
@@ -71,7 +71,7 @@ def test_without_diversity_people_differ_by_their_traits_alone(model):
     plain, diverse = (sample_identity(np.random.default_rng(3), diversity) for diversity in (0.0, 1.0))
     assert plain.traits == diverse.traits
     mean = dict.fromkeys(ANCESTRIES, 1 / 3) | {"male": 0.5, "age": 0.3, "weight": 0.5}
-    shape = model.template + compose_shape(model, plain.traits) - compose_shape(model, mean)
+    shape = model.template + with_macros(model, plain.traits) - with_macros(model, mean)
     assert np.allclose(plain.vertices, shape - shape.mean(0), atol=1e-3)
     assert np.linalg.norm(diverse.vertices - plain.vertices, axis=1).mean() > 0.5  # mm
     still = model.unit_names.index("tongueOut")

@@ -4,26 +4,42 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from utils.artefacts import artefact_key, cached, read_artefact
 from utils.baselines import average, baselines, rbf_svm
-from utils.config import Config
+from utils.config import CLASSES, Config
 from utils.dataset import DataRoot, open_sequence
-from utils.evaluate import OutOfFold, Predictor, cross_validate, grouped_folds, leave_one_subject_out, run_leaking_fold
+from utils.evaluate import (
+    OutOfFold,
+    Predictor,
+    cross_validate,
+    grouped_folds,
+    leave_one_subject_out,
+    run_leaking_fold,
+)
 from utils.features import clip_features
 from utils.model import ModelConfig
 from utils.parallel import parallel_map
 from utils.pipeline import FEATURE_CODE, VIEW_CODE, Job, samples_of
+from utils.pretrain import (
+    FINE_TUNE,
+    fine_tuned_predictor,
+    initial_state,
+    load_pretrained,
+    zero_shot_predictor,
+)
 from utils.render import TexturedMesh, get_renderer
 from utils.samples import Samples
 from utils.train import Fitted, TrainConfig, fit_ensemble, network_predictor
 from utils.views import view_cameras
 
 FULL = "ours"
-TRAINING_CODE = tuple(f"utils.{name}" for name in ("ablation", "model", "train", "decision", "baselines", "evaluate"))
+TRAINING_CODE = tuple(
+    f"utils.{name}" for name in ("ablation", "model", "train", "decision", "baselines", "evaluate", "pretrain")
+)
 Transform = Callable[[Samples], Samples]
 
 
@@ -44,7 +60,7 @@ def outer_folds(config: Config, samples: Samples) -> list:
 
 
 def network(config: Config, model: ModelConfig | None = None, train: TrainConfig | None = None) -> Predictor:
-    """Our network as `03_train` trains it: one network per inner fold, averaged; thresholds from their held-out parts."""
+    """Our network from scratch: one per inner fold, averaged; thresholds from their held-out parts."""
     return network_predictor(model or model_config(config), train or train_config(config))
 
 
@@ -64,7 +80,9 @@ def variants(config: Config) -> dict[str, Variant]:
         return Variant(predictor, transform) if transform else Variant(predictor)
 
     rows = {
-        FULL: ours(),
+        FULL: Variant(fine_tuned_predictor("dual", len(CLASSES))) if config.pretrained else ours(),
+        "pretrained on synthetic motion, fine-tuned": Variant(fine_tuned_predictor("dual", len(CLASSES))),
+        "pretrained, zero-shot": Variant(zero_shot_predictor(load_pretrained("dual"))),
         "ours + RBF-SVM": Variant(average(network(config), rbf_svm())),
         "without fusion attention": ours({"attention": False}),
         "without SE": ours({"se": False}),
@@ -78,9 +96,9 @@ def variants(config: Config) -> dict[str, Variant]:
         "magnitude alone": ours({"streams": ("magnitude",)}),
         "cross-entropy for focal": ours(train={"loss": "bce"}),
         "LEAK: epoch and thresholds on the test fold": Variant(
-            network_predictor(model_config(config), train_config(config), how="first"), leaking=True),
-        "its honest counterpart": Variant(
-            network_predictor(model_config(config), train_config(config), how="first")),
+            network_predictor(model_config(config), train_config(config), how="first"), leaking=True
+        ),
+        "its honest counterpart": Variant(network_predictor(model_config(config), train_config(config), how="first")),
     }
     return rows | {name: Variant(predictor) for name, predictor in baselines().items()}
 
@@ -92,13 +110,27 @@ def held_out(config: Config, samples: Samples, name: str, variant: Variant, seed
 
     def make() -> dict[str, np.ndarray]:
         run = {"run": run_leaking_fold} if variant.leaking else {}
-        oof = cross_validate(variant.transform(samples), variant.predictor, outer_folds(config, samples),
-                             range(config.seed, config.seed + seeds), config.jobs, config.inner_folds, **run)
-        return {f.name: np.asarray(json.dumps(oof.notes) if f.name == "notes" else getattr(oof, f.name)) for f in fields(oof)}
+        oof = cross_validate(
+            variant.transform(samples),
+            variant.predictor,
+            outer_folds(config, samples),
+            range(config.seed, config.seed + seeds),
+            config.jobs,
+            config.inner_folds,
+            **run,
+        )
+        return {
+            f.name: np.asarray(json.dumps(oof.notes) if f.name == "notes" else getattr(oof, f.name))
+            for f in fields(oof)
+        }
 
-    stored = cached(path, artefact_key(params=parameters, code_modules=TRAINING_CODE), make)
-    simple = {"classes": tuple(stored["classes"].tolist()), "seeds": tuple(stored["seeds"].tolist()),
-              "notes": json.loads(str(stored["notes"])), "seconds": float(stored["seconds"])}
+    stored = cached(path, artefact_key([WEIGHTS], parameters, TRAINING_CODE), make)
+    simple = {
+        "classes": tuple(stored["classes"].tolist()),
+        "seeds": tuple(stored["seeds"].tolist()),
+        "notes": json.loads(str(stored["notes"])),
+        "seconds": float(stored["seconds"]),
+    }
     return OutOfFold(**(stored | simple))
 
 
@@ -107,7 +139,9 @@ def _digest(samples: Samples) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
 
 
-def unstabilised_samples(config: Config, data: DataRoot, samples: Samples, moments: dict[str, tuple[int, int, int]]) -> Samples:
+def unstabilised_samples(
+    config: Config, data: DataRoot, samples: Samples, moments: dict[str, tuple[int, int, int]]
+) -> Samples:
     """The same clips and moments, but rendered with the head's rigid motion left in (training split)."""
     tasks = [(Job(config, "train", id), moments[id]) for id in samples.ids]
     maps = parallel_map(_unstabilised, tasks, config.jobs, description="views without stabilisation")
@@ -118,7 +152,8 @@ def _unstabilised(task: tuple[Job, tuple[int, int, int]]) -> np.ndarray:
     job, moments = task
     config = job.config
     parameters = {"moments": list(moments)} | {
-        name: getattr(config, name) for name in ("size", "yaw_deg", "renderer", "flow_method", "feature_size")}
+        name: getattr(config, name) for name in ("size", "yaw_deg", "renderer", "flow_method", "feature_size")
+    }
 
     def make() -> dict[str, np.ndarray]:
         sequence = open_sequence(job.folder)
@@ -138,10 +173,13 @@ def _unstabilised(task: tuple[Job, tuple[int, int, int]]) -> np.ndarray:
 
 # What the notebooks call ----------------------------------------------------------------------------------------------
 
+
 def ablate(config: Config, samples: Samples) -> dict[str, OutOfFold]:
     """Held-out predictions of every variant, by name, in the order of the table."""
-    return {name: held_out(config, samples, name, variant, config.ablation_seeds)
-            for name, variant in variants(config).items()}
+    return {
+        name: held_out(config, samples, name, variant, config.ablation_seeds)
+        for name, variant in variants(config).items()
+    }
 
 
 def no_stabilisation(config: Config, data: DataRoot, samples: Samples) -> dict[str, OutOfFold]:
@@ -162,7 +200,10 @@ def network_of_fold(config: Config, samples: Samples, fold: int) -> Fitted:
 
 
 def final_network(config: Config, train: Samples) -> Fitted:
-    """The ensemble for unseen subjects: one network per inner fold of all training clips, thresholds from their held-out parts."""
+    """The ensemble for unseen subjects: a network per inner fold of all training clips."""
     n_folds = min(config.inner_folds, len(np.unique(train.subjects)))
     inner = grouped_folds(train.y, train.subjects, n_folds, config.seed)
+    if config.pretrained:
+        model = replace(load_pretrained("dual").model_config, units=0)
+        return fit_ensemble(train, inner, model, FINE_TUNE, config.seed, initial_state("dual"))
     return fit_ensemble(train, inner, model_config(config), train_config(config), config.seed)

@@ -1,7 +1,8 @@
 """Apex spotting: when does the expression move most, blinks, head motion and noise notwithstanding?
 
-Motion curve of one view: m(t) = mean of the largest tenth of |flow(onset -> t)| over the face without the eyes, after the affine
-flow that the head's motion makes was subtracted. The views' curves are added and smoothed over time; the peak is the apex.
+Motion curve of one view: m(t) = mean of the largest tenth of |flow(onset -> t)| over the face without the
+eyes, after the affine flow that the head's motion makes was subtracted. The views' curves are added and
+smoothed over time; the peak is the apex.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from scipy.ndimage import gaussian_filter1d
 
 from utils.flow import estimate_flow, fit_affine
 
-TOP_SHARE = 0.1  # of the face's pixels: an expression moves a part of the face, noise moves all of it a little
+TOP_SHARE = (
+    0.1  # of the face's pixels: an expression moves a part of the face, noise moves all of it a little
+)
 SMOOTHING_FRAMES = 1.0  # sigma over time
 # Where the eyes stand in a crop (x, y as shares of its side), per view: the mean over 40 synthetic identities, with a
 # spread of 0.02. They are looked for near there, and taken from here where the detector finds none.
@@ -47,7 +50,11 @@ def find_eyes(image: np.ndarray, view: int) -> np.ndarray:
     size = image.shape[0]
     usual = np.array(EYES[view % 2]) * size
     scale = 256 / size
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (256, 256), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    grey = cv2.resize(
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY),
+        (256, 256),
+        interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
+    )
     boxes = _eye_detector().detectMultiScale(grey[40:150], 1.05, 3, minSize=(22, 22), maxSize=(80, 80))
     found = np.array([[x + w / 2, y + 40 + h / 2] for x, y, w, h in boxes]).reshape(-1, 2) / scale
     eyes = usual.copy()
@@ -87,7 +94,9 @@ def motion_curve(frames: np.ndarray, masks: np.ndarray, size: int = 128, method:
     curve = np.zeros((n_frames, n_views), np.float32)
     for v in range(n_views):
         small = [cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) for frame in frames[:, v]]
-        face = cv2.resize(masks[v].astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST).astype(bool)
+        face = cv2.resize(masks[v].astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST).astype(
+            bool
+        )
         mask = motion_mask(small[0], face, v)
         grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in small]
         curve[1:, v] = [motion_amount(estimate_flow(grey[0], other, method), mask) for other in grey[1:]]
@@ -99,7 +108,9 @@ def spot_apex(frames: np.ndarray, masks: np.ndarray, size: int = 128, method: st
 
     The apex lies strictly between where there are three frames or more; with two it is the last.
     """
-    curve = gaussian_filter1d(motion_curve(frames, masks, size, method).sum(1), SMOOTHING_FRAMES, mode="nearest")
+    curve = gaussian_filter1d(
+        motion_curve(frames, masks, size, method).sum(1), SMOOTHING_FRAMES, mode="nearest"
+    )
     last = len(curve) - 1
-    apex = 1 + int(curve[1:max(last, 2)].argmax())
+    apex = 1 + int(curve[1 : max(last, 2)].argmax())
     return Spotting(0, apex, last, curve.astype(np.float32))

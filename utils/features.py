@@ -16,12 +16,20 @@ def flow_maps(flows: np.ndarray, masks: np.ndarray, size: int) -> np.ndarray:
     """
     magnitude = np.linalg.norm(flows, axis=-1, keepdims=True)
     planes = np.concatenate([flows, magnitude], -1) * masks[:, None, :, :, None]
-    small = [[cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA) for plane in view] for view in planes]
+    small = [
+        [cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA) for plane in view] for view in planes
+    ]
     return np.moveaxis(np.array(small, np.float32), -1, 2)
 
 
-def clip_features(frames: np.ndarray, masks: np.ndarray, moments: tuple[int, int, int], size: int = 28,
-                  method: str = "dis", subtract_head: bool = False) -> np.ndarray:
+def clip_features(
+    frames: np.ndarray,
+    masks: np.ndarray,
+    moments: tuple[int, int, int],
+    size: int = 28,
+    method: str = "dis",
+    subtract_head: bool = False,
+) -> np.ndarray:
     """The network's input of one clip: frames (T, V, S, S, 3) uint8, masks (V, S, S), moments onset, apex, offset.
 
     subtract_head: fit and subtract the head's affine motion, for views that were not stabilised in 3D.

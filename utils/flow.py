@@ -1,9 +1,9 @@
 """Optical flow between two frames: a registry of methods with defaults for faces, and the phase flows of a clip.
 
 A flow is (H, W, 2) float32: u to the right, v down, in pixels, from each pixel of the first frame to where that point
-stands in the second. What the defaults were chosen by stands in the README ("Flow against ground truth"): expressions move the
-skin by less than two pixels and change its shading, so slow brightness is removed first, no gradient-free
-smoothness is trusted far, and the flow is blurred a little.
+stands in the second. Expressions move the skin by less than three pixels and
+change its shading, so slow brightness is removed first and the flow is blurred a little; `02_flow_apex` measures
+the methods against the exact flow.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def blurred(flow: np.ndarray, sigma_256: float) -> np.ndarray:
 
 
 def farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Farnebäck (2003) polynomial expansion, as OpenCV has it. Its result depends on the grey scale: x 16 suits faces."""
+    """Farnebäck (2003) polynomial expansion, by OpenCV. It depends on the grey scale: x 16 suits faces."""
     scaled = [high_pass(image).astype(np.float32) * 16 for image in (first, second)]
     window = max(5, round(15 * first.shape[1] / 256) | 1)
     flow = cv2.calcOpticalFlowFarneback(*scaled, None, 0.5, 1, window, 1, 5, 0.9, 0)
@@ -70,17 +70,27 @@ def estimate_flow(first: np.ndarray, second: np.ndarray, method: str = "dis") ->
     Raises ValueError for an unknown method, frames of different size, or smaller than 32 pixels.
     """
     if method not in FLOW_METHODS:
-        raise ValueError(f"flow method {method!r} is unknown. Remedy: choose one of {', '.join(FLOW_METHODS)}.")
+        raise ValueError(
+            f"flow method {method!r} is unknown. Remedy: choose one of {', '.join(FLOW_METHODS)}."
+        )
     if first.shape != second.shape or first.dtype != np.uint8 or second.dtype != np.uint8:
-        raise ValueError(f"flow needs two uint8 frames of one size, got {first.dtype} {first.shape} and "
-                         f"{second.dtype} {second.shape}. Remedy: crop both with the sequence's one box.")
+        raise ValueError(
+            f"flow needs two uint8 frames of one size, got {first.dtype} {first.shape} and "
+            f"{second.dtype} {second.shape}. Remedy: crop both with the sequence's one box."
+        )
     if min(first.shape[:2]) < 32:
-        raise ValueError(f"frames of {first.shape[:2]} pixels are too small for flow. Remedy: at least 32 x 32.")
-    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image for image in (first, second)]
+        raise ValueError(
+            f"frames of {first.shape[:2]} pixels are too small for flow. Remedy: at least 32 x 32."
+        )
+    grey = [
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image for image in (first, second)
+    ]
     return FLOW_METHODS[method](*grey)
 
 
-def fit_affine(flow: np.ndarray, mask: np.ndarray, iterations: int = 6, inlier_px: float = 0.15) -> np.ndarray:
+def fit_affine(
+    flow: np.ndarray, mask: np.ndarray, iterations: int = 6, inlier_px: float = 0.15
+) -> np.ndarray:
     """The affine flow (H, W, 2) that most of the masked flow follows: the head's motion under an expression.
 
     Iteratively reweighted least squares with Geman-McClure weights; `inlier_px` is the residual in pixels that
@@ -102,8 +112,9 @@ def fit_affine(flow: np.ndarray, mask: np.ndarray, iterations: int = 6, inlier_p
     return (basis @ model).astype(np.float32)
 
 
-def phase_flows(frames: np.ndarray, moments: tuple[int, int, int], method: str = "dis",
-                masks: np.ndarray | None = None) -> np.ndarray:
+def phase_flows(
+    frames: np.ndarray, moments: tuple[int, int, int], method: str = "dis", masks: np.ndarray | None = None
+) -> np.ndarray:
     """Flows (V, P=2, H, W, 2) of the two phases onset -> apex and apex -> offset, in every view.
 
     frames (T, V, H, W, 3) uint8; moments: onset, apex, offset as positions in it. With `masks` (V, H, W) bool the
@@ -111,7 +122,11 @@ def phase_flows(frames: np.ndarray, moments: tuple[int, int, int], method: str =
     """
     n_views = frames.shape[1]
     pairs = list(zip(moments[:-1], moments[1:], strict=True))
-    flows = np.stack([[estimate_flow(frames[a, v], frames[b, v], method) for a, b in pairs] for v in range(n_views)])
+    flows = np.stack(
+        [[estimate_flow(frames[a, v], frames[b, v], method) for a, b in pairs] for v in range(n_views)]
+    )
     if masks is not None:
-        flows -= np.stack([[fit_affine(flow, mask) for flow in view] for view, mask in zip(flows, masks, strict=True)])
+        flows -= np.stack(
+            [[fit_affine(flow, mask) for flow in view] for view, mask in zip(flows, masks, strict=True)]
+        )
     return flows

@@ -5,7 +5,9 @@ import numpy as np
 from utils.render import Camera, surface_points
 
 
-def exact_flow(before: np.ndarray, after: np.ndarray, faces: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+def exact_flow(
+    before: np.ndarray, after: np.ndarray, faces: np.ndarray, camera: Camera
+) -> tuple[np.ndarray, np.ndarray]:
     """Flow (H, W, 2) float32 px of the surface visible in the first moment, and where it is defined, (H, W) bool.
 
     before, after (V, 3) mm; faces (F, 3). Each pixel's ray meets a triangle at barycentric weights; the same
@@ -14,13 +16,17 @@ def exact_flow(before: np.ndarray, after: np.ndarray, faces: np.ndarray, camera:
     triangle, weights = surface_points(before, faces, camera)
     visible = triangle >= 0
     corners = faces[triangle[visible]]
-    here, there = (np.einsum("nk,nkc->nc", weights[visible], shape[corners].astype(float)) for shape in (before, after))
+    here, there = (
+        np.einsum("nk,nkc->nc", weights[visible], shape[corners].astype(float)) for shape in (before, after)
+    )
     flow = np.zeros((*triangle.shape, 2), np.float32)
     flow[visible] = camera.project(there) - camera.project(here)
     return flow, visible
 
 
-def flow_errors(flow: np.ndarray, truth: np.ndarray, mask: np.ndarray, moving_px: float = 0.3) -> dict[str, float]:
+def flow_errors(
+    flow: np.ndarray, truth: np.ndarray, mask: np.ndarray, moving_px: float = 0.3
+) -> dict[str, float]:
     """End-point error and others of a flow against the truth, both (H, W, 2) px, over `mask` (H, W) bool.
 
     epe: mean end-point error, px. direction_deg: mean angle where the truth exceeds `moving_px` (NaN if nowhere).
@@ -34,6 +40,8 @@ def flow_errors(flow: np.ndarray, truth: np.ndarray, mask: np.ndarray, moving_px
     return {
         "epe": float(np.linalg.norm(estimate - true, axis=1).mean()),
         "zero_epe": float(size.mean()),
-        "direction_deg": float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()) if moving.any() else float("nan"),
+        "direction_deg": float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
+        if moving.any()
+        else float("nan"),
         "magnitude_ratio": float((a * b).sum() / (b * b).sum()) if moving.any() else float("nan"),
     }

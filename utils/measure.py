@@ -7,11 +7,11 @@ import pandas as pd
 
 from utils.artefacts import read_artefact
 from utils.config import Config
+from utils.dataset import open_sequence
 from utils.flow import FLOW_METHODS, estimate_flow
 from utils.ground_truth import exact_flow, flow_errors
 from utils.parallel import parallel_map
 from utils.pipeline import Job, load_views
-from utils.dataset import open_sequence
 from utils.views import stable_vertices, view_cameras
 
 CONFOUNDERS = ("blink", "gaze", "drift", "flicker")
@@ -30,18 +30,32 @@ def apex_errors(found: pd.Series, truth: pd.DataFrame) -> pd.DataFrame:
     """
     error = (found - truth.loc[found.index, "apex"]).abs()
     own = truth.loc[found.index]
-    groups = {"all clips": np.ones(len(own), bool), "no confounder": ~own[list(CONFOUNDERS)].any(axis=1).to_numpy()}
+    groups = {
+        "all clips": np.ones(len(own), bool),
+        "no confounder": ~own[list(CONFOUNDERS)].any(axis=1).to_numpy(),
+    }
     groups |= {f"with {name}": own[name].to_numpy(bool) for name in CONFOUNDERS}
-    return pd.DataFrame({
-        name: {"clips": int(mask.sum()), "mean_abs": error[mask].mean(), "median_abs": error[mask].median(),
-               "worst": error[mask].max()} for name, mask in groups.items()}).T
+    return pd.DataFrame(
+        {
+            name: {
+                "clips": int(mask.sum()),
+                "mean_abs": error[mask].mean(),
+                "median_abs": error[mask].median(),
+                "worst": error[mask].max(),
+            }
+            for name, mask in groups.items()
+        }
+    ).T
 
 
-def measure_flow(config: Config, ids: list[str], split: str = "test", methods: tuple[str, ...] = tuple(FLOW_METHODS)) -> pd.DataFrame:
+def measure_flow(
+    config: Config, ids: list[str], split: str = "test", methods: tuple[str, ...] = tuple(FLOW_METHODS)
+) -> pd.DataFrame:
     """End-point error of flow methods on rendered clips, onset to true apex, both views, against the exact flow.
 
-    Needs views that were rendered and stabilised (constant topology). One row per method, means over clip and view: epe,
-    zero_epe (no motion at all), direction_deg, magnitude_ratio, ms per pair (as measured here, one thread).
+    Needs views that were rendered and stabilised (constant topology). One row per method, means over clip and
+    view: epe, zero_epe (no motion at all), direction_deg, magnitude_ratio, ms per pair (as measured here, one
+    thread).
     """
     truth = load_truth(config)
     jobs = [(Job(config, split, id), int(truth.loc[id, "apex"]), methods) for id in ids]
@@ -61,5 +75,7 @@ def _measure_clip(task: tuple[Job, int, tuple[str, ...]]) -> list[dict]:
             start = time.perf_counter()
             flow = estimate_flow(views.frames[0, v], views.frames[apex, v], method)
             seconds = time.perf_counter() - start
-            rows.append({"method": method, **flow_errors(flow, true, visible & views.masks[v]), "ms": seconds * 1000})
+            rows.append(
+                {"method": method, **flow_errors(flow, true, visible & views.masks[v]), "ms": seconds * 1000}
+            )
     return rows

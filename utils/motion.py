@@ -11,11 +11,25 @@ import numpy as np
 
 # AU -> the face units that it contracts; a unit without side stands for its left and right half.
 ACTION_UNITS: dict[str, tuple[str, ...]] = {
-    "AU1": ("browInnerUp",), "AU2": ("browOuterUp",), "AU4": ("browDown",), "AU5": ("eyeWide",),
-    "AU6": ("cheekSquint",), "AU7": ("eyeSquint",), "AU9": ("noseSneer",), "AU10": ("mouthUpperUp",),
-    "AU12": ("mouthSmile",), "AU14": ("mouthDimple",), "AU15": ("mouthFrown",), "AU16": ("mouthLowerDown",),
-    "AU17": ("mouthShrugLower",), "AU18": ("mouthPucker",), "AU20": ("mouthStretch",), "AU23": ("mouthRollUpper",),
-    "AU24": ("mouthPress",), "AU26": ("jawOpen",), "AU28": ("mouthRollLower",),
+    "AU1": ("browInnerUp",),
+    "AU2": ("browOuterUp",),
+    "AU4": ("browDown",),
+    "AU5": ("eyeWide",),
+    "AU6": ("cheekSquint",),
+    "AU7": ("eyeSquint",),
+    "AU9": ("noseSneer",),
+    "AU10": ("mouthUpperUp",),
+    "AU12": ("mouthSmile",),
+    "AU14": ("mouthDimple",),
+    "AU15": ("mouthFrown",),
+    "AU16": ("mouthLowerDown",),
+    "AU17": ("mouthShrugLower",),
+    "AU18": ("mouthPucker",),
+    "AU20": ("mouthStretch",),
+    "AU23": ("mouthRollUpper",),
+    "AU24": ("mouthPress",),
+    "AU26": ("jawOpen",),
+    "AU28": ("mouthRollLower",),
 }
 BLINK, GAZE = ("eyeBlinkLeft", "eyeBlinkRight"), ("In", "Out", "Up", "Down")
 SINGLE = ("browInnerUp", "mouthShrugLower", "mouthPucker", "mouthRollUpper", "mouthRollLower", "jawOpen")
@@ -26,28 +40,68 @@ FULL_TRAVEL_MM = 6.0
 # Emotion -> its AU combinations with how often each is drawn (relative frequencies, ours).
 EXPRESSIONS: dict[str, tuple[tuple[float, tuple[str, ...]], ...]] = {
     "Negative": (
-        (3, ("AU4", "AU7")), (2, ("AU4",)), (2, ("AU9", "AU4")), (2, ("AU10", "AU4")), (2, ("AU1", "AU4")),
-        (1.5, ("AU15", "AU17")), (1.5, ("AU4", "AU5", "AU7")), (1, ("AU20", "AU1", "AU4")), (1, ("AU10",)),
-        (1, ("AU15",)), (1, ("AU14",)), (0.5, ("AU7",)),
+        (3, ("AU4", "AU7")),
+        (2, ("AU4",)),
+        (2, ("AU9", "AU4")),
+        (2, ("AU10", "AU4")),
+        (2, ("AU1", "AU4")),
+        (1.5, ("AU15", "AU17")),
+        (1.5, ("AU4", "AU5", "AU7")),
+        (1, ("AU20", "AU1", "AU4")),
+        (1, ("AU10",)),
+        (1, ("AU15",)),
+        (1, ("AU14",)),
+        (0.5, ("AU7",)),
     ),
     "Positive": (
-        (4, ("AU12",)), (4, ("AU6", "AU12")), (1.5, ("AU6", "AU7", "AU12")), (1, ("AU12", "AU26")),
-        (1, ("AU12", "AU10")), (1, ("AU6",)), (0.7, ("AU14", "AU12")),
+        (4, ("AU12",)),
+        (4, ("AU6", "AU12")),
+        (1.5, ("AU6", "AU7", "AU12")),
+        (1, ("AU12", "AU26")),
+        (1, ("AU12", "AU10")),
+        (1, ("AU6",)),
+        (0.7, ("AU14", "AU12")),
     ),
     "Repression": (
-        (3, ("AU14",)), (3, ("AU17", "AU24")), (2, ("AU12", "AU15")), (2, ("AU12", "AU24")), (1.5, ("AU23", "AU24")),
+        (3, ("AU14",)),
+        (3, ("AU17", "AU24")),
+        (2, ("AU12", "AU15")),
+        (2, ("AU12", "AU24")),
+        (1.5, ("AU23", "AU24")),
         (1, ("AU17",)),
     ),
     "Surprise": (
-        (4, ("AU1", "AU2")), (3, ("AU1", "AU2", "AU5")), (1.5, ("AU2",)), (1.5, ("AU1", "AU2", "AU26")),
-        (1, ("AU5", "AU26")), (0.7, ("AU5",)),
+        (4, ("AU1", "AU2")),
+        (3, ("AU1", "AU2", "AU5")),
+        (1.5, ("AU2",)),
+        (1.5, ("AU1", "AU2", "AU26")),
+        (1, ("AU5", "AU26")),
+        (0.7, ("AU5",)),
     ),
     "Others": (
-        (1.5, ("AU14",)), (1.5, ("AU17",)), (1.5, ("AU18",)), (1, ("AU28",)), (1, ("AU7",)), (1, ("AU2",)),
-        (1, ("AU26",)), (0.8, ("AU4",)), (0.7, ("AU20",)), (0.5, ("AU9",)), (0.5, ("AU16",)),
+        (1.5, ("AU14",)),
+        (1.5, ("AU17",)),
+        (1.5, ("AU18",)),
+        (1, ("AU28",)),
+        (1, ("AU7",)),
+        (1, ("AU2",)),
+        (1, ("AU26",)),
+        (0.8, ("AU4",)),
+        (0.7, ("AU20",)),
+        (0.5, ("AU9",)),
+        (0.5, ("AU16",)),
     ),
 }
-ONE_SIDED = {"AU12": 0.3, "AU14": 0.5, "AU10": 0.35, "AU2": 0.3, "AU15": 0.2, "AU20": 0.2, "AU9": 0.15, "AU24": 0.2}
+ONE_SIDED = {
+    "AU12": 0.3,
+    "AU14": 0.5,
+    "AU10": 0.35,
+    "AU2": 0.3,
+    "AU15": 0.2,
+    "AU20": 0.2,
+    "AU9": 0.15,
+    "AU24": 0.2,
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +147,7 @@ def sample_expression(emotions: list[str], rng: np.random.Generator) -> dict[str
 
 
 def sample_course(rng: np.random.Generator) -> Course:
-    """8 to 30 frames at 60 fps, about 18 on average; a faster rise than fall, most often, and an apex off the middle."""
+    """8 to 30 frames at 60 fps, about 18 on average; mostly a faster rise than fall; an apex off the middle."""
     duration = int(np.clip(round(rng.gamma(9, 1.7)), 7, 25))
     before, after = rng.integers(0, 3, 2)
     share = rng.uniform(0.28, 0.45) if rng.random() < 0.75 else rng.uniform(0.55, 0.7)
@@ -125,7 +179,9 @@ def sample_blink(n_frames: int, rng: np.random.Generator) -> np.ndarray:
     """Lid closure over time (n_frames,): closes in about 3 frames, opens in about 5, may be cut by the clip's ends."""
     centre, depth = rng.uniform(-1, n_frames), rng.uniform(0.4, 1)
     t = np.arange(n_frames) - centre
-    return (depth * np.where(t < 0, np.exp(-0.5 * (t / 1.3) ** 2), np.exp(-0.5 * (t / 2.2) ** 2))).astype(np.float32)
+    return (depth * np.where(t < 0, np.exp(-0.5 * (t / 1.3) ** 2), np.exp(-0.5 * (t / 2.2) ** 2))).astype(
+        np.float32
+    )
 
 
 def sample_drift(n_frames: int, amplitude: float, rng: np.random.Generator) -> np.ndarray:

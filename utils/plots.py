@@ -1,7 +1,7 @@
 """Figures of the notebooks. Each function returns a Figure and shows nothing; `save_figure` writes it.
 
-Colours: the five classes have one colour each (Okabe and Ito 2008, readable by the colour-blind); views or methods side by
-side share one colour scale.
+Colours: the five classes have one colour each (Okabe and Ito 2008, readable by the colour-blind); views or
+methods side by side share one colour scale.
 """
 
 from collections.abc import Sequence as Many
@@ -42,6 +42,7 @@ def _bare(axis: plt.Axes, title: str = "") -> plt.Axes:
 
 # Sequences and views ------------------------------------------------------------------------------------------------
 
+
 def sequence_overview(sequence, views: Views, yaw_deg: float) -> Figure:
     """One sequence: its mesh with the two cameras' crops, its composite, and both views over time."""
     figure = plt.figure(figsize=(11, 6.4), layout="constrained")
@@ -77,8 +78,15 @@ def _draw_mesh(axis: plt.Axes, vertices: np.ndarray, faces: np.ndarray) -> None:
     facing = normal[:, 2] / (np.linalg.norm(normal, axis=1) + 1e-9)
     order = np.argsort(corners[:, :, 2].mean(1))
     order = order[facing[order] > 0]
-    axis.tripcolor(vertices[:, 0], vertices[:, 1], faces[order], facecolors=facing[order], cmap="Greys_r", vmin=0,
-                   edgecolors="none")
+    axis.tripcolor(
+        vertices[:, 0],
+        vertices[:, 1],
+        faces[order],
+        facecolors=facing[order],
+        cmap="Greys_r",
+        vmin=0,
+        edgecolors="none",
+    )
     axis.set_aspect("equal")
     _bare(axis, f"mesh, {len(vertices)} vertices")
 
@@ -86,7 +94,9 @@ def _draw_mesh(axis: plt.Axes, vertices: np.ndarray, faces: np.ndarray) -> None:
 def contact_sheet(images: Many[np.ndarray], titles: Many[str], columns: int = 8) -> Figure:
     """Images (S, S, 3) uint8 in a grid with a title each."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * 1.35, rows * 1.55), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * 1.35, rows * 1.55), layout="constrained", squeeze=False
+    )
     for axis in axes.ravel():
         _bare(axis)
     for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
@@ -105,7 +115,16 @@ def label_counts(table: pd.DataFrame, classes: Many[str]) -> Figure:
     left.bar_label(left.containers[0])
     left.set(ylabel="clips", title="clips per class")
     np.fill_diagonal(together, alone)
-    sns.heatmap(together, annot=True, fmt="d", cmap="Blues", cbar=False, ax=right, xticklabels=classes, yticklabels=classes)
+    sns.heatmap(
+        together,
+        annot=True,
+        fmt="d",
+        cmap="Blues",
+        cbar=False,
+        ax=right,
+        xticklabels=classes,
+        yticklabels=classes,
+    )
     right.set_title("clips with both labels (diagonal: one label alone)")
     return figure
 
@@ -127,6 +146,7 @@ def clip_statistics(truth: pd.DataFrame) -> Figure:
 
 # Flow and apex ------------------------------------------------------------------------------------------------------
 
+
 def flow_colours(flow: np.ndarray, largest: float) -> np.ndarray:
     """Flow (H, W, 2) px as RGB (H, W, 3) uint8: hue is the direction, brightness the magnitude over `largest`."""
     angle = np.degrees(np.arctan2(flow[..., 1], flow[..., 0])) % 360
@@ -137,19 +157,23 @@ def flow_colours(flow: np.ndarray, largest: float) -> np.ndarray:
 
 def colour_wheel(axis: plt.Axes, largest: float, size: int = 101) -> None:
     """The legend of `flow_colours`: direction of motion from the centre, brightness up to `largest` px."""
-    ys, xs = np.mgrid[-1:1:size * 1j, -1:1:size * 1j]
+    ys, xs = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     wheel = flow_colours(np.stack([xs, ys], -1) * largest, largest)
     wheel[np.hypot(xs, ys) > 1] = 255
     axis.imshow(wheel)
     _bare(axis, f"direction; rim: {largest:.2f} px")
 
 
-def flow_figure(frames: np.ndarray, moments: Many[int], flows: np.ndarray, masks: np.ndarray, title: str = "") -> Figure:
+def flow_figure(
+    frames: np.ndarray, moments: Many[int], flows: np.ndarray, masks: np.ndarray, title: str = ""
+) -> Figure:
     """Both views (rows): the apex frame, then each phase as colours and as arrows; one scale for all.
 
     frames (T, V, S, S, 3), flows (V, P, S, S, 2), masks (V, S, S).
     """
-    figure, axes = plt.subplots(2, 6, figsize=(13, 4.6), layout="constrained", width_ratios=(1, 1, 1, 1, 1, 0.6))
+    figure, axes = plt.subplots(
+        2, 6, figsize=(13, 4.6), layout="constrained", width_ratios=(1, 1, 1, 1, 1, 0.6)
+    )
     magnitude = np.linalg.norm(flows, axis=-1) * masks[:, None]
     largest = float(np.quantile(magnitude[magnitude > 0], 0.995))
     step = flows.shape[2] // 24
@@ -160,11 +184,13 @@ def flow_figure(frames: np.ndarray, moments: Many[int], flows: np.ndarray, masks
             flow = flows[v, p] * masks[v][..., None]
             axes[v, 1 + 2 * p].imshow(flow_colours(flow, largest))
             _bare(axes[v, 1 + 2 * p], phase)
-            grid = np.mgrid[step // 2:flow.shape[0]:step, step // 2:flow.shape[1]:step].reshape(2, -1)
+            grid = np.mgrid[step // 2 : flow.shape[0] : step, step // 2 : flow.shape[1] : step].reshape(2, -1)
             u, w = flow[grid[0], grid[1]].T
             arrows = axes[v, 2 + 2 * p]
             arrows.imshow(frames[moments[1], v], alpha=0.45)
-            arrows.quiver(grid[1], grid[0], u, -w, angles="uv", scale=largest * 12, width=0.006, color=CLASS_COLOURS[3])
+            arrows.quiver(
+                grid[1], grid[0], u, -w, angles="uv", scale=largest * 12, width=0.006, color=CLASS_COLOURS[3]
+            )
             _bare(arrows, f"{phase}, arrows")
     colour_wheel(axes[0, 5], largest)
     _bare(axes[1, 5])
@@ -183,7 +209,7 @@ def motion_curves(curves: dict[str, np.ndarray], found: pd.Series, true: pd.Seri
         if true is not None:
             axis.axvline(true[id], color=CLASS_COLOURS[3], ls="--", lw=2, label="true apex")
         axis.set_title(id, fontsize=9)
-    for axis in axes.ravel()[len(curves):]:
+    for axis in axes.ravel()[len(curves) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel("motion, px (both views)")
@@ -196,9 +222,18 @@ def motion_curves(curves: dict[str, np.ndarray], found: pd.Series, true: pd.Seri
 def mean_flow(samples) -> Figure:
     """Mean onset-to-apex flow of the clips of each class, in every view, as colours on one scale."""
     n_views = samples.x.shape[1]
-    figure, axes = plt.subplots(n_views, len(samples.classes) + 1, figsize=(11, 1.9 * n_views + 0.4), squeeze=False,
-                                layout="constrained", width_ratios=[1] * len(samples.classes) + [0.7])
-    chosen = [np.moveaxis(samples.x[samples.y[:, k] > 0][:, :, 0, :2].mean(0), 1, -1) for k in range(len(samples.classes))]
+    figure, axes = plt.subplots(
+        n_views,
+        len(samples.classes) + 1,
+        figsize=(11, 1.9 * n_views + 0.4),
+        squeeze=False,
+        layout="constrained",
+        width_ratios=[1] * len(samples.classes) + [0.7],
+    )
+    chosen = [
+        np.moveaxis(samples.x[samples.y[:, k] > 0][:, :, 0, :2].mean(0), 1, -1)
+        for k in range(len(samples.classes))
+    ]
     largest = max(float(np.linalg.norm(flow, axis=-1).max()) for flow in chosen)
     for k, name in enumerate(samples.classes):
         for v in range(n_views):
@@ -211,13 +246,23 @@ def mean_flow(samples) -> Figure:
     return figure
 
 
-def overview(sequence, views: Views, moments: Many[int], flows: np.ndarray, weights: np.ndarray, streams: Many[str],
-             probability: np.ndarray, classes: Many[str]) -> Figure:
+def overview(
+    sequence,
+    views: Views,
+    moments: Many[int],
+    flows: np.ndarray,
+    weights: np.ndarray,
+    streams: Many[str],
+    probability: np.ndarray,
+    classes: Many[str],
+) -> Figure:
     """The method in one picture: mesh, two views, both phase flows of each, attention of the streams, probabilities.
 
     flows (V, P, S, S, 2) px; weights (S,) of one clip; probability (K,).
     """
-    figure, axes = plt.subplots(2, 5, figsize=(13, 4.9), layout="constrained", width_ratios=(1.1, 1, 1, 1, 1.5))
+    figure, axes = plt.subplots(
+        2, 5, figsize=(13, 4.9), layout="constrained", width_ratios=(1.1, 1, 1, 1, 1.5)
+    )
     frame = sequence.frame(moments[1])
     _draw_mesh(axes[0, 0], frame.vertices, frame.faces)
     axes[1, 0].imshow(frame.texture)
@@ -239,6 +284,7 @@ def overview(sequence, views: Views, moments: Many[int], flows: np.ndarray, weig
 
 # Training and scores ------------------------------------------------------------------------------------------------
 
+
 def learning_curves(fitted) -> Figure:
     """Training and validation loss of every member network; the dot marks the epoch that was kept."""
     figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
@@ -246,7 +292,9 @@ def learning_curves(fitted) -> Figure:
         history = pd.DataFrame(member.history)
         colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
         axis.plot(history["epoch"], history["train_loss"], color=colour, lw=1, ls=":")
-        axis.plot(history["epoch"], history["val_loss"], color=colour, lw=1.6, label=f"inner fold {number + 1}")
+        axis.plot(
+            history["epoch"], history["val_loss"], color=colour, lw=1.6, label=f"inner fold {number + 1}"
+        )
         kept = history[history["epoch"] == member.epoch]
         axis.plot(kept["epoch"], kept["val_loss"], "o", color=colour)
     axis.set(xlabel="epoch", ylabel="focal loss (dotted: training)", title="learning curves")
@@ -259,7 +307,7 @@ def class_scores(oof: OutOfFold) -> Figure:
     names = [*oof.classes, "macro-UF1"]
     spans = [interval(oof, f"f1:{name}") for name in oof.classes] + [interval(oof)]
     figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-    _bars(axis, names, spans, [*CLASS_COLOURS[:len(oof.classes)], "black"])
+    _bars(axis, names, spans, [*CLASS_COLOURS[: len(oof.classes)], "black"])
     axis.set(ylabel="F1 of the positive class", ylim=(0, 1), title="held-out subjects, 95% intervals")
     return figure
 
@@ -275,31 +323,60 @@ def _bars(axis: plt.Axes, names: Many[str], spans: Many[Interval], colours: Many
 def confusion_per_label(oof: OutOfFold) -> Figure:
     """One two by two table per class: clips by truth and decision, mean over the seeds."""
     counts = np.mean([confusion_counts(oof.truth, decision) for decision in oof.decision], axis=0)
-    figure, axes = plt.subplots(1, len(oof.classes), figsize=(2.3 * len(oof.classes), 2.5), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(oof.classes), figsize=(2.3 * len(oof.classes), 2.5), layout="constrained"
+    )
     for k, axis in enumerate(axes):
         tp, fp, fn, tn = counts[k]
-        sns.heatmap([[tp, fn], [fp, tn]], annot=True, fmt=".0f", cmap="Blues", cbar=False, ax=axis, vmin=0,
-                    xticklabels=["yes", "no"], yticklabels=["yes", "no"])
+        sns.heatmap(
+            [[tp, fn], [fp, tn]],
+            annot=True,
+            fmt=".0f",
+            cmap="Blues",
+            cbar=False,
+            ax=axis,
+            vmin=0,
+            xticklabels=["yes", "no"],
+            yticklabels=["yes", "no"],
+        )
         axis.set(title=oof.classes[k], xlabel="decided", ylabel="true" if k == 0 else "")
     return figure
 
 
 def attention_by_class(weights: np.ndarray, y: np.ndarray, classes: Many[str], streams: Many[str]) -> Figure:
     """Fusion attention weights (N, S) of the clips of each class: boxes over clips; the dashed line is uniform."""
-    rows = [{"class": classes[k], "stream": stream, "weight": weight} for k in range(len(classes))
-            for row in weights[y[:, k] > 0] for stream, weight in zip(streams, row, strict=True)]
+    rows = [
+        {"class": classes[k], "stream": stream, "weight": weight}
+        for k in range(len(classes))
+        for row in weights[y[:, k] > 0]
+        for stream, weight in zip(streams, row, strict=True)
+    ]
     figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
-    sns.boxplot(pd.DataFrame(rows), x="class", y="weight", hue="stream", ax=axis, fliersize=2,
-                palette=["#56B4E9", "#E69F00", "#009E73"][:len(streams)])
+    sns.boxplot(
+        pd.DataFrame(rows),
+        x="class",
+        y="weight",
+        hue="stream",
+        ax=axis,
+        fliersize=2,
+        palette=["#56B4E9", "#E69F00", "#009E73"][: len(streams)],
+    )
     axis.axhline(1 / len(streams), color=GREY, ls="--", lw=1)
-    axis.set(xlabel="", ylabel="attention weight (sums to 1)", title="which stream is listened to, held-out clips")
+    axis.set(
+        xlabel="", ylabel="attention weight (sums to 1)", title="which stream is listened to, held-out clips"
+    )
     return figure
 
 
 def saliency_on_face(maps: np.ndarray, face: np.ndarray, classes: Many[str]) -> Figure:
     """Mean saliency per class and view over a face: maps (K, V, S, S) >= 0, face (V, H, W, 3) uint8; one scale."""
-    figure, axes = plt.subplots(maps.shape[1], len(classes), figsize=(2.1 * len(classes), 2.2 * maps.shape[1]),
-                                layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        maps.shape[1],
+        len(classes),
+        figsize=(2.1 * len(classes), 2.2 * maps.shape[1]),
+        layout="constrained",
+        squeeze=False,
+    )
     size = face.shape[1]
     for k, name in enumerate(classes):
         for v in range(maps.shape[1]):
@@ -315,10 +392,14 @@ def forest(table: pd.DataFrame, reference: str, title: str = "") -> Figure:
 
     table: index variant; columns macro_uf1, low, high, difference, difference_low, difference_high.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.32 * len(table) + 1.4), sharey=True, layout="constrained")
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 0.32 * len(table) + 1.4), sharey=True, layout="constrained"
+    )
     rows = np.arange(len(table))[::-1]
-    for axis, (value, low, high) in ((left, ("macro_uf1", "low", "high")),
-                                     (right, ("difference", "difference_low", "difference_high"))):
+    for axis, (value, low, high) in (
+        (left, ("macro_uf1", "low", "high")),
+        (right, ("difference", "difference_low", "difference_high")),
+    ):
         reach = np.stack([table[value] - table[low], table[high] - table[value]]).clip(0)
         colours = [CLASS_COLOURS[0] if name == reference else "black" for name in table.index]
         for row, x, span, colour in zip(rows, table[value], reach.T, colours, strict=True):
@@ -335,8 +416,13 @@ def leaderboard_bars(board: pd.DataFrame) -> Figure:
     board = board.set_index("prediction")
     figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
     reach = np.stack([board["macro_uf1"] - board["low"], board["high"] - board["macro_uf1"]]).clip(0)
-    axis.barh(board.index[::-1], board["macro_uf1"][::-1], xerr=reach[:, ::-1], capsize=4,
-              color=[CLASS_COLOURS[3] if i == 0 else CLASS_COLOURS[4] for i in range(len(board))][::-1])
+    axis.barh(
+        board.index[::-1],
+        board["macro_uf1"][::-1],
+        xerr=reach[:, ::-1],
+        capsize=4,
+        color=[CLASS_COLOURS[3] if i == 0 else CLASS_COLOURS[4] for i in range(len(board))][::-1],
+    )
     axis.set(xlabel="macro-UF1 on the hidden labels, 95% interval by subject", xlim=(0, 1))
     return figure
 
@@ -344,8 +430,15 @@ def leaderboard_bars(board: pd.DataFrame) -> Figure:
 def predicted_shares(decision: np.ndarray, train_y: np.ndarray, classes: Many[str]) -> Figure:
     """Share of clips per class: decided for the test split beside true in training."""
     figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
-    shares = pd.DataFrame({"class": [*classes] * 2, "share": [*decision.mean(0), *train_y.mean(0)],
-                           "clips": ["test, decided"] * len(classes) + ["training, true"] * len(classes)})
-    sns.barplot(shares, x="class", y="share", hue="clips", ax=axis, palette=[CLASS_COLOURS[3], CLASS_COLOURS[4]])
+    shares = pd.DataFrame(
+        {
+            "class": [*classes] * 2,
+            "share": [*decision.mean(0), *train_y.mean(0)],
+            "clips": ["test, decided"] * len(classes) + ["training, true"] * len(classes),
+        }
+    )
+    sns.barplot(
+        shares, x="class", y="share", hue="clips", ax=axis, palette=[CLASS_COLOURS[3], CLASS_COLOURS[4]]
+    )
     axis.set(xlabel="", ylabel="share of clips", ylim=(0, 1))
     return figure

@@ -1,7 +1,7 @@
 """Writes the tables of README.md from the records that the notebooks left, so that no number there is typed.
 
-    python -m utils.report            # from artefacts/demo
-    python -m utils.report full      # the ablation table from artefacts/full
+python -m utils.report            # from artefacts/demo
+python -m utils.report full      # the ablation table from artefacts/full
 """
 
 import re
@@ -17,15 +17,24 @@ README = ROOT / "README.md"
 
 def results(run: str) -> str:
     """The figures of merit of one run as a Markdown table."""
-    records = {path.stem: read_artefact(path) for path in sorted((ROOT / "artefacts" / run / "records").glob("0*.json"))}
+    records = {
+        path.stem: read_artefact(path)
+        for path in sorted((ROOT / "artefacts" / run / "records").glob("0*.json"))
+    }
     submit = read_artefact(ROOT / "submissions" / run / "run.json")
     board = {row["prediction"]: row for row in submit["scores"]["leaderboard"]}
     held, flow, card = (records[name]["scores"] for name in ("03_train", "02_flow_apex", "01_render"))
     span = held["interval"]
     rows = [
-        ("Held-out subjects of the training split, macro-UF1", f"{span['value']:.3f} [{span['low']:.3f}, {span['high']:.3f}]"),
+        (
+            "Held-out subjects of the training split, macro-UF1",
+            f"{span['value']:.3f} [{span['low']:.3f}, {span['high']:.3f}]",
+        ),
         ("Local leaderboard (test subjects), macro-UF1", _span(board["ours"])),
-        ("best trivial answer there", _span(max((r for n, r in board.items() if n != "ours"), key=lambda r: r["macro_uf1"]))),
+        (
+            "best trivial answer there",
+            _span(max((r for n, r in board.items() if n != "ours"), key=lambda r: r["macro_uf1"])),
+        ),
         ("bound: a classifier given the true unit intensities", f"{card['true_units']:.3f}"),
         ("apex, mean absolute error in frames, all confounders", f"{flow['apex_mean_abs_frames']:.2f}"),
         ("flow, end-point error in px of a 256 px face", f"{flow['flow_epe_px']:.3f}"),
@@ -36,12 +45,19 @@ def results(run: str) -> str:
 def ablation(run: str) -> str:
     """The ablation of one run as a Markdown table."""
     table = read_artefact(ROOT / "artefacts" / run / "ablation.csv")
-    rows = pd.DataFrame({
-        "variant": table["variant"], "macro-UF1 [95%]": [_span(row) for _, row in table.iterrows()],
-        "difference to ours [95%]": [_gain(row) for _, row in table.iterrows()],
-        "UAR": table["uar"].map("{:.3f}".format), "mAP": table["map"].map("{:.3f}".format),
-        "seeds": table["seeds"], "folds": table["folds"], "parameters": table["parameters"].map("{:,}".format),
-        "seconds": table["seconds"].round().astype(int)})
+    rows = pd.DataFrame(
+        {
+            "variant": table["variant"],
+            "macro-UF1 [95%]": [_span(row) for _, row in table.iterrows()],
+            "difference to ours [95%]": [_gain(row) for _, row in table.iterrows()],
+            "UAR": table["uar"].map("{:.3f}".format),
+            "mAP": table["map"].map("{:.3f}".format),
+            "seeds": table["seeds"],
+            "folds": table["folds"],
+            "parameters": table["parameters"].map("{:,}".format),
+            "seconds": table["seconds"].round().astype(int),
+        }
+    )
     return _markdown(rows)
 
 
@@ -59,10 +75,14 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def fill(text: str, name: str, table: str) -> str:
-    """The text with what stands between `<!-- name -->` and `<!-- /name -->` replaced. Raises ValueError without the marks."""
-    filled, found = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: m[1] + table + "\n" + m[2], text, flags=re.S)
+    """The text with the lines between `<!-- name -->` and `<!-- /name -->` replaced. ValueError without the marks."""
+    filled, found = re.subn(
+        rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: m[1] + table + "\n" + m[2], text, flags=re.S
+    )
     if not found:
-        raise ValueError(f"{README.name}: the marks <!-- {name} --> are missing. Remedy: put them where the table goes.")
+        raise ValueError(
+            f"{README.name}: the marks <!-- {name} --> are missing. Remedy: put them where the table goes."
+        )
     return filled
 
 

@@ -1,9 +1,9 @@
 """The synthetic 4D faces: a data root in the layout of the real one, from one seed.
 
-Each clip is a person of the face model who makes a micro-expression, blinks, looks about and moves the head, photographed by
-two stereo cameras under flickering light with a noisy sensor. As from a real scanner, a frame is a mesh whose UVs
-point into the composite of the two photographs. What really happened lies in `<DATA>/truth`, which no stage but
-the measurements of the notebooks reads.
+Each clip is a person of the face model who makes a micro-expression, blinks, looks about and moves the head,
+photographed by two stereo cameras under flickering light with a noisy sensor. As from a real scanner, a frame
+is a mesh whose UVs point into the composite of the two photographs. What really happened lies in
+`<DATA>/truth`, which no stage but the measurements of the notebooks reads.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from utils.artefacts import artefact_key, is_current, mark_current, write_artefact
+from utils.artefacts import artefact_key, is_current, write_artefact
 from utils.config import CLASSES, Config, load_config
 from utils.dataset import open_sequence, write_clip, write_obj_sequence
 from utils.face_model import Identity, load_face_model, sample_identity, vertex_normals
@@ -38,16 +38,31 @@ from utils.skin import paint_skin
 FPS = 60.0
 # Label sets of 4DME and their counts (design.md, section 3): 267 clips of 24 subjects.
 LABEL_SETS = {
-    ("Negative",): 127, ("Positive",): 34, ("Surprise",): 30, ("Repression",): 6, ("Others",): 31,
-    ("Positive", "Surprise"): 13, ("Negative", "Surprise"): 8, ("Repression", "Surprise"): 3,
-    ("Positive", "Repression"): 8, ("Negative", "Repression"): 7,
+    ("Negative",): 127,
+    ("Positive",): 34,
+    ("Surprise",): 30,
+    ("Repression",): 6,
+    ("Others",): 31,
+    ("Positive", "Surprise"): 13,
+    ("Negative", "Surprise"): 8,
+    ("Repression", "Surprise"): 3,
+    ("Positive", "Repression"): 8,
+    ("Negative", "Repression"): 7,
 }
 SMOKE_LABEL_SETS = {
-    ("Negative",): 7, ("Positive",): 4, ("Surprise",): 4, ("Repression",): 3, ("Others",): 4, ("Positive", "Surprise"): 2,
+    ("Negative",): 7,
+    ("Positive",): 4,
+    ("Surprise",): 4,
+    ("Repression",): 3,
+    ("Others",): 4,
+    ("Positive", "Surprise"): 2,
 }
 MAX_DEALS = 10_000  # a possible plan was found within a few hundred
 PHOTO = 320  # pixels a side of each stereo photograph
-STEREO = tuple(Camera(yaw, 1100.0, (0.0, 0.0, 0.0), PHOTO * 4.7, ((PHOTO - 1) / 2,) * 2, (PHOTO, PHOTO)) for yaw in (-18.0, 18.0))
+STEREO = tuple(
+    Camera(yaw, 1100.0, (0.0, 0.0, 0.0), PHOTO * 4.7, ((PHOTO - 1) / 2,) * 2, (PHOTO, PHOTO))
+    for yaw in (-18.0, 18.0)
+)
 BACKGROUND = np.array([34, 33, 38], np.float32)
 PIXELS_PER_MM = 1.2  # of a face in a 256 px crop, about
 SENSOR_BLUR, SENSOR_NOISE = 0.6, 1.5  # pixels; grey levels at mid grey
@@ -80,15 +95,24 @@ def plan_clips(config: Config) -> pd.DataFrame:
     n_test = config.n_test_subjects
     for _ in range(MAX_DEALS):
         share = rng.dirichlet(np.full(config.n_subjects, 6.0))
-        subject = rng.permutation(np.repeat(np.arange(config.n_subjects), np.diff(
-            np.rint(np.concatenate([[0], np.cumsum(share)]) * len(labels)).astype(int))))
+        subject = rng.permutation(
+            np.repeat(
+                np.arange(config.n_subjects),
+                np.diff(np.rint(np.concatenate([[0], np.cumsum(share)]) * len(labels)).astype(int)),
+            )
+        )
         in_test = subject >= config.n_subjects - n_test
         held = indicator[in_test].sum(0) / indicator.sum(0) / (n_test / config.n_subjects)
-        if np.bincount(subject, minlength=config.n_subjects).min() >= 3 and ((held > 0.7) & (held < 1.5)).all():
+        if (
+            np.bincount(subject, minlength=config.n_subjects).min() >= 3
+            and ((held > 0.7) & (held < 1.5)).all()
+        ):
             break
     else:
-        raise ValueError(f"{len(labels)} clips cannot be dealt fairly to {config.n_subjects} subjects with {n_test} for the "
-                         "test. Remedy: choose fewer subjects, or about a quarter of them for the test.")
+        raise ValueError(
+            f"{len(labels)} clips cannot be dealt fairly to {config.n_subjects} subjects with {n_test} for the "
+            "test. Remedy: choose fewer subjects, or about a quarter of them for the test."
+        )
     order = rng.permutation(len(labels))
     order = order[np.argsort(subject[order], kind="stable")]
     table = pd.DataFrame(indicator[order], columns=list(CLASSES))
@@ -98,7 +122,9 @@ def plan_clips(config: Config) -> pd.DataFrame:
     return table
 
 
-def perform(identity: Identity, emotions: list[str], rng: np.random.Generator, strength: float = 1.0) -> Performance:
+def perform(
+    identity: Identity, emotions: list[str], rng: np.random.Generator, strength: float = 1.0
+) -> Performance:
     """One person's clip of the given emotions, with confounders. `strength` scales the peak motion."""
     model = load_face_model()
     index = {name: i for i, name in enumerate(model.unit_names)}
@@ -115,8 +141,10 @@ def perform(identity: Identity, emotions: list[str], rng: np.random.Generator, s
     expression *= peak_px / PIXELS_PER_MM / np.linalg.norm(displacement[:, :2], axis=1).max()
 
     contraction = expression.copy()
-    confounders = {name: bool(rng.random() < odds) for name, odds in
-                   {"blink": 0.35, "gaze": 0.3, "drift": 0.5, "flicker": 0.5}.items()}
+    confounders = {
+        name: bool(rng.random() < odds)
+        for name, odds in {"blink": 0.35, "gaze": 0.3, "drift": 0.5, "flicker": 0.5}.items()
+    }
     if confounders["blink"]:
         lids = sample_blink(course.n_frames, rng)
         for name in BLINK:
@@ -138,10 +166,14 @@ def ease_step(n_frames: int, rng: np.random.Generator) -> np.ndarray:
     return 1 / (1 + np.exp(-2.5 * (np.arange(n_frames) - rng.uniform(2, n_frames))))
 
 
-def pose_vertices(identity: Identity, contraction: np.ndarray, angles: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def pose_vertices(
+    identity: Identity, contraction: np.ndarray, angles: np.ndarray, shift: np.ndarray
+) -> np.ndarray:
     """Vertices (T, V, 3) float32 mm of the face under unit contractions (T, 52) and rigid motion (T, 3), (T, 3)."""
     active = np.abs(contraction).max(0) > 0
-    shape = identity.vertices + np.einsum("tu,uvc->tvc", contraction[:, active], identity.unit_offsets[active])
+    shape = identity.vertices + np.einsum(
+        "tu,uvc->tvc", contraction[:, active], identity.unit_offsets[active]
+    )
     turn = rotation(angles).astype(np.float32)
     return np.einsum("tij,tvj->tvi", turn, shape - PIVOT) + PIVOT + shift[:, None]
 
@@ -155,6 +187,7 @@ def motion_curve(identity: Identity, expression: np.ndarray) -> np.ndarray:
 
 
 # Photography --------------------------------------------------------------------------------------------------------
+
 
 def scanner_surface() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The mesh as the scanner delivers it: which model vertex each vertex is (W,), its camera (W,), faces (F, 3).
@@ -178,8 +211,13 @@ def light_face(vertices: np.ndarray, rng_light: np.random.Generator) -> np.ndarr
     return np.clip((0.38 + 0.42 * lit[..., :1] + 0.2 * lit[..., 1:]) * warmth, 0, 1)
 
 
-def photograph(vertices: np.ndarray, albedo: np.ndarray, rng_light: np.random.Generator, rng: np.random.Generator,
-               flicker: bool):
+def photograph(
+    vertices: np.ndarray,
+    albedo: np.ndarray,
+    rng_light: np.random.Generator,
+    rng: np.random.Generator,
+    flicker: bool,
+):
     """Yield the composite (PHOTO, 2 PHOTO, 3) uint8 of every frame: stereo pictures, flicker, blur and noise."""
     model, renderer = load_face_model(), get_renderer()
     tints = light_face(vertices, rng_light)
@@ -198,10 +236,13 @@ def scanner_uv(vertices: np.ndarray, source: np.ndarray, camera: np.ndarray) -> 
     """UVs (T, W, 2) of the scanner's vertices in the composite: where each stood in its camera's photograph."""
     pixels = np.stack([c.project(vertices[:, source]) for c in STEREO])
     own = np.where(camera[:, None] == 0, pixels[0], pixels[1] + [PHOTO, 0])
-    return np.stack([(own[..., 0] + 0.5) / (2 * PHOTO), 1 - (own[..., 1] + 0.5) / PHOTO], -1).astype(np.float32)
+    return np.stack([(own[..., 0] + 0.5) / (2 * PHOTO), 1 - (own[..., 1] + 0.5) / PHOTO], -1).astype(
+        np.float32
+    )
 
 
 # The data root ------------------------------------------------------------------------------------------------------
+
 
 def make_identity(config: Config, subject: str) -> tuple[Identity, np.random.Generator]:
     """The subject's person and the generator of everything else that stays with the person (skin, light)."""
@@ -221,22 +262,39 @@ def make_subject(config: Config, root: Path, subject: str, clips: list[dict]) ->
         emotions = [name for name in CLASSES if clip[name]]
         act = perform(identity, emotions, rng)
         vertices = pose_vertices(identity, act.contraction, act.angles, act.shift)
-        photos = photograph(vertices, albedo, np.random.default_rng(light_seed), rng, act.confounders["flicker"])
+        photos = photograph(
+            vertices, albedo, np.random.default_rng(light_seed), rng, act.confounders["flicker"]
+        )
         folder = root / clip["split"] / clip["Id"]
         write_clip(folder, vertices[:, source], faces, scanner_uv(vertices, source, camera), FPS, photos)
         if config.obj_frames:
             write_obj_sequence(open_sequence(folder), folder)
         curve = motion_curve(identity, act.expression)
-        write_artefact(root / "truth" / f"{clip['Id']}.npz", {
-            "contraction": act.contraction, "expression": act.expression, "angles": act.angles, "shift": act.shift,
-            "motion": curve.astype(np.float32)})
-        moved = np.einsum("u,uvc->vc", act.expression[curve.argmax()] - act.expression[0], identity.unit_offsets)
-        rows.append({
-            **clip, "onset": act.course.onset, "apex": int(curve.argmax()), "offset": act.course.offset,
-            "n_frames": act.course.n_frames,
-            "peak_px": float(np.linalg.norm(moved[:, :2], axis=1).max() * PIXELS_PER_MM),
-            **act.confounders, **au_intensities(act.expression[curve.argmax()]),
-        })
+        write_artefact(
+            root / "truth" / f"{clip['Id']}.npz",
+            {
+                "contraction": act.contraction,
+                "expression": act.expression,
+                "angles": act.angles,
+                "shift": act.shift,
+                "motion": curve.astype(np.float32),
+            },
+        )
+        moved = np.einsum(
+            "u,uvc->vc", act.expression[curve.argmax()] - act.expression[0], identity.unit_offsets
+        )
+        rows.append(
+            {
+                **clip,
+                "onset": act.course.onset,
+                "apex": int(curve.argmax()),
+                "offset": act.course.offset,
+                "n_frames": act.course.n_frames,
+                "peak_px": float(np.linalg.norm(moved[:, :2], axis=1).max() * PIXELS_PER_MM),
+                **act.confounders,
+                **au_intensities(act.expression[curve.argmax()]),
+            }
+        )
     return rows
 
 
@@ -255,8 +313,10 @@ def au_intensities(contraction: np.ndarray) -> dict[str, float]:
 def make_dataset(config: Config, n_jobs: int | None = None) -> Path:
     """Write the data root of the profile, unless it is there already under the same seed, parameters and code."""
     root = config.data_root
-    parameters = {name: getattr(config, name) for name in
-                  ("clip_table", "n_subjects", "n_test_subjects", "data_seed", "obj_frames")}
+    parameters = {
+        name: getattr(config, name)
+        for name in ("clip_table", "n_subjects", "n_test_subjects", "data_seed", "obj_frames")
+    }
     key = artefact_key(params=parameters, code_modules=[f"utils.{name}" for name in MODULES])
     if is_current(root / "truth" / "clips.csv", key):
         return root
@@ -280,7 +340,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the synthetic data root of a profile.")
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--data", default="", help="folder to write (default: the profile's)")
-    parser.add_argument("--obj", action="store_true", help="OBJ, MTL and texture per frame instead of compact clips")
+    parser.add_argument(
+        "--obj", action="store_true", help="OBJ, MTL and texture per frame instead of compact clips"
+    )
     parser.add_argument("--jobs", type=int, default=0)
     arguments = parser.parse_args()
     changes = {"obj_frames": arguments.obj, "data": arguments.data, "jobs": arguments.jobs}

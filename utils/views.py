@@ -1,8 +1,8 @@
 """From a sequence to its two views: `frames (T, V=2, S, S, 3) uint8` with a face mask, cropped once per sequence.
 
-`views="render"` draws the textured mesh from two virtual cameras at yaw -theta and +theta, after the head's rigid motion
-was removed in 3D; `views="split"` cuts the composite into its halves. The crop is one square box per view and
-sequence, fixed over the frames, so that it never moves against the face.
+`views="render"` draws the textured mesh from two virtual cameras at yaw -theta and +theta, after the head's
+rigid motion was removed in 3D; `views="split"` cuts the composite into its halves. The crop is one square box
+per view and sequence, fixed over the frames, so that it never moves against the face.
 """
 
 from dataclasses import dataclass, field
@@ -35,8 +35,15 @@ class Views:
     warnings: tuple[str, ...] = field(default=())
 
 
-def make_views(sequence: Sequence, views: str = "render", size: int = 256, yaw_deg: float = 25.0,
-               stabilise: bool = True, renderer: str = "auto", boxes: list[Box] | None = None) -> Views:
+def make_views(
+    sequence: Sequence,
+    views: str = "render",
+    size: int = 256,
+    yaw_deg: float = 25.0,
+    stabilise: bool = True,
+    renderer: str = "auto",
+    boxes: list[Box] | None = None,
+) -> Views:
     """The two views of a sequence.
 
     size: pixels of a view's side; yaw_deg: each virtual camera off the frontal axis; boxes: an explicit crop per view.
@@ -51,8 +58,15 @@ def make_views(sequence: Sequence, views: str = "render", size: int = 256, yaw_d
 
 # Rendering ----------------------------------------------------------------------------------------------------------
 
-def render_views(sequence: Sequence, size: int, yaw_deg: float, stabilise: bool, renderer: str,
-                 boxes: list[Box] | None = None) -> Views:
+
+def render_views(
+    sequence: Sequence,
+    size: int,
+    yaw_deg: float,
+    stabilise: bool,
+    renderer: str,
+    boxes: list[Box] | None = None,
+) -> Views:
     """Draw every frame of a mesh sequence from both virtual cameras, straight into the crop."""
     if sequence.kind != "mesh":
         raise DataError.at(sequence.folder, "it has no mesh to render", "set views to 'split' for composites")
@@ -78,10 +92,15 @@ def wide_cameras(vertices: np.ndarray, yaw_deg: float) -> list[Camera]:
     """The virtual cameras before cropping: 512 px, about 1 px a mm, looking at the middle of the mesh."""
     low, high = np.quantile(vertices, [TRIM, 1 - TRIM], axis=0)
     target = tuple(float(c) for c in (low + high) / 2)
-    return [Camera(yaw, DISTANCE_MM, target, DISTANCE_MM, (255.5, 255.5), (512, 512)) for yaw in (-yaw_deg, yaw_deg)]
+    return [
+        Camera(yaw, DISTANCE_MM, target, DISTANCE_MM, (255.5, 255.5), (512, 512))
+        for yaw in (-yaw_deg, yaw_deg)
+    ]
 
 
-def view_cameras(vertices: np.ndarray, size: int, yaw_deg: float, boxes: list[Box] | None = None) -> list[Camera]:
+def view_cameras(
+    vertices: np.ndarray, size: int, yaw_deg: float, boxes: list[Box] | None = None
+) -> list[Camera]:
     """The two cropped virtual cameras for a sequence whose first frame has these vertices (V, 3) mm."""
     cameras = wide_cameras(vertices, yaw_deg)
     boxes = boxes or [mesh_box(vertices, camera) for camera in cameras]
@@ -110,8 +129,9 @@ def stable_vertices(sequence: Sequence) -> np.ndarray:
 def align_rigidly(moving: np.ndarray, fixed: np.ndarray, iterations: int = 8) -> np.ndarray:
     """Move vertices (V, 3) rigidly onto `fixed` by what did not deform between the two.
 
-    Kabsch (1976) on reweighted vertices: a vertex counts the less the farther it stays from its partner compared with the
-    median (Geman-McClure), so that the parts that an expression or a blink moves lose their say.
+    Kabsch (1976) on reweighted vertices: a vertex counts the less the farther it stays from its partner
+    compared with the median (Geman-McClure), so that the parts that an expression or a blink moves lose their
+    say.
     """
     weight = np.ones(len(fixed))
     moved = moving.astype(float)
@@ -128,6 +148,7 @@ def align_rigidly(moving: np.ndarray, fixed: np.ndarray, iterations: int = 8) ->
 
 # Splitting ----------------------------------------------------------------------------------------------------------
 
+
 def split_views(sequence: Sequence, size: int, boxes: list[Box] | None = None) -> Views:
     """Cut every composite into its halves and crop them."""
     check_composite(sequence.texture(0), sequence.files[0])
@@ -136,15 +157,19 @@ def split_views(sequence: Sequence, size: int, boxes: list[Box] | None = None) -
     if boxes is None:
         boxes, source = find_boxes(sequence, half)
     if source == "centred":
-        warnings = (f"{sequence.id}: no face was found; the crop is the centre of each half. "
-                    "Remedy: give boxes for this sequence.",)
+        warnings = (
+            f"{sequence.id}: no face was found; the crop is the centre of each half. "
+            "Remedy: give boxes for this sequence.",
+        )
     frames = np.empty((len(sequence), N_VIEWS, size, size, 3), np.uint8)
     for t in range(len(sequence)):
         composite = sequence.texture(t)
         for v in range(N_VIEWS):
-            frames[t, v] = crop_image(composite[:, v * half:(v + 1) * half], boxes[v], size)
-    masks = [silhouette(sequence, v, boxes[v], size) if sequence.kind == "mesh" else ellipse_mask(size)
-             for v in range(N_VIEWS)]
+            frames[t, v] = crop_image(composite[:, v * half : (v + 1) * half], boxes[v], size)
+    masks = [
+        silhouette(sequence, v, boxes[v], size) if sequence.kind == "mesh" else ellipse_mask(size)
+        for v in range(N_VIEWS)
+    ]
     return Views(frames, np.stack(masks), np.array(boxes), source, False, warnings)
 
 
@@ -154,7 +179,9 @@ def crop_image(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     scale = size / side
     shift = np.array([[scale, 0, (0.5 - x) * scale - 0.5], [0, scale, (0.5 - y) * scale - 0.5]])
     smaller = cv2.GaussianBlur(image, (0, 0), 0.4 / scale) if scale < 0.7 else image  # against aliasing
-    return cv2.warpAffine(smaller, shift, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(
+        smaller, shift, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def find_boxes(sequence: Sequence, half: int) -> tuple[list[Box], str]:
@@ -171,13 +198,15 @@ def find_boxes(sequence: Sequence, half: int) -> tuple[list[Box], str]:
 
 
 def detect_box(sequence: Sequence, view: int, half: int) -> Box | None:
-    """The median of the largest faces that OpenCV's Haar cascade finds in several frames; None if in fewer than half."""
+    """The median of the largest faces that OpenCV's Haar cascade finds; None if in fewer than half."""
     detector = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"))
     found = []
     times = np.unique(np.linspace(0, len(sequence) - 1, DETECTOR_FRAMES).round().astype(int))
     for t in times:
-        image = sequence.texture(t)[:, view * half:(view + 1) * half]
-        faces = detector.detectMultiScale(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 1.05, 4, minSize=(half // 5,) * 2)
+        image = sequence.texture(t)[:, view * half : (view + 1) * half]
+        faces = detector.detectMultiScale(
+            cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 1.05, 4, minSize=(half // 5,) * 2
+        )
         if len(faces):
             found.append(max(faces, key=lambda face: face[2]))
     if len(found) * 2 < len(times):

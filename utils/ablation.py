@@ -26,6 +26,7 @@ from utils.parallel import parallel_map
 from utils.pipeline import FEATURE_CODE, VIEW_CODE, Job, samples_of
 from utils.pretrain import (
     FINE_TUNE,
+    WEIGHTS,
     fine_tuned_predictor,
     initial_state,
     load_pretrained,

@@ -25,6 +25,7 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path, PureWindowsPath
 
+import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -422,8 +423,14 @@ def _write_obj(path: Path, frame: Frame) -> None:
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB in the format of the suffix: PNG compressed for speed, JPEG at quality 95."""
-    Image.fromarray(np.asarray(image)).save(path, compress_level=1, quality=95)
+    """Write (H, W, 3) uint8 RGB in the format of the suffix: PNG packed for speed, JPEG at quality 95.
+
+    Sensor noise does not compress: without the search for repetitions a PNG is written in half the time, and smaller.
+    """
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    options += [cv2.IMWRITE_JPEG_QUALITY, 95]
+    if not cv2.imwrite(str(path), cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR), options):
+        raise DataError.at(path, "the image cannot be written", "check the folder and the space on the disk")
 
 
 # Tables -------------------------------------------------------------------------------------------

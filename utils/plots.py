@@ -264,7 +264,10 @@ def overview(
         2, 5, figsize=(13, 4.9), layout="constrained", width_ratios=(1.1, 1, 1, 1, 1.5)
     )
     frame = sequence.frame(moments[1])
-    _draw_mesh(axes[0, 0], frame.vertices, frame.faces)
+    if frame.vertices is None:
+        _bare(axes[0, 0], "no mesh")
+    else:
+        _draw_mesh(axes[0, 0], frame.vertices, frame.faces)
     axes[1, 0].imshow(frame.texture)
     _bare(axes[1, 0], "its composite texture")
     shown = flows * views.masks[:, None, ..., None]

@@ -35,6 +35,7 @@ from utils.evaluate import (
     pooled_score,
 )
 from utils.model import ModelConfig
+from utils.pretrain import THREE, fine_tuned_predictor, load_pretrained, zero_shot_predictor
 from utils.samples import Samples
 from utils.train import TrainConfig, network_predictor
 
@@ -62,9 +63,9 @@ def read_flow_images(root: str | Path, labels: str | Path) -> tuple[Samples, np.
             )
         paths.append(found[_plain(name)])
     subjects = table["dataset"] + "/" + table["sub"]
-    return _to_samples(
-        paths, subjects, table["label"], table["dataset"] + "/" + table["imagename"].map(_plain)
-    ), table["dataset"].to_numpy(dtype=str)
+    return _to_samples(paths, subjects, table["label"], table["dataset"] + "/" + table["imagename"].map(_plain)), table[
+        "dataset"
+    ].to_numpy(dtype=str)
 
 
 def read_loso_tree(root: str | Path) -> tuple[Samples, np.ndarray]:
@@ -101,18 +102,14 @@ def _read_table(labels: str | Path) -> pd.DataFrame:
     table = table[list(COLUMNS)]
     if table.isna().any(axis=None):
         row, column = np.argwhere(table.isna().to_numpy())[0]
-        raise ValueError(
-            f"{labels}, line {row + 2}: no {COLUMNS[column]}. Remedy: fill it in or delete the line."
-        )
+        raise ValueError(f"{labels}, line {row + 2}: no {COLUMNS[column]}. Remedy: fill it in or delete the line.")
     return table.apply(lambda column: column.str.strip())
 
 
 def _index_images(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder. Remedy: give the folder of the flow images.")
-    return {
-        _plain(path.name): path for path in sorted(root.rglob("*")) if path.suffix.strip().lower() in SUFFIXES
-    }
+    return {_plain(path.name): path for path in sorted(root.rglob("*")) if path.suffix.strip().lower() in SUFFIXES}
 
 
 def _to_samples(paths: list[Path], subjects: pd.Series, labels: pd.Series, ids: pd.Series) -> Samples:
@@ -154,31 +151,39 @@ def recentre(image: np.ndarray) -> np.ndarray:
 
 # Scoring ---------------------------------------------------------------------------------------------
 
-TRAIN = TrainConfig(
-    mode="single-label", patience=0, batch=64
-)  # all epochs on all training subjects: nothing is chosen
+TRAIN = TrainConfig(mode="single-label", patience=0, batch=64)  # all epochs on all training subjects: nothing is chosen
 MEMBERS = 1  # networks whose probabilities are averaged in one row
 AVERAGE = "network + RBF-SVM"
 
 
 def predictors(samples: Samples) -> dict[str, Predictor]:
-    """name -> predictor: the baselines and our network, as the mean of networks with different starts."""
+    """name -> predictor: the baselines, our network, and for three classes the one taught by synthetic motion.
+
+    "network" is the mean of networks with different starts; "zero-shot" has seen no real clip, "fine-tuned" goes on
+    from its weights. Both take the classes for negative, positive, surprise, in this order.
+    """
     model_config = ModelConfig(classes=len(samples.classes), views=1, phases=1)
     network = network_predictor(model_config, TRAIN, how="all", members=MEMBERS)
-    return {**baselines("single-label"), "network": network}
+    found = {**baselines("single-label"), "network": network}
+    if len(samples.classes) == len(THREE):
+        found["zero-shot"] = zero_shot_predictor(load_pretrained("single"))
+        found["fine-tuned"] = fine_tuned_predictor("single", len(THREE), how="all")
+    return found
 
 
-DEFAULT_ROWS = ("best constant", "LDA", "RBF-SVM", "network", AVERAGE)
+# Rows of the table, where the data has them: "zero-shot" needs three classes; "fine-tuned" is slower, on request.
+DEFAULT_ROWS = ("best constant", "LDA", "RBF-SVM", "network", AVERAGE, "zero-shot")
 
 
 def leave_one_subject_out_scores(
-    samples: Samples, rows: Sequence[str] = DEFAULT_ROWS, seeds: Sequence[int] = (0, 1), jobs: int = 1
+    samples: Samples, rows: Sequence[str] | None = None, seeds: Sequence[int] = (0, 1), jobs: int = 1
 ) -> dict[str, OutOfFold]:
     """row -> held-out predictions of every clip, each row on the same folds and seeds.
 
     The average of network and SVM has equal weights, so that it needs no choice and no training of its own.
     """
     available, folds, found = predictors(samples), leave_one_subject_out(samples.subjects), {}
+    rows = rows or [name for name in DEFAULT_ROWS if name in available or name == AVERAGE]
     wanted = [name for name in rows if name != AVERAGE]
     if AVERAGE in rows:
         wanted += [name for name in ("network", "RBF-SVM") if name not in wanted]
@@ -245,14 +250,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m utils.flow_images", description=__doc__.split("\n")[0])
     parser.add_argument("--root", required=True, help="folder of the flow images, or of the LOSO tree")
-    parser.add_argument(
-        "--labels", help="table with dataset, sub, label, imagename; without it DIR is a LOSO tree"
-    )
+    parser.add_argument("--labels", help="table with dataset, sub, label, imagename; without it DIR is a LOSO tree")
     parser.add_argument("--jobs", type=int, default=2, help="workers over folds")
     parser.add_argument("--seeds", type=int, default=2, help="repetitions of every row")
-    parser.add_argument(
-        "--rows", nargs="+", default=list(DEFAULT_ROWS), help="rows of the table, in this order"
-    )
+    parser.add_argument("--rows", nargs="+", help='rows of the table, in this order, such as "network" "fine-tuned"')
     parser.add_argument("--json", help="file for the scores; - for standard output")
     options = parser.parse_args(arguments)
     samples, datasets = (

@@ -365,6 +365,7 @@ def attention_by_class(weights: np.ndarray, y: np.ndarray, classes: Many[str], s
         palette=["#56B4E9", "#E69F00", "#009E73"][: len(streams)],
     )
     axis.axhline(1 / len(streams), color=GREY, ls="--", lw=1)
+    sns.move_legend(axis, "upper left", bbox_to_anchor=(1, 1))
     axis.set(
         xlabel="", ylabel="attention weight (sums to 1)", title="which stream is listened to, held-out clips"
     )

@@ -191,7 +191,8 @@ def fit(
     """Train one network; `val`, subject-disjoint from `train`, decides when to stop and sets the thresholds.
 
     `init` holds weights to start from, matched by name and shape; what it lacks is listed in the member's
-    `missing`. Without `val` all epochs are trained and thresholds are 0.5. The same seed gives the same
+    `missing`. Its "scale" (2,), where given, stays the scale of the input.
+    Without `val` all epochs are trained and thresholds are 0.5. The same seed gives the same
     network on one machine. Raises ValueError when a subject stands in both parts, or when shapes and
     configuration disagree.
     """
@@ -281,7 +282,8 @@ def _fit_member(
         model = model_config.build().to(device)
         missing = _load_matching(model, init) if init is not None else ()
         x = _resize(torch.from_numpy(train.x).to(device), model_config.size)
-        scale = _scale_of(x)
+        # Weights that were pretrained are used to their own scale of the input.
+        scale = tuple(init["scale"].tolist()) if init and "scale" in init else _scale_of(x)
         x, y = _scaled(x, scale), torch.from_numpy(train.y).to(device)
         units = torch.from_numpy(train.units).to(device) if model_config.units else y[:, :0]
         check = None

@@ -34,7 +34,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 execute = mkdir -p $(BOOKS) && $(VENV)/bin/papermill notebooks/$(1).ipynb $(BOOKS)/$(1).part.ipynb -k python3 --cwd notebooks \
 	--no-progress-bar --log-output -r PROFILE $(PROFILE) -r DATA "$(if $(DATA),$(abspath $(DATA)))" -r WORK "$(abspath $(WORK))" \
-	-p JOBS $(JOBS) -r SET "$(SET)" 2>&1 | grep -v -e 'Executing' -e 'Ending Cell' && mv $(BOOKS)/$(1).part.ipynb $(BOOKS)/$(1).ipynb
+	-p JOBS $(JOBS) -r SET "$(SET)" 2>&1 | grep -v -e 'Executing' -e 'Ending Cell' -e 'TCP without encryption' -e 'KeyboardInterrupt caught' && mv $(BOOKS)/$(1).part.ipynb $(BOOKS)/$(1).ipynb
 
 .PHONY: help all env data render flow train ablation submit test lint lab readme clean
 

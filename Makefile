@@ -55,10 +55,11 @@ $(READY): requirements.txt pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-## data: the synthetic 4D faces of the profile
+## data: the synthetic 4D faces of the profile, with their card
 data: $(SYNTHETIC)
 $(SYNTHETIC): $(CODE_DATA) | $(READY)
 	$(PY) -m utils.synthetic --profile $(PROFILE) --jobs $(JOBS)
+	$(PY) -m utils.data_card data/$(DATASET)
 	touch $@
 
 ## render: 01, from sequences to two cropped views

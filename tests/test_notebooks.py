@@ -8,6 +8,7 @@ import papermill
 import pytest
 
 from utils.config import CLASSES, ROOT, load_config
+from utils.data_card import write_card
 from utils.dataset import load_sample_submission
 from utils.submission import validate_submission
 from utils.synthetic import make_dataset
@@ -18,7 +19,7 @@ BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 def run_notebooks(folder: Path, obj_frames: bool) -> Path:
     """Make the smoke data in `folder` and run all five notebooks on it; returns the submission's folder."""
     config = load_config("smoke", data=str(folder / "data"), obj_frames=obj_frames, jobs=1)
-    make_dataset(config)
+    write_card(make_dataset(config))
     for book in BOOKS:
         parameters = {
             "PROFILE": "smoke",
@@ -56,6 +57,13 @@ def test_the_run_is_recorded_with_parameters_versions_and_scores(compact_run):
     assert record["packages"]["torch"] and record["commit"]
     assert record["scores"]["leaderboard"][0]["prediction"] == "ours"
     assert str(compact_run.parent) not in json.dumps(record)
+
+
+def test_a_card_comes_with_the_data(compact_run):
+    card = compact_run.parent / "data" / "card"
+    bounds = json.loads((card / "card.json").read_text())["bounds"]
+    assert 0 < bounds["true_units"] <= 1 and 0 < bounds["all_ones"] < 1
+    assert {path.name for path in card.glob("*.png")} == {"labels.png", "statistics.png", "identities.png"}
 
 
 def test_every_stage_leaves_its_figures_and_record(compact_run):

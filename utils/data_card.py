@@ -1,14 +1,23 @@
-"""What a data root holds, in numbers: counts for any data; for synthetic data also how hard it was made.
+"""The card of a data root: counts for any data; for synthetic data also how hard it was made.
 
 Two bounds, by subject-held-out cross-validation on the training split: a classifier that is given the true
-intensity of every action unit (nothing that sees pictures can be expected to do better), and the best trivial
-answer.
+intensity of every action unit, and the best trivial answer. What pictures can tell, learnt from the same clips, lies
+between them.
+
+    python -m utils.data_card DATA      # writes DATA/card/README.md, card.json and figures
 """
+
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import ExtraTreesClassifier
 
+from utils import plots
+from utils.artefacts import atomic_path, read_artefact, write_artefact
+from utils.config import CLASSES
+from utils.dataset import open_sequence
 from utils.decision import choose_thresholds, decide
 from utils.evaluate import grouped_folds, score
 from utils.motion import ACTION_UNITS
@@ -33,9 +42,7 @@ def describe(table: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
 
 def bounds(truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
     """Macro-UF1 of the two bounds: `true_units` and `all_ones`. truth: rows of the training split from `load_truth`."""
-    units = truth[
-        [c for c in truth if c in ACTION_UNITS or c.removesuffix("_side") in ACTION_UNITS]
-    ].to_numpy(float)
+    units = truth[[c for c in truth if c in ACTION_UNITS or c.removesuffix("_side") in ACTION_UNITS]].to_numpy(float)
     peak = np.abs(units).max(1, keepdims=True)
     features = np.hstack([units, units / np.maximum(peak, 1e-9)])
     y, subjects = truth[list(classes)].to_numpy(int), truth["subject"].to_numpy(str)
@@ -45,9 +52,7 @@ def bounds(truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
         for fit_on, check in _folds(y[train], subjects[train], INNER):
             inner[check] = _probabilities(features[train][fit_on], y[train][fit_on], features[train][check])
         probability[test] = _probabilities(features[train], y[train], features[test])
-        decision[test] = decide(
-            probability[test], choose_thresholds(y[train], inner, y[train].mean(0)).values
-        )
+        decision[test] = decide(probability[test], choose_thresholds(y[train], inner, y[train].mean(0)).values)
     ones = np.ones_like(decision)
     return {
         "true_units": score(y, decision, probability, classes)["macro_uf1"],
@@ -71,3 +76,59 @@ def _probabilities(x: np.ndarray, y: np.ndarray, x_new: np.ndarray) -> np.ndarra
         ],
         axis=1,
     )
+
+
+def write_card(root: Path) -> dict:
+    """Write the card of a synthetic data root from its truth; returns what `card.json` holds."""
+    truth = read_artefact(root / "truth" / "clips.csv")
+    card = {
+        "clips": len(truth),
+        "subjects": truth["subject"].nunique(),
+        "frames": int(truth["n_frames"].sum()),
+        "mean_frames": float(truth["n_frames"].mean()),
+        "peak_px": {f"{q:.0%}": float(truth["peak_px"].quantile(q)) for q in (0.05, 0.5, 0.95)},
+        "confounders": {name: float(truth[name].mean()) for name in ("blink", "gaze", "drift", "flicker")},
+        "bounds": bounds(truth[truth["split"] == "train"], CLASSES),
+    }
+    plots.save_figure(plots.label_counts(truth, CLASSES), root / "card" / "labels.png")
+    plots.save_figure(plots.clip_statistics(truth), root / "card" / "statistics.png")
+    shown = truth.groupby("subject").head(1)
+    folders = [root / row["split"] / row["Id"] for _, row in shown.iterrows()]
+    faces = [np.hsplit(open_sequence(folder).texture(0), 2)[0] for folder in folders]
+    plots.save_figure(plots.contact_sheet(faces, shown["subject"].tolist()), root / "card" / "identities.png")
+    counts = describe(truth, CLASSES).reset_index(names="class")
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [counts.columns, *counts.to_numpy()]]
+    text = CARD.format(
+        **card, table="\n".join([lines[0], "|" + "---|" * counts.shape[1], *lines[1:]]), **card["bounds"]
+    )
+    with atomic_path(root / "card" / "README.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    write_artefact(root / "card" / "card.json", card)
+    return card
+
+
+CARD = """# Synthetic 4D faces
+
+{clips} clips of {subjects} people, {frames} frames ({mean_frames:.1f} a clip, 60 a second). Made from one seed by
+`python -m utils.synthetic`; a test bench for the method, never a claim about real faces.
+
+{table}
+
+Peak motion on a 256 px face (5%, 50%, 95% of the clips), confounders (share of the clips) and all else: `card.json`.
+Macro-UF1 on held-out subjects of the training split of a classifier that is given the true intensity of every action
+unit: {true_units:.3f}; of the best trivial answer, every label for every clip: {all_ones:.3f}.
+
+![labels](labels.png)
+![lengths, apex, motion, confounders](statistics.png)
+![one photograph of each person](identities.png)
+"""
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m utils.data_card DATA")
+    write_card(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

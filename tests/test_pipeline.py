@@ -12,6 +12,7 @@ from utils.config import CLASSES
 from utils.dataset import DataError, write_image
 from utils.pipeline import extract_all, jobs_of, load_data, load_views, render_all, unread_clips
 from utils.samples import Samples
+from utils.views import read_boxes
 
 
 @pytest.fixture
@@ -193,3 +194,23 @@ def test_views_can_be_split_from_the_composites(copied):
     extract_all(config, data)
     split, rendered = (Samples.load(c.work_root / "features" / "train.npz").x for c in (config, copied))
     assert split.shape == rendered.shape and not np.array_equal(split, rendered)
+
+
+BOXES = "Id,left_x,left_y,left_side,right_x,right_y,right_side\n"
+
+
+def test_a_table_of_boxes_overrides_the_crop_of_its_ids_alone(copied):
+    config, data = copied, load_data(copied)
+    first, second = data.train["Id"].iloc[:2]
+    (config.data_root / "boxes.csv").write_text(BOXES + f"{first},100,110,200,120,115,210\n")
+    manifest = render_all(config, data).set_index("Id")
+    assert (manifest.loc[first, "crop"], manifest.loc[second, "crop"]) == ("override", "mesh")
+    views = load_views(pipeline.Job(config, "train", first).views_path)
+    assert views.boxes.tolist() == [[100, 110, 200], [120, 115, 210]]
+
+
+@pytest.mark.parametrize("row", ["1,2,0,1,2,3", "1,2,x,1,2,3", "1,2,,1,2,3"])
+def test_a_wrong_box_is_refused_with_file_and_id(tmp_path, row):
+    (tmp_path / "boxes.csv").write_text(BOXES + f"S01_001,{row}\n")
+    with pytest.raises(DataError, match=r"boxes\.csv.*S01_001.*Remedy"):
+        read_boxes(tmp_path)

@@ -17,7 +17,7 @@ from utils.dataset import DataError, DataRoot, open_data, open_sequence
 from utils.features import clip_features
 from utils.parallel import parallel_map
 from utils.samples import Samples
-from utils.views import Views, make_views
+from utils.views import Views, make_views, read_boxes
 
 VIEW_CODE = ("utils.dataset", "utils.render", "utils.views")
 FEATURE_CODE = ("utils.flow", "utils.apex", "utils.features")
@@ -76,6 +76,9 @@ def _render(job: Job) -> dict:
     parameters = {
         name: getattr(config, name) for name in ("views", "size", "yaw_deg", "stabilise", "renderer")
     }
+    boxes = read_boxes(config.data_root)
+    if job.id in boxes:
+        parameters["boxes"] = boxes[job.id]
     try:
         sequence = open_sequence(job.folder)
         key = artefact_key([job.folder], parameters, VIEW_CODE)

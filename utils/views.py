@@ -10,8 +10,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 
-from utils.dataset import DataError, Sequence, check_composite
+from utils.dataset import DataError, Sequence, check_composite, read_table
 from utils.render import Camera, TexturedMesh, get_renderer
 
 N_VIEWS = 2
@@ -56,6 +57,27 @@ def make_views(
     raise ValueError(f"views={views!r} is unknown. Remedy: choose 'render' or 'split'.")
 
 
+def read_boxes(root: Path) -> dict[str, list[Box]]:
+    """Explicit crops by Id from `<DATA>/boxes.csv`, empty without that table; Ids that it lacks are cropped as usual.
+
+    Columns Id, left_x, left_y, left_side, right_x, right_y, right_side: first pixel and side of each view's square,
+    in pixels of the composite's half (views="split") or of the uncropped 512 px view (views="render").
+    Raises DataError for a number that cannot be read and a side that is not positive.
+    """
+    path = root / "boxes.csv"
+    if not path.exists():
+        return {}
+    columns = [f"{view}_{part}" for view in ("left", "right") for part in ("x", "y", "side")]
+    table = read_table(path, ["Id", *columns]).set_index("Id")
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce")
+    wrong = ~(np.isfinite(numbers).all(axis=1) & (numbers[["left_side", "right_side"]] > 0).all(axis=1))
+    if wrong.any():
+        raise DataError.at(path, f"the box of Id {wrong.idxmax()} is not six numbers with positive sides", "correct it")
+    return {
+        id: [tuple(row[:3]), tuple(row[3:])] for id, row in zip(numbers.index, numbers.to_numpy().tolist(), strict=True)
+    }
+
+
 # Rendering ----------------------------------------------------------------------------------------------------------
 
 
@@ -92,15 +114,10 @@ def wide_cameras(vertices: np.ndarray, yaw_deg: float) -> list[Camera]:
     """The virtual cameras before cropping: 512 px, about 1 px a mm, looking at the middle of the mesh."""
     low, high = np.quantile(vertices, [TRIM, 1 - TRIM], axis=0)
     target = tuple(float(c) for c in (low + high) / 2)
-    return [
-        Camera(yaw, DISTANCE_MM, target, DISTANCE_MM, (255.5, 255.5), (512, 512))
-        for yaw in (-yaw_deg, yaw_deg)
-    ]
+    return [Camera(yaw, DISTANCE_MM, target, DISTANCE_MM, (255.5, 255.5), (512, 512)) for yaw in (-yaw_deg, yaw_deg)]
 
 
-def view_cameras(
-    vertices: np.ndarray, size: int, yaw_deg: float, boxes: list[Box] | None = None
-) -> list[Camera]:
+def view_cameras(vertices: np.ndarray, size: int, yaw_deg: float, boxes: list[Box] | None = None) -> list[Camera]:
     """The two cropped virtual cameras for a sequence whose first frame has these vertices (V, 3) mm."""
     cameras = wide_cameras(vertices, yaw_deg)
     boxes = boxes or [mesh_box(vertices, camera) for camera in cameras]
@@ -179,9 +196,7 @@ def crop_image(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     scale = size / side
     shift = np.array([[scale, 0, (0.5 - x) * scale - 0.5], [0, scale, (0.5 - y) * scale - 0.5]])
     smaller = cv2.GaussianBlur(image, (0, 0), 0.4 / scale) if scale < 0.7 else image  # against aliasing
-    return cv2.warpAffine(
-        smaller, shift, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
+    return cv2.warpAffine(smaller, shift, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def find_boxes(sequence: Sequence, half: int) -> tuple[list[Box], str]:
@@ -204,9 +219,7 @@ def detect_box(sequence: Sequence, view: int, half: int) -> Box | None:
     times = np.unique(np.linspace(0, len(sequence) - 1, DETECTOR_FRAMES).round().astype(int))
     for t in times:
         image = sequence.texture(t)[:, view * half : (view + 1) * half]
-        faces = detector.detectMultiScale(
-            cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 1.05, 4, minSize=(half // 5,) * 2
-        )
+        faces = detector.detectMultiScale(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 1.05, 4, minSize=(half // 5,) * 2)
         if len(faces):
             found.append(max(faces, key=lambda face: face[2]))
     if len(found) * 2 < len(times):

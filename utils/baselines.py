@@ -439,6 +439,3 @@ def baselines(mode: str = "multi-label") -> dict[str, Predictor]:
     return {
         name: make(mode) for name, make in makers.items() if mode == "multi-label" or make is not all_ones
     }
-
-
-BASELINES = baselines()

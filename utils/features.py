@@ -5,8 +5,6 @@ import numpy as np
 
 from utils.flow import phase_flows
 
-PHASES = ("onset to apex", "apex to offset")
-
 
 def flow_maps(flows: np.ndarray, masks: np.ndarray, size: int) -> np.ndarray:
     """Maps (V, P, C=3, size, size) float32 px from flows (V, P, H, W, 2) and face masks (V, H, W).

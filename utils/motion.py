@@ -33,9 +33,6 @@ ACTION_UNITS: dict[str, tuple[str, ...]] = {
 }
 BLINK, GAZE = ("eyeBlinkLeft", "eyeBlinkRight"), ("In", "Out", "Up", "Down")
 SINGLE = ("browInnerUp", "mouthShrugLower", "mouthPucker", "mouthRollUpper", "mouthRollLower", "jawOpen")
-# Millimetres that the point that moves most travels at full contraction differ from unit to unit by ten times;
-# an AU of intensity 1 is the contraction that moves it by this many.
-FULL_TRAVEL_MM = 6.0
 
 # Emotion -> its AU combinations with how often each is drawn (relative frequencies, ours).
 EXPRESSIONS: dict[str, tuple[tuple[float, tuple[str, ...]], ...]] = {

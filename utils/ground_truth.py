@@ -13,15 +13,26 @@ def exact_flow(
     before, after (V, 3) mm; faces (F, 3). Each pixel's ray meets a triangle at barycentric weights; the same
     weights give the point's place afterwards, projected by the same camera.
     """
+    flows, visible = exact_flows(before, after[None], faces, camera)
+    return flows[0], visible
+
+
+def exact_flows(
+    before: np.ndarray, afters: np.ndarray, faces: np.ndarray, camera: Camera
+) -> tuple[np.ndarray, np.ndarray]:
+    """`exact_flow` from one moment to several, afters (A, V, 3) mm: flows (A, H, W, 2), visible (H, W)."""
     triangle, weights = surface_points(before, faces, camera)
     visible = triangle >= 0
     corners = faces[triangle[visible]]
-    here, there = (
-        np.einsum("nk,nkc->nc", weights[visible], shape[corners].astype(float)) for shape in (before, after)
-    )
-    flow = np.zeros((*triangle.shape, 2), np.float32)
-    flow[visible] = camera.project(there) - camera.project(here)
-    return flow, visible
+
+    def pixels(shape: np.ndarray) -> np.ndarray:
+        return camera.project(np.einsum("nk,nkc->nc", weights[visible], shape[corners].astype(float)))
+
+    here = pixels(before)
+    flows = np.zeros((len(afters), *triangle.shape, 2), np.float32)
+    for flow, after in zip(flows, afters, strict=True):
+        flow[visible] = pixels(after) - here
+    return flows, visible
 
 
 def flow_errors(

@@ -30,27 +30,16 @@ from utils.config import CLASSES
 from utils.face_model import Identity, load_face_model, sample_identity
 from utils.features import flow_maps
 from utils.flow import phase_flows
-from utils.ground_truth import exact_flow
+from utils.flow_pairs import Conditions, Performed, record_clip
 from utils.motion import ACTION_UNITS, BLINK, GAZE, rotation, sample_expression, sides_of
-from utils.render import Camera, TexturedMesh, get_renderer, surface_points
+from utils.render import Camera, surface_points
 from utils.skin import paint_skin
-from utils.synthetic import (
-    PIVOT,
-    PIXELS_PER_MM,
-    perform,
-    photograph,
-    pose_vertices,
-    scanner_surface,
-    scanner_uv,
-)
-from utils.views import DISTANCE_MM, view_cameras
+from utils.synthetic import PIVOT, PIXELS_PER_MM, face_shapes, perform
+from utils.views import DISTANCE_MM
 
 RIGID = ("turn_x", "turn_y", "turn_z", "shift_x", "shift_y", "shift_z")  # degrees about PIVOT, millimetres
 RAYS = 3  # per map pixel and side
-CROP, YAW_DEG = (
-    256,
-    25.0,
-)  # pixels a side of the pictures that flow is estimated on; the views, off the frontal axis
+CROP = 256  # pixels a side of the pictures that flow is estimated on
 EYE_ISLANDS = (5, 7)  # the texture islands of the front of the eyes
 
 
@@ -345,28 +334,20 @@ def rendered_flow(
 def _rendered_clip(
     rng: np.random.Generator, method: str, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    identity, faces = sample_identity(rng), load_face_model().faces
+    identity = sample_identity(rng)
     act = perform(identity, [str(rng.choice(CLASSES))], rng)
     moments = [act.course.onset, act.course.apex, act.course.offset]
-    vertices = pose_vertices(
-        identity, act.contraction[moments], np.repeat(act.angles[:1], 3, 0), np.zeros((3, 3))
-    )
-    source, side, scan_faces = scanner_surface()
-    light = np.random.default_rng(rng.integers(2**31))
-    photos = list(photograph(vertices, paint_skin(identity, rng), light, rng, act.confounders["flicker"]))
-    uv = scanner_uv(vertices, source, side)
-    cameras = view_cameras(vertices[0][source], CROP, YAW_DEG)
-    meshes = [TexturedMesh(vertices[t][source], scan_faces, uv[t], photos[t]) for t in range(3)]
-    pictures = [get_renderer().render(mesh, cameras) for mesh in meshes]
-    frames = np.stack([[picture.rgb for picture in moment] for moment in pictures])  # (T=3, V, S, S, 3)
-    exact = [[exact_flow(*vertices[p : p + 2], faces, camera) for p in range(2)] for camera in cameras]
-    flows = np.array([[flow for flow, _ in view] for view in exact])  # (V, P, S, S, 2)
-    visible = np.array([view[0][1] for view in exact])
-    seen = flow_maps(phase_flows(frames, (0, 1, 2), method), visible, size)
+    pose = np.repeat(act.angles[:1], 3, 0)  # the head stands still
+    still = Performed(face_shapes(identity, act.contraction[moments]), pose, np.zeros((3, 3)))
+    light_seed = int(rng.integers(2**31))
+    conditions = Conditions(size=CROP, flicker=act.confounders["flicker"])
+    clip = record_clip(identity, still, paint_skin(identity, rng), light_seed, rng, conditions)
+    visible = clip.visible[:, 0]
+    seen = flow_maps(phase_flows(clip.frames, (0, 1, 2), method), visible, size)
     share = np.stack(
         [cv2.resize(mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) for mask in visible]
     )
-    return flow_maps(flows, visible, size)[:, :, :2], seen, share
+    return flow_maps(clip.flow, visible, size)[:, :, :2], seen, share
 
 
 def fit_flow_noise(true: np.ndarray, seen: np.ndarray, share: np.ndarray, largest: float = 1.5) -> FlowNoise:

@@ -22,12 +22,12 @@ from utils.config import CLASSES
 from utils.decision import Classifier
 from utils.evaluate import OutOfFold, Predictor, cross_validate, leave_one_subject_out
 from utils.face_model import sample_identity
+from utils.flow_pairs import YAW_DEG
 from utils.model import MicroAttNet, ModelConfig, count_parameters
 from utils.motion import ACTION_UNITS, rotation
 from utils.motion_fields import (
     CROP,
     DIS_NOISE,
-    YAW_DEG,
     FlowNoise,
     FrontalCrop,
     estimated_flow,

@@ -170,12 +170,19 @@ def pose_vertices(
     identity: Identity, contraction: np.ndarray, angles: np.ndarray, shift: np.ndarray
 ) -> np.ndarray:
     """Vertices (T, V, 3) float32 mm of the face under unit contractions (T, 52) and rigid motion (T, 3), (T, 3)."""
+    return move_head(face_shapes(identity, contraction), angles, shift)
+
+
+def face_shapes(identity: Identity, contraction: np.ndarray) -> np.ndarray:
+    """Vertices (T, V, 3) float32 mm of the face under unit contractions (T, 52), the head at rest."""
     active = np.abs(contraction).max(0) > 0
-    shape = identity.vertices + np.einsum(
-        "tu,uvc->tvc", contraction[:, active], identity.unit_offsets[active]
-    )
+    return identity.vertices + np.einsum("tu,uvc->tvc", contraction[:, active], identity.unit_offsets[active])
+
+
+def move_head(shapes: np.ndarray, angles: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Vertices (T, V, 3) mm of faces (T, V, 3) turned about the neck by angles (T, 3) degrees, shifted (T, 3) mm."""
     turn = rotation(angles).astype(np.float32)
-    return np.einsum("tij,tvj->tvi", turn, shape - PIVOT) + PIVOT + shift[:, None]
+    return np.einsum("tij,tvj->tvi", turn, shapes - PIVOT) + PIVOT + shift[:, None]
 
 
 def motion_curve(identity: Identity, expression: np.ndarray) -> np.ndarray:
@@ -217,8 +224,12 @@ def photograph(
     rng_light: np.random.Generator,
     rng: np.random.Generator,
     flicker: bool,
+    noise: float = SENSOR_NOISE,
 ):
-    """Yield the composite (PHOTO, 2 PHOTO, 3) uint8 of every frame: stereo pictures, flicker, blur and noise."""
+    """Yield the composite (PHOTO, 2 PHOTO, 3) uint8 of every frame: stereo pictures, flicker, blur and noise.
+
+    noise: deviation of the sensor's noise at mid grey, grey levels.
+    """
     model, renderer = load_face_model(), get_renderer()
     tints = light_face(vertices, rng_light)
     frames = np.arange(len(vertices))
@@ -228,7 +239,7 @@ def photograph(
         mesh = TexturedMesh(vertices[t], model.faces, model.uv, albedo, tints[t])
         halves = [np.where(p.mask[..., None], p.rgb, BACKGROUND) for p in renderer.render(mesh, list(STEREO))]
         photo = cv2.GaussianBlur(np.hstack(halves).astype(np.float32), (0, 0), SENSOR_BLUR) * gain[t]
-        grain = rng.standard_normal(photo.shape, np.float32) * SENSOR_NOISE
+        grain = rng.standard_normal(photo.shape, np.float32) * noise
         yield np.clip(np.rint(photo + grain * np.sqrt(0.25 + 0.75 * photo / 128)), 0, 255).astype(np.uint8)
 
 

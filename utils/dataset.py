@@ -427,8 +427,9 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
 
     Sensor noise does not compress: without the search for repetitions a PNG is written in half the time, and smaller.
     """
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
-    options += [cv2.IMWRITE_JPEG_QUALITY, 95]
+    packing = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if is_jpeg else packing if Path(path).suffix.lower() == ".png" else []
     if not cv2.imwrite(str(path), cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR), options):
         raise DataError.at(path, "the image cannot be written", "check the folder and the space on the disk")
 

@@ -29,6 +29,7 @@ from utils.evaluate import (
     OutOfFold,
     Predictor,
     average_predictions,
+    compare,
     cross_validate,
     interval,
     leave_one_subject_out,
@@ -153,7 +154,8 @@ def recentre(image: np.ndarray) -> np.ndarray:
 
 TRAIN = TrainConfig(mode="single-label", patience=0, batch=64)  # all epochs on all training subjects: nothing is chosen
 MEMBERS = 1  # networks whose probabilities are averaged in one row
-AVERAGE = "network + RBF-SVM"
+PLUS = " + "  # between the rows whose probabilities an average row averages
+REFERENCE = "network"  # the others are held against it, paired
 
 
 def predictors(samples: Samples) -> dict[str, Predictor]:
@@ -172,7 +174,7 @@ def predictors(samples: Samples) -> dict[str, Predictor]:
 
 
 # Rows of the table, where the data has them: "zero-shot" needs three classes; "fine-tuned" is slower, on request.
-DEFAULT_ROWS = ("best constant", "LDA", "RBF-SVM", "network", AVERAGE, "zero-shot")
+DEFAULT_ROWS = ("best constant", "LDA", "RBF-SVM", "network", "network + RBF-SVM", "zero-shot")
 
 
 def leave_one_subject_out_scores(
@@ -180,27 +182,25 @@ def leave_one_subject_out_scores(
 ) -> dict[str, OutOfFold]:
     """row -> held-out predictions of every clip, each row on the same folds and seeds.
 
-    The average of network and SVM has equal weights, so that it needs no choice and no training of its own.
+    A row "a + b" averages the probabilities of rows a and b, with equal weights, so that it needs no choice and no
+    training of its own.
     """
     available, folds, found = predictors(samples), leave_one_subject_out(samples.subjects), {}
-    rows = rows or [name for name in DEFAULT_ROWS if name in available or name == AVERAGE]
-    wanted = [name for name in rows if name != AVERAGE]
-    if AVERAGE in rows:
-        wanted += [name for name in ("network", "RBF-SVM") if name not in wanted]
+    rows = rows or [row for row in DEFAULT_ROWS if all(part in available for part in row.split(PLUS))]
+    wanted = dict.fromkeys(part for row in rows for part in row.split(PLUS))
     if unknown := [name for name in wanted if name not in available]:
-        names = ", ".join([*available, AVERAGE])
-        raise ValueError(f"row {unknown[0]!r} is unknown. Remedy: choose from {names}.")
+        names = ", ".join(available)
+        raise ValueError(f"row {unknown[0]!r} is unknown. Remedy: choose from {names}, or averages as 'a + b'.")
     for name in wanted:
         found[name] = cross_validate(samples, available[name], folds, seeds, jobs, description=name)
-    if AVERAGE in rows:
-        found[AVERAGE] = average_predictions(found["network"], found["RBF-SVM"])
-    return {name: found[name] for name in rows}
+    return {row: average_predictions(*(found[part] for part in row.split(PLUS))) for row in rows}
 
 
 def report(results: dict[str, OutOfFold], datasets: np.ndarray) -> dict:
     """Scores with 95% intervals per row, pooled and per dataset, ready for JSON.
 
-    UF1 is the mean over classes of F1 from pooled counts, UAR the mean recall, as in MEGC 2019.
+    UF1 is the mean over classes of F1 from pooled counts, UAR the mean recall, as in MEGC 2019; gain is the paired
+    difference in UF1 to REFERENCE, where that row is there.
     """
     names = [name for name in np.unique(datasets) if len(np.unique(datasets)) > 1]
     parts = {"pooled": np.ones(len(datasets), bool)} | {str(name): datasets == name for name in names}
@@ -213,6 +213,7 @@ def report(results: dict[str, OutOfFold], datasets: np.ndarray) -> dict:
             rows[row][part] = {
                 "uf1": asdict(interval(one)),
                 "uar": asdict(interval(one, "uar")),
+                "gain": asdict(compare(one, results[REFERENCE].subset(keep))) if REFERENCE in results else None,
                 "uf1_by_seed": pooled["seeds"],
                 "per_class": pooled["per_class"],
                 "absent": pooled["absent"],
@@ -237,12 +238,14 @@ def format_report(found: dict) -> str:
         f"{found['clips']['pooled']} clips, {found['subjects']} subjects, seeds {found['seeds']}",
         found["protocol"],
     ]
-    lines.append(f"{'':24}{'':12}{'UF1':24}{'UAR':24}")
+    width = max(24, *(len(row) + 2 for row in found["rows"]))
+    lines.append(f"{'':{width}}{'':12}{'UF1':24}{'UAR':24}UF1 less that of {REFERENCE!r}")
     for row, parts in found["rows"].items():
         for part, scores in parts.items():
             if part != "seconds":
-                uf1, uar = (str(Interval(**scores[name])) for name in ("uf1", "uar"))
-                lines.append(f"{row:24}{part:12}{uf1:24}{uar:24}")
+                spans = (scores[name] for name in ("uf1", "uar", "gain"))
+                uf1, uar, gain = (str(Interval(**span)) if span else "" for span in spans)
+                lines.append(f"{row:{width}}{part:12}{uf1:24}{uar:24}{gain}")
     return "\n".join(lines)
 
 

@@ -36,7 +36,7 @@ execute = mkdir -p $(BOOKS) && $(VENV)/bin/papermill notebooks/$(1).ipynb $(BOOK
 	--no-progress-bar --log-output -r PROFILE $(PROFILE) -r DATA "$(if $(DATA),$(abspath $(DATA)))" -r WORK "$(abspath $(WORK))" \
 	-p JOBS $(JOBS) -r SET "$(SET)" 2>&1 | grep -v -e 'Executing' -e 'Ending Cell' -e 'TCP without encryption' -e 'KeyboardInterrupt caught' && mv $(BOOKS)/$(1).part.ipynb $(BOOKS)/$(1).ipynb
 
-.PHONY: help all env data render flow train ablation submit test lint lab readme clean
+.PHONY: help all env data render flow train ablation submit test bench lint lab readme clean
 
 ## help: print the targets (also: bare `make`)
 help:
@@ -90,6 +90,10 @@ $(BOOKS)/05_submit.ipynb: notebooks/05_submit.ipynb $(BOOKS)/04_ablation.ipynb $
 ## test: the tests, with the smoke profile of the whole pipeline
 test: $(READY)
 	$(PY) -m pytest -q -n 2 --dist loadfile
+
+## bench: ours against what one would otherwise write: table in artefacts/bench (parts of it: ONLY="apex rendering")
+bench: $(READY)
+	$(PY) -m utils.bench --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
 ## lint: ruff over code and tests
 lint: $(READY)

@@ -446,3 +446,24 @@ def predicted_shares(decision: np.ndarray, train_y: np.ndarray, classes: Many[st
     )
     axis.set(xlabel="", ylabel="share of clips", ylim=(0, 1))
     return figure
+
+
+def memory_curves(curves: dict[int, np.ndarray]) -> Figure:
+    """Resident memory of runs over more and more clips: left, over time; right, its peak and the time by clips.
+
+    curves: by number of clips, (N, 2) of seconds and MB.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    for colour, (count, curve) in zip(CLASS_COLOURS, curves.items(), strict=False):
+        left.plot(*curve.T, color=colour, lw=1, label=f"{count} clips")
+    left.set(xlabel="seconds since the start", ylabel="resident memory of all processes, MB", ylim=(0, None))
+    left.legend()
+    counts = list(curves)
+    right.plot(counts, [curve[:, 1].max() for curve in curves.values()], "o-", color=CLASS_COLOURS[3])
+    right.set(xlabel="clips", ylim=(0, None))
+    right.set_ylabel("peak, MB", color=CLASS_COLOURS[3])
+    seconds = right.twinx()
+    seconds.plot(counts, [curve[-1, 0] for curve in curves.values()], "s--", color=CLASS_COLOURS[0])
+    seconds.set(ylim=(0, None))
+    seconds.set_ylabel("seconds", color=CLASS_COLOURS[0])
+    return figure

@@ -260,11 +260,16 @@ _in_use: dict[
 def get_renderer(backend: str = "auto") -> PyrenderRenderer | EmbreeRenderer:
     """The process's one renderer: the named one, or the first that works here of EGL, OSMesa and Embree."""
     if backend not in _in_use:
-        for other in _in_use.values():
-            other.close()
-        _in_use.clear()
+        close_renderer()
         _in_use[backend] = first_working() if backend == "auto" else make_renderer(backend)
     return _in_use[backend]
+
+
+def close_renderer() -> None:
+    """Give back the process's renderer, if there is one; the next `get_renderer` makes a new one."""
+    for renderer in _in_use.values():
+        renderer.close()
+    _in_use.clear()
 
 
 def first_working() -> PyrenderRenderer | EmbreeRenderer:

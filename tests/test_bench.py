@@ -1,0 +1,140 @@
+"""Facts about the benchmark: what it writes, and that its alternatives do the same work as ours. No times."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import tiny_clips
+
+from utils import bench
+from utils.bench_setting import SEEDS, row
+from utils.bench_stages import dask_cluster, frame_difference_peak, mean_magnitude_peak, watch
+from utils.bench_training import people_to_train_and_test
+from utils.config import PROFILES
+from utils.parallel import parallel_map
+from utils.plots import memory_curves
+
+# What a worker evaluates to tell its process: its commands do not know this module.
+PROCESS = "[__import__('time').sleep(0.1), __import__('os').getpid()][1]"
+RUN = ("rendering", "leaks", "features", "training")
+
+
+@pytest.fixture(scope="module")
+def benched(tmp_path_factory):
+    """The folder of a quick run of the cheaper sections on nine clips of six frames."""
+    folder = tmp_path_factory.mktemp("bench")
+    with tiny_clips():
+        bench.main(["--quick", "--jobs", "1", "--only", *RUN, "--out", str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(benched):
+    return json.loads((benched / "bench.json").read_text())["rows"]
+
+
+def value(rows, start):
+    (found,) = [one["value"] for one in rows if one["name"].startswith(start)]
+    return found
+
+
+def test_the_sections_asked_for_are_written_with_values_units_and_repetitions(rows):
+    assert tuple(dict.fromkeys(one["section"] for one in rows)) == RUN
+    for one in rows:
+        assert np.isfinite(one["value"]) and one["unit"] and one["n"] >= 1 and "ratio" in one
+
+
+def test_the_record_says_what_machine_and_which_code_were_measured(benched):
+    record = json.loads((benched / "bench.json").read_text())
+    assert record["machine"]["processor"] and record["machine"]["cores"] >= 1 and record["machine"]["memory_gb"] > 0
+    assert record["commit"] and record["packages"]["torch"] and record["parameters"]["quick"] is True
+    assert set(record["seconds"]) == set(RUN)
+
+
+def test_every_section_has_a_caption_and_a_table_in_markdown(benched, rows):
+    text = (benched / "bench.md").read_text()
+    for name in RUN:
+        part = text.split(f"## {name}\n")[1].split("\n## ")[0]
+        table = [line for line in part.splitlines() if line.startswith("|")]
+        assert len(table) == 2 + sum(one["section"] == name for one in rows)
+        assert len({line.count("|") for line in table}) == 1
+        assert bench.caption(name) in part and "\n" not in bench.caption(name)
+
+
+def test_every_section_is_captioned():
+    assert all(len(bench.caption(name)) > 80 for name in bench.SECTIONS)
+
+
+def test_our_pictures_are_pyrenders_without_light(rows):
+    assert value(rows, "pixels, ours and theirs: mean") < 3  # its mipmaps blur a texture drawn at half its size
+    assert value(rows, "pixels that one of the two covers") == 0
+
+
+def test_sequences_leave_no_opengl_objects(rows):
+    assert value(rows, "OpenGL objects gained") == 0
+
+
+def test_an_unknown_section_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--only", "colours"])
+    assert "apex" in capsys.readouterr().err
+
+
+def test_the_measured_people_are_not_those_of_the_challenge():
+    assert not {config.data_seed for config in PROFILES.values()} & set(SEEDS)
+
+
+def test_training_and_held_out_clips_share_no_subject():
+    samples, (train, test) = people_to_train_and_test(2)
+    assert len(train) == 24 and len(test) == 200
+    assert not set(samples.subjects[train]) & set(samples.subjects[test])
+
+
+def test_the_other_apex_rules_find_the_largest_motion_where_nothing_disturbs(speckle):
+    shifts = [0, 0.4, 0.9, 1.6, 0.8, 0.2]
+    moved = [cv2.warpAffine(speckle, np.array([[1.0, 0, s], [0, 1, 0]]), (256, 256), flags=3) for s in shifts]
+    frames = np.stack([[image, image] for image in moved])
+    assert mean_magnitude_peak(frames, 128, "dis") == 3
+    assert frame_difference_peak(frames, 128) == 3
+
+
+def test_memory_of_children_counts_and_failures_are_told():
+    child = "import time; held = bytearray(150_000_000); time.sleep(1)"
+    curve = watch([sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"])
+    assert 150 < curve[:, 1].max() < 400 and (np.diff(curve[:, 0]) > 0).all()
+    with pytest.raises(subprocess.CalledProcessError):
+        watch([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_a_dask_cluster_of_real_processes_is_named_only_while_it_runs(tmp_path, monkeypatch):
+    monkeypatch.delenv("DASK_SCHEDULER", raising=False)
+    with dask_cluster(tmp_path, 2) as address:
+        assert os.environ["DASK_SCHEDULER"] == address
+        processes = set(parallel_map(eval, [PROCESS] * 8, n_jobs=2))
+    assert len(processes) == 2 and os.getpid() not in processes
+    assert "DASK_SCHEDULER" not in os.environ
+    for number in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
+
+
+def test_a_table_has_the_columns_that_any_row_has():
+    rows = [row("a", 1.0, "s", section="x"), row("b", 1234.5, "s", 2.0, section="x", worst=float("nan"), seconds=0.5)]
+    assert bench.markdown_table(rows).splitlines() == [
+        "| name | value | unit | ratio | n | seconds |",
+        "|---|---|---|---|---|---|",
+        "| a | 1 | s |  | 1 |  |",
+        "| b | 1234 | s | 2 | 1 | 0.5 |",
+    ]
+
+
+def test_the_memory_figure_shows_peaks_and_times_by_clips():
+    curves = {3: np.array([[0, 10.0], [1, 30], [2, 20]]), 9: np.array([[0, 10.0], [5, 40]])}
+    left, right, seconds = memory_curves(curves).axes
+    assert [line.get_xydata()[:, 1].max() for line in left.lines] == [30, 40]
+    assert right.lines[0].get_xydata().tolist() == [[3, 30], [9, 40]]
+    assert seconds.lines[0].get_xydata().tolist() == [[3, 2], [9, 5]]

@@ -1,0 +1,239 @@
+"""Benchmark of the stages from meshes to features: apex rules, throughput, memory, workers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import psutil
+
+from utils.apex import spot_apex
+from utils.artefacts import remove
+from utils.bench_setting import Setting, clip_root, resident_mb, row, seconds_of
+from utils.config import Config
+from utils.flow import estimate_flow
+from utils.measure import apex_errors, load_truth
+from utils.parallel import parallel_map
+from utils.pipeline import Job, extract_all, jobs_of, load_data, load_views, render_all
+from utils.plots import memory_curves, save_figure
+from utils.samples import Samples
+
+# Apex ---------------------------------------------------------------------------------------------------------------
+
+
+def apex(setting: Setting) -> list[dict]:
+    """Mean absolute apex error by what disturbs the clip, on rendered clips of people on whom no rule was chosen: our
+    rule, the peak of the plain mean magnitude of the same flow, and the peak of the frame difference to the onset.
+    Ratio: ours errs so many times less."""
+    config = clip_root(setting, "apex")
+    data = load_data(config)
+    render_all(config, data)
+    jobs = jobs_of(config, data)
+    found = parallel_map(apexes, jobs, config.jobs, description="apex rules")
+    found, truth = pd.DataFrame(found, index=[job.id for job in jobs]), load_truth(config)
+    remove(config.work_root)
+    tables = {rule: apex_errors(found[rule], truth) for rule in found}
+    return [
+        row(
+            f"{group}: {rule}",
+            table.loc[group, "mean_abs"],
+            "frames",
+            table.loc[group, "mean_abs"] / tables["ours"].loc[group, "mean_abs"],
+            int(table.loc[group, "clips"]),
+            median=table.loc[group, "median_abs"],
+            worst=table.loc[group, "worst"],
+        )
+        for group in tables["ours"].index
+        for rule, table in tables.items()
+        if table.loc[group, "clips"] > 0
+    ]
+
+
+def apexes(job: Job) -> dict[str, int]:
+    """The apex of one clip by each rule."""
+    views, config = load_views(job.views_path), job.config
+    return {
+        "ours": spot_apex(views.frames, views.masks, config.apex_size, config.apex_method).apex,
+        "mean magnitude": mean_magnitude_peak(views.frames, config.apex_size, config.apex_method),
+        "frame difference": frame_difference_peak(views.frames, config.apex_size),
+    }
+
+
+def mean_magnitude_peak(frames: np.ndarray, size: int, method: str) -> int:
+    """The frame at which the mean of |flow(onset -> t)| over the whole picture, both views added, is largest."""
+    grey = reduced_to_grey(frames, size)
+    flows = [[estimate_flow(*pair, method) for pair in zip(grey[0], now, strict=True)] for now in grey]
+    return int(np.linalg.norm(flows, axis=-1).mean((1, 2, 3)).argmax())
+
+
+def frame_difference_peak(frames: np.ndarray, size: int) -> int:
+    """The frame that differs most from the onset, by the mean absolute difference of grey levels in both views."""
+    grey = reduced_to_grey(frames, size).astype(int)
+    return int(np.abs(grey - grey[0]).mean((1, 2, 3)).argmax())
+
+
+def reduced_to_grey(frames: np.ndarray, size: int) -> np.ndarray:
+    """Frames (T, V, S, S, 3) uint8 as grey ones (T, V, size, size) uint8."""
+    small = [[cv2.resize(view, (size, size), interpolation=cv2.INTER_AREA) for view in frame] for frame in frames]
+    return np.array([[cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in frame] for frame in small])
+
+
+# Throughput and memory ----------------------------------------------------------------------------------------------
+
+
+def features(setting: Setting) -> list[dict]:
+    """From meshes to the network's tensors by `utils.pipeline` with one worker: stage 01 (read, stabilise in 3D, draw
+    both views, write) and stage 02 (apex, flow of both phases, maps, write). Median of the repetitions."""
+    count, repeats = setting.count(8, 3), setting.count(3, 1)
+    seconds = defaultdict(list)
+    for _ in range(repeats):
+        config = clip_root(setting, "features", count, jobs=1)
+        data = load_data(config)
+        seconds["stage 01, views"].append(seconds_of(render_all, config, data))
+        seconds["stage 02, apex and features"].append(seconds_of(extract_all, config, data))
+    remove(config.work_root)
+    seconds["mesh to tensor"] = np.sum(list(seconds.values()), axis=0)
+    return [
+        row(name, count / np.median(times), "clips/s", n=repeats, seconds_per_clip=np.median(times) / count)
+        for name, times in seconds.items()
+    ]
+
+
+# A run of its own, so that the memory of the benchmark and of its libraries does not count.
+STAGES = """
+import json, sys
+from utils.config import load_config
+from utils.pipeline import extract_all, load_data, render_all
+config = load_config(**json.loads(sys.argv[1]))
+data = load_data(config)
+render_all(config, data)
+extract_all(config, data)
+"""
+
+
+def memory(setting: Setting) -> list[dict]:
+    """Stages 01 and 02 in a process of their own as the clips grow by 1, 3 and 10 times: resident memory of all its
+    processes together, sampled every 0.1 s, and the time with that of starting. Clips beyond those made are the same
+    ones under other Ids, worked on anew. Ratio: to the smallest run."""
+    curves = {}
+    for count in (3, 6, 9) if setting.quick else (27, 81, 267):
+        config = clip_root(setting, "memory", count)
+        values = {"profile": config.profile, "data": config.data, "work": config.work, "jobs": config.jobs}
+        curves[count] = watch([sys.executable, "-c", STAGES, json.dumps(values)])
+        remove(config.work_root)
+        print(f"{count} clips: {curves[count][-1, 0]:.0f} s, peak {curves[count][:, 1].max():.0f} MB", flush=True)
+    save_figure(memory_curves(curves), setting.folder / "memory.png")
+    peaks = {count: curve[:, 1].max() for count, curve in curves.items()}
+    smallest = min(peaks)
+    return [
+        row(
+            f"{count} clips",
+            peaks[count],
+            "MB at the peak",
+            peaks[count] / peaks[smallest],
+            count,
+            seconds=curve[-1, 0],
+            seconds_ratio=curve[-1, 0] / curves[smallest][-1, 0],
+        )
+        for count, curve in curves.items()
+    ]
+
+
+def watch(command: list[str], every: float = 0.1) -> np.ndarray:
+    """Run a command to its end: (N, 2) of seconds since its start, and resident MB of it and all its children.
+
+    Raises CalledProcessError when the command fails.
+    """
+    samples, start = [], time.perf_counter()
+    process = psutil.Popen(command)
+    while process.poll() is None:
+        samples.append((time.perf_counter() - start, resident_mb(family(process))))
+        time.sleep(every)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return np.array(samples)
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+# Workers ------------------------------------------------------------------------------------------------------------
+
+
+def workers(setting: Setting) -> list[dict]:
+    """The same clips through stages 01 and 02 with one worker, two processes, and two Dask workers behind a scheduler
+    on the loopback, all started and warmed up by four clips before. Ratio: so many times as fast as one worker."""
+    count, found = setting.count(24, 4), {}
+    found["one worker"] = timed_run(setting, count, jobs=1)
+    found["two processes"] = timed_run(setting, count, jobs=2)
+    with dask_cluster(setting.folder / "runs" / "dask", 2):
+        found["two Dask workers"] = timed_run(setting, count, jobs=2)
+    seconds, expected = found["one worker"]
+    return [
+        row(
+            name,
+            took,
+            "s",
+            seconds / took,
+            count,
+            largest_difference=float(np.abs(x - expected).max()),
+            hours_for_10000_clips=took / count * 10_000 / 3600,
+        )
+        for name, (took, x) in found.items()
+    ]
+
+
+def timed_run(setting: Setting, count: int, jobs: int) -> tuple[float, np.ndarray]:
+    """Seconds of both stages over `count` clips, after four clips of warming up, and the features (N, ...)."""
+    run_stages(clip_root(setting, "warm", 4, jobs=jobs))
+    config = clip_root(setting, "workers", count, jobs=jobs)
+    seconds = seconds_of(run_stages, config)
+    x = [Samples.load(config.work_root / "features" / f"{split}.npz").x for split in ("train", "test")]
+    remove(config.work_root)
+    return seconds, np.concatenate(x)
+
+
+def run_stages(config: Config) -> None:
+    data = load_data(config)
+    render_all(config, data)
+    extract_all(config, data)
+
+
+@contextmanager
+def dask_cluster(folder: Path, count: int) -> Iterator[str]:
+    """A Dask scheduler and `count` workers of one thread, as processes of this machine; DASK_SCHEDULER names it."""
+    from distributed import Client
+
+    folder.mkdir(parents=True, exist_ok=True)
+    remove(where := folder / "scheduler.json")
+    dask = [sys.executable, "-m", "dask"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    place = ["--scheduler-file", str(where)]
+    scheduler = [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *place]
+    worker = [*dask, "worker", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder), *place]
+    processes = [subprocess.Popen(command, **quiet) for command in [scheduler, *[worker] * count]]
+    before = os.environ.get("DASK_SCHEDULER")
+    try:
+        with Client(scheduler_file=str(where), timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(count, timeout=60)
+            os.environ["DASK_SCHEDULER"] = client.scheduler.address
+        yield os.environ["DASK_SCHEDULER"]
+    finally:
+        os.environ.pop("DASK_SCHEDULER", None)
+        if before is not None:
+            os.environ["DASK_SCHEDULER"] = before
+        for process in reversed(processes):
+            process.terminate()
+            process.wait()

@@ -1,0 +1,188 @@
+"""Benchmark of training: one fold of our `fit_ensemble` against the plain loop over a DataLoader."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from utils.artefacts import remove, write_artefact
+from utils.bench_setting import SEEDS, Setting, row
+from utils.decision import Classifier, choose_thresholds, fit_calibration
+from utils.evaluate import Fold, FoldResult, OutOfFold, Predictor, compare, interval, run_fold
+from utils.model import ModelConfig
+from utils.pretrain import PER_PERSON, sample_dual
+from utils.samples import Samples
+from utils.train import (
+    Fitted,
+    Member,
+    TrainConfig,
+    augment,
+    class_weights,
+    focal_loss,
+    mix,
+    network_predictor,
+    predict,
+)
+
+CLIPS_OF_A_SUBJECT = 12  # in training, about as many as in 4DME
+
+
+def training(setting: Setting) -> list[dict]:
+    """One fold with its inner networks, features to thresholds: our `fit_ensemble` against the plain loop over a
+    DataLoader that reads, augments and collates clip by clip; same network, augmentation, loss, epochs, batch and
+    patience. Motion fields of synthetic people, as many in training as in 4DME; macro-UF1 on many clips of others.
+    Ratio: ours takes so many times less."""
+    samples, fold = people_to_train_and_test(setting.count(18, 4))
+    model, config = ModelConfig(), TrainConfig(epochs=setting.count(40, 2))
+    files = write_clips(samples, setting.folder / "runs" / "clips")
+    predictors = {"ours": network_predictor(model, config)}
+    for processes in (0,) if setting.quick else (0, 2):
+        predictors[f"plain loop, num_workers={processes}"] = plain_predictor(model, config, files, processes)
+    results, inner_folds = {}, setting.count(4, 2)
+    run_fold(samples, network_predictor(model, replace(config, epochs=1)), fold, 0, 2)  # what is imported at first use
+    for name, predictor in predictors.items():
+        results[name] = run_fold(samples, predictor, fold, 0, inner_folds)
+        print(f"{name}: {results[name].seconds:.1f} s", flush=True)
+    remove(files)
+    scores = {name: out_of_fold(samples, result) for name, result in results.items()}
+    ours = results["ours"].seconds
+    return [
+        row(
+            name,
+            result.seconds,
+            "s per fold",
+            result.seconds / ours,
+            networks=inner_folds,
+            macro_uf1=str(interval(scores[name])),
+            ours_minus_this="" if name == "ours" else str(compare(scores["ours"], scores[name])),
+        )
+        for name, result in results.items()
+    ]
+
+
+def people_to_train_and_test(subjects: int) -> tuple[Samples, Fold]:
+    """Samples of twice as many people: few clips each of the first half to train on, many each of the others."""
+    samples = sample_dual(2 * subjects * PER_PERSON, SEEDS[0])
+    person, turn = np.divmod(np.arange(len(samples)), PER_PERSON)
+    kept = np.flatnonzero((person >= subjects) | (turn < CLIPS_OF_A_SUBJECT))
+    return samples.subset(kept), (np.flatnonzero(person[kept] < subjects), np.flatnonzero(person[kept] >= subjects))
+
+
+def out_of_fold(samples: Samples, result: FoldResult) -> OutOfFold:
+    """One fold's predictions in the form that intervals are computed from."""
+    row_of = {id: i for i, id in enumerate(samples.ids)}
+    held = samples.subset(np.array([row_of[id] for id in result.ids]))
+    return OutOfFold(
+        samples.classes,
+        held.ids,
+        held.subjects,
+        np.zeros(len(held), int),
+        (0,),
+        held.y > 0,
+        result.probability[None],
+        result.decision[None],
+        result.thresholds[None, None],
+        [[result.notes]],
+        result.seconds,
+    )
+
+
+# The loop that is usually written -----------------------------------------------------------------------------------
+
+
+def write_clips(samples: Samples, folder: Path) -> Path:
+    """One file per clip, as a feature extractor leaves them."""
+    for id, x, y in zip(samples.ids, samples.x, samples.y, strict=True):
+        write_artefact(folder / f"{id}.npz", {"x": x, "y": y})
+    return folder
+
+
+class ClipFiles(Dataset):
+    """One clip per item: read from its file, scaled, and augmented alone."""
+
+    def __init__(self, folder: Path, ids: np.ndarray, scale: tuple[float, float], config: TrainConfig | None = None):
+        self.folder, self.ids, self.config = folder, ids, config
+        self.scale = torch.tensor([scale[0], scale[0], scale[1]])[:, None, None]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        with np.load(self.folder / f"{self.ids[index]}.npz") as clip:
+            x, y = torch.from_numpy(clip["x"]) / self.scale, torch.from_numpy(clip["y"])
+        return (augment(x[None], self.config)[0] if self.config else x), y
+
+
+def plain_predictor(model: ModelConfig, config: TrainConfig, folder: Path, num_workers: int) -> Predictor:
+    """A predictor for `evaluate.run_fold`: one network per inner fold by the plain loop, then as `fit_ensemble`."""
+
+    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+        members, held_out = [], np.zeros(train.y.shape)
+        for number, (fit_on, stop_on) in enumerate(inner):
+            torch.manual_seed(seed * 1000 + number)
+            parts = train.subset(fit_on), train.subset(stop_on)
+            members.append(plain_loop(*parts, model, config, folder, num_workers))
+            one = Fitted(model, config, train.classes, (members[-1],), None, seed)
+            held_out[stop_on] = predict(one, train.x[stop_on])[0]
+        calibration = fit_calibration(train.y, held_out)
+        thresholds = choose_thresholds(train.y, calibration(held_out), train.y.mean(axis=0))
+        fitted = Fitted(model, config, train.classes, tuple(members), thresholds, seed, calibration)
+        return Classifier(lambda x: predict(fitted, x)[0], thresholds)
+
+    return predictor
+
+
+def plain_loop(
+    train: Samples, val: Samples, model_config: ModelConfig, config: TrainConfig, folder: Path, num_workers: int
+) -> Member:
+    """Train one network until the validation loss has not fallen for `patience` epochs; keep the best epoch."""
+    scale = tuple(float(np.sqrt((part**2).mean())) for part in (train.x[:, :, :, :2], train.x[:, :, :, 2]))
+    batches = DataLoader(
+        ClipFiles(folder, train.ids, scale, config), batch_size=config.batch, shuffle=True, num_workers=num_workers
+    )
+    checks = DataLoader(ClipFiles(folder, val.ids, scale), batch_size=config.batch, num_workers=num_workers)
+    alpha = class_weights(torch.from_numpy(train.y), config.mode)
+    model = model_config.build()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, warm_up_and_cosine(len(batches) * config.epochs))
+    best, kept, history = (math.inf, 0), None, []
+    for epoch in range(1, config.epochs + 1):
+        model.train()
+        for x, y in batches:
+            x, (y,) = mix(x, [y], config.mixup)
+            loss = focal_loss(model(x)[0], y, alpha, config.gamma, config.mode)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            rate.step()
+        history.append({"epoch": epoch, "val_loss": validation_loss(model, checks, alpha, config)})
+        if history[-1]["val_loss"] < best[0]:
+            best = history[-1]["val_loss"], epoch
+            kept = {name: value.clone() for name, value in model.state_dict().items()}
+        elif epoch - best[1] >= config.patience:
+            break
+    return Member(kept, scale, tuple(history), best[1])
+
+
+def validation_loss(
+    model: torch.nn.Module, batches: Iterable[tuple[Tensor, Tensor]], alpha: Tensor, config: TrainConfig
+) -> float:
+    """Mean loss over the clips of a loader."""
+    model.eval()
+    total, clips = 0.0, 0
+    with torch.no_grad():
+        for x, y in batches:
+            total += focal_loss(model(x)[0], y, alpha, config.gamma, config.mode).item() * len(x)
+            clips += len(x)
+    return total / clips
+
+
+def warm_up_and_cosine(steps: int):
+    """Factor of the learning rate by step: up over a tenth of the steps, then down along half a cosine."""
+    warm = max(1, steps // 10)
+    return lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / (steps - warm))))

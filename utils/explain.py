@@ -1,29 +1,225 @@
-"""Why a network decided: saliency of the input maps per class."""
+"""Why a network decided: saliency of the input maps, and the action units (AUs) of a clip: which, where and when.
+
+The units come from the shipped network taught by synthetic motion (`utils.pretrain`), beside the emotions of whatever
+network is asked. It was taught the units' intensities by cross-entropy, so its probability of a weak unit stays low
+even where the unit is surely there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
+import torch.nn.functional as F
 
+from utils.artefacts import read_artefact
+from utils.config import Config
+from utils.dataset import open_sequence
+from utils.features import clip_features
+from utils.motion import ACTION_UNITS
+from utils.pipeline import Job, load_views
+from utils.pretrain import load_pretrained, unit_probabilities
 from utils.samples import Samples
-from utils.train import Fitted, load_network
+from utils.train import Fitted, load_network, mirror
+from utils.views import Views
+
+# Names of the Facial Action Coding System (Ekman, Friesen and Hager 2002).
+AU_NAMES = {
+    "AU1": "inner brow raiser",
+    "AU2": "outer brow raiser",
+    "AU4": "brow lowerer",
+    "AU5": "upper lid raiser",
+    "AU6": "cheek raiser",
+    "AU7": "lid tightener",
+    "AU9": "nose wrinkler",
+    "AU10": "upper lip raiser",
+    "AU12": "lip corner puller",
+    "AU14": "dimpler",
+    "AU15": "lip corner depressor",
+    "AU16": "lower lip depressor",
+    "AU17": "chin raiser",
+    "AU18": "lip pucker",
+    "AU20": "lip stretcher",
+    "AU23": "lip tightener",
+    "AU24": "lip pressor",
+    "AU26": "jaw drop",
+    "AU28": "lip suck",
+}
+# A unit is named from this probability: on 2000 clips of `pretrain.sample_dual(2000, 991)`, people never trained on,
+# nine of ten units named so were there, and seven of ten that were there are named.
+NAMED_FROM = 0.3
+HEADS = {"emotions": 0, "units": 2}  # position among the outputs of MicroAttNet.forward_all
+
+
+# Where --------------------------------------------------------------------------------------------------------------
+
+
+def contributions(fitted: Fitted, x: np.ndarray, output: int, head: str = "emotions") -> np.ndarray:
+    """Gradient x input of one output's logit for clips x (N, V, P, 3, S, S): what each value adds to it, as x in shape.
+
+    head "emotions" or "units". The logit is averaged over member networks and mirror images, as `train.predict` does
+    with probabilities (Simonyan et al. 2014, "Deep inside convolutional networks", with the input as a factor).
+    """
+    maps = torch.from_numpy(x).requires_grad_()
+    small = F.adaptive_avg_pool2d(maps.flatten(1, 3), fitted.model_config.size).unflatten(1, x.shape[1:4])
+    variants = (small, mirror(small)) if fitted.train_config.mirror_average else (small,)
+    logit = 0.0
+    for member in fitted.members:
+        network, (u_scale, m_scale) = load_network(fitted, member), member.scale
+        for variant in variants:
+            scaled = variant / torch.tensor([u_scale, u_scale, m_scale])[:, None, None]
+            logit = logit + network.forward_all(scaled)[HEADS[head]][:, output].sum()
+    logit.backward()
+    return (maps.grad * maps).detach().numpy() / (len(fitted.members) * len(variants))
 
 
 def saliency(fitted: Fitted, samples: Samples) -> np.ndarray:
-    """Mean |gradient x input| of each class's logit over that class's clips, (K, V, S, S) float32, per map summed to 1.
-
-    Summed over phases and channels, averaged over clips and member networks (Simonyan et al. 2014, "Deep inside
-    convolutional networks", with the input as a factor). A class without clips gets zeros.
+    """Mean size of the contributions to each class's logit over that class's clips, (K, V, S, S) float32, each summing
+    to 1. Summed over phases and channels; a class without clips gets zeros.
     """
-    n_classes, n_views, size = len(samples.classes), samples.x.shape[1], samples.x.shape[-1]
-    maps = np.zeros((n_classes, n_views, size, size), np.float32)
-    for k in range(n_classes):
-        chosen = torch.from_numpy(samples.x[samples.y[:, k] > 0])
-        if not len(chosen):
-            continue
-        for member in fitted.members:
-            u_scale, m_scale = member.scale
-            x = (chosen / torch.tensor([u_scale, u_scale, m_scale])[:, None, None]).requires_grad_()
-            logits, _ = load_network(fitted, member)(x)
-            logits[:, k].sum().backward()
-            maps[k] += (x.grad * x).detach().abs().sum(dim=(2, 3)).mean(0).numpy()
-        maps[k] /= maps[k].sum()
+    maps = np.zeros((len(samples.classes), samples.x.shape[1], *samples.x.shape[-2:]), np.float32)
+    for k in np.flatnonzero(samples.y.any(axis=0)):
+        each = np.abs(contributions(fitted, samples.x[samples.y[:, k] > 0], k))
+        maps[k] = _sum_to_one(each.sum(axis=(2, 3)).mean(axis=0))
     return maps
+
+
+def unit_maps(x: np.ndarray, units: Sequence[int]) -> np.ndarray:
+    """Where motion speaks for each of some units (positions) in one clip x (V, P, 3, S, S): (len(units), V, S, S).
+
+    The contributions summed over phases and channels; what speaks against is zero. Each sums to 1.
+    """
+    fitted = load_pretrained("dual")
+    each = [contributions(fitted, x[None], unit, "units")[0].sum(axis=(1, 2)).clip(0) for unit in units]
+    return np.stack([_sum_to_one(maps) for maps in each])
+
+
+def _sum_to_one(maps: np.ndarray) -> np.ndarray:
+    return maps / max(maps.sum(), 1e-12)  # a clip in which nothing moves has zeros
+
+
+# Which --------------------------------------------------------------------------------------------------------------
+
+
+def unit_table(ids: Sequence[str], units: np.ndarray, order: Sequence[str] | None = None) -> pd.DataFrame:
+    """A row per clip: Id and the probabilities (N, 19) to three digits; empty for an Id of `order` that has none."""
+    table = pd.DataFrame(units, index=pd.Index(ids, name="Id"), columns=list(ACTION_UNITS))
+    return table.astype(float).round(3).reindex(ids if order is None else order).reset_index()
+
+
+def named_units(units: np.ndarray, most: int = 3) -> np.ndarray:
+    """Positions of the units (19,) that are named, the most probable first: at most `most`, from NAMED_FROM up."""
+    order = np.argsort(-units)[:most]
+    return order[units[order] >= NAMED_FROM]
+
+
+def unit_scores(units: np.ndarray, truth: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Average precision of each unit's probability (N, 19) against its presence; units that no clip shows are left out.
+
+    truth: the rows of `measure.load_truth` in the order of the clips. Index AU; columns name, clips (that show it),
+    prevalence (the average precision of a guess), average_precision, and low, high: its 95% interval by bootstrap over
+    subjects, where a draw without the unit does not count.
+    """
+    subjects, member = np.unique(truth["subject"], return_inverse=True)
+    n = len(subjects)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    weights = np.concatenate([np.ones((1, n)), weights])[:, member]  # the first row is the data itself
+    rows = {}
+    for au, probability in zip(ACTION_UNITS, units.T, strict=True):
+        present = truth[au].to_numpy() > 0
+        if present.any():
+            value, *drawn = average_precision(present, probability, weights[weights[:, present].any(axis=1)])
+            low, high = np.percentile(drawn, (2.5, 97.5))
+            count = int(present.sum())
+            rows[au] = (AU_NAMES[au], count, count / len(present), value, low, high)
+    columns = ["name", "clips", "prevalence", "average_precision", "low", "high"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def average_precision(present: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Average precision (B,) of probability (N,) under each row of clip weights (B, N), for probabilities without ties.
+
+    The weighted mean of the precision at each present clip, as scikit-learn defines it, for thousands of draws at once.
+    """
+    order = np.argsort(-probability)
+    weights, present = weights[:, order], present[order]
+    hits = weights * present
+    precision = hits.cumsum(axis=1) / np.maximum(weights.cumsum(axis=1), 1e-12)
+    return (hits * precision).sum(axis=1) / hits.sum(axis=1)
+
+
+# When ---------------------------------------------------------------------------------------------------------------
+
+
+def unit_course(views: Views, moments: tuple[int, int, int], config: Config) -> pd.DataFrame:
+    """Probability of each unit as if frame t were the apex, for every t between onset and offset.
+
+    Phases onset -> t and t -> offset, flow and maps as in the run of `config`. Index frame, columns AU.
+    """
+    onset, _, offset = moments
+    frames = range(onset + 1, max(offset, onset + 2))  # a clip of two frames has its last one
+    maps = [
+        clip_features(
+            views.frames,
+            views.masks,
+            (onset, t, offset),
+            config.feature_size,
+            config.flow_method,
+            subtract_head=not views.stabilised,
+        )
+        for t in frames
+    ]
+    units = unit_probabilities("dual", np.stack(maps))
+    return pd.DataFrame(units, index=pd.Index(frames, name="frame"), columns=list(ACTION_UNITS))
+
+
+# One clip -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class UnitEvidence:
+    """The action units of one clip: which, where and when."""
+
+    id: str
+    units: pd.Series  # probability by AU
+    shown: tuple[str, ...]  # the AUs named, or else the most probable one
+    maps: np.ndarray  # (len(shown), V, S, S) float32, `unit_maps` of these
+    face: np.ndarray  # (V, H, W, 3) uint8, the apex frame
+    course: pd.DataFrame  # `unit_course`
+    apex: int  # as found
+    fps: float
+
+
+def unit_evidence(job: Job) -> UnitEvidence:
+    """Which units move in a clip, and where and when those that are named do, from what 01 and 02 left of it."""
+    views, features = load_views(job.views_path), read_artefact(job.features_path)
+    moments, x = tuple(features["moments"].tolist()), features["x"]
+    units, names = unit_probabilities("dual", x[None])[0], list(ACTION_UNITS)
+    shown = named_units(units) if units.max() >= NAMED_FROM else [units.argmax()]
+    return UnitEvidence(
+        job.id,
+        pd.Series(units, index=names),
+        tuple(names[i] for i in shown),
+        unit_maps(x, shown),
+        views.frames[moments[1]],
+        unit_course(views, moments, job.config),
+        moments[1],
+        open_sequence(job.folder).fps,
+    )
+
+
+def why(id: str, probability: np.ndarray, decision: np.ndarray, classes: Sequence[str], units: np.ndarray) -> str:
+    """One clip in words: its decided emotions, from probability and decision (K,), with its named units, from (19,).
+
+    "S03_017: Surprise 0.81, with AU1 (inner brow raiser) 0.93, AU2 (outer brow raiser) 0.88". Where no emotion reaches
+    its threshold the nearest one is told.
+    """
+    decided = sorted(np.flatnonzero(decision), key=lambda k: -probability[k])
+    emotions = " and ".join(f"{classes[k]} {probability[k]:.2f}" for k in decided)
+    if not decided:
+        k = int(probability.argmax())
+        emotions = f"no emotion above its threshold (most probable {classes[k]} {probability[k]:.2f})"
+    names = list(ACTION_UNITS)
+    named = ", ".join(f"{names[i]} ({AU_NAMES[names[i]]}) {units[i]:.2f}" for i in named_units(units))
+    return f"{id}: {emotions}, with {named or f'no action unit from {NAMED_FROM} up'}"

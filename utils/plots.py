@@ -4,6 +4,7 @@ Colours: the five classes have one colour each (Okabe and Ito 2008, readable by 
 methods side by side share one colour scale.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -20,6 +22,7 @@ from utils.evaluate import Interval, OutOfFold, confusion_counts, interval
 from utils.views import Views, wide_cameras
 
 CLASS_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#0072B2", "#999999")
+UNIT_COLOURS = (CLASS_COLOURS[3], CLASS_COLOURS[0], CLASS_COLOURS[1])
 VIEW_NAMES = ("left view", "right view")
 GREY = "#555555"
 
@@ -389,6 +392,84 @@ def saliency_on_face(maps: np.ndarray, face: np.ndarray, classes: Many[str]) -> 
             axes[v, k].imshow(smooth, cmap="inferno", alpha=0.55, vmin=0, vmax=maps.max())
             _bare(axes[v, k], (name if maps[k].any() else f"{name} (no clip)") if v == 0 else "")
     return figure
+
+
+def unit_scores(table: pd.DataFrame) -> Figure:
+    """Average precision of each action unit with its interval, beside its prevalence: `explain.unit_scores`."""
+    rows = np.arange(len(table))[::-1]
+    figure, axis = plt.subplots(figsize=(8, 0.27 * len(table) + 1.2), layout="constrained")
+    reach = np.stack([table["average_precision"] - table["low"], table["high"] - table["average_precision"]]).clip(0)
+    axis.errorbar(
+        table["average_precision"],
+        rows,
+        xerr=reach,
+        fmt="o",
+        color=CLASS_COLOURS[3],
+        capsize=3,
+        ms=5,
+        lw=1.2,
+        label="average precision, 95% interval by subject",
+    )
+    axis.plot(table["prevalence"], rows, "|", color=CLASS_COLOURS[0], ms=11, mew=2.5, label="a guess (share of clips)")
+    names = [f"{row.name} ({row.clips} clips)  {au}" for au, row in zip(table.index, table.itertuples(), strict=True)]
+    axis.set(yticks=rows, yticklabels=names, xlim=(0, 1.02), xlabel="average precision")
+    axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    return figure
+
+
+def unit_evidence(evidence, names: Mapping[str, str], title: str = "", truth: pd.Series | None = None) -> Figure:
+    """Which action units move in a clip, where and when: an `explain.UnitEvidence`.
+
+    names: by AU; truth: the clip's row of `measure.load_truth`, where known.
+    """
+    colours = dict(zip(evidence.shown, UNIT_COLOURS, strict=False))
+    figure = plt.figure(figsize=(15, 5.4), layout="constrained")
+    which, where, when = figure.subfigures(1, 3, width_ratios=(1.15, 1, 1.15))
+    _which_units(which.subplots(), evidence.units[::-1], names, colours, truth)
+    _where_units(where, evidence, names, colours)
+    _when_units(when.subplots(), evidence, colours, truth)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _which_units(axis: plt.Axes, units: pd.Series, names: Mapping[str, str], colours: Mapping[str, str], truth) -> None:
+    labels = [f"{names[au]}  {au}" for au in units.index]
+    axis.barh(labels, units, color=[colours.get(au, CLASS_COLOURS[4]) for au in units.index])
+    if truth is not None:
+        moved = [row for row, au in enumerate(units.index) if truth[au] > 0]
+        axis.plot([1.03] * len(moved), moved, "k<", ms=7, clip_on=False, label="truly moved")
+        axis.legend(fontsize=8, loc="lower right")
+    axis.set(xlim=(0, 1), xlabel="probability", title="which muscles moved (coloured: named)")
+    axis.margins(y=0.01)
+
+
+def _where_units(panel, evidence, names: Mapping[str, str], colours: Mapping[str, str]) -> None:
+    """A row per unit, a column per view: the unit's colour over the face, full where motion speaks most for it."""
+    n_views, size = evidence.face.shape[:2]
+    axes = panel.subplots(len(evidence.shown), n_views, squeeze=False)
+    for row, au, maps in zip(axes, evidence.shown, evidence.maps, strict=True):
+        blurred = [cv2.GaussianBlur(view, (0, 0), 1) for view in maps]  # gradients are ragged from pixel to pixel
+        smooth = np.array([cv2.resize(view, (size, size), interpolation=cv2.INTER_CUBIC).clip(0) for view in blurred])
+        for v in range(n_views):
+            tint = np.full((size, size, 4), to_rgba(colours[au]))
+            tint[..., 3] = smooth[v] / max(smooth.max(), 1e-12)
+            row[v].imshow(evidence.face[v].mean(-1), cmap="gray")
+            row[v].imshow(tint)
+            _bare(row[v], VIEW_NAMES[v] if au == evidence.shown[0] else "")
+        row[0].set_ylabel(f"{au}\n{names[au]}", fontsize=9, color=colours[au])
+    panel.suptitle("where motion speaks for them", fontsize=12)
+
+
+def _when_units(axis: plt.Axes, evidence, colours: Mapping[str, str], truth) -> None:
+    axis.axvline(evidence.apex, color="#CCCCCC", lw=5, label="found apex")
+    if truth is not None:
+        axis.axvline(truth["apex"], color="black", lw=1.5, ls=":", label="true apex")
+    for au, marker in zip(evidence.shown, "osD", strict=False):
+        axis.plot(evidence.course[au], marker=marker, ms=4, color=colours[au], label=au)
+    axis.set(ylim=(0, 1.02), xlabel=f"frame ({evidence.fps:g} a second)", ylabel="probability")
+    axis.set_title("when: each frame taken as the apex")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=5, frameon=False)
 
 
 def forest(table: pd.DataFrame, reference: str, title: str = "") -> Figure:

@@ -7,16 +7,20 @@ import sys
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import tiny_clips
 
 from utils import bench
 from utils.bench_setting import SEEDS, row
-from utils.bench_stages import dask_cluster, frame_difference_peak, mean_magnitude_peak, watch
-from utils.bench_training import people_to_train_and_test
+from utils.bench_stages import dask_cluster, errors_by_confounder, frame_difference_peak, mean_magnitude_peak, watch
+from utils.bench_training import augment_clip, people_to_train_and_test
 from utils.config import PROFILES
+from utils.measure import CONFOUNDERS
 from utils.parallel import parallel_map
 from utils.plots import memory_curves
+from utils.train import TrainConfig, augment
 
 # What a worker evaluates to tell its process: its commands do not know this module.
 PROCESS = "[__import__('time').sleep(0.1), __import__('os').getpid()][1]"
@@ -94,6 +98,16 @@ def test_training_and_held_out_clips_share_no_subject():
     assert not set(samples.subjects[train]) & set(samples.subjects[test])
 
 
+@pytest.mark.parametrize("mirror", [0.0, 1.0])
+def test_the_plain_loops_augmentation_of_a_clip_is_ours_of_a_batch(mirror, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape[0] if shape == ((),) else shape, 0.8))
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.full(shape[0] if shape == ((),) else shape, -0.7))
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 2, 3, 28, 28)).astype(np.float32))
+    config = TrainConfig(mirror=mirror)
+    assert not torch.allclose(augment_clip(x, config), x, atol=0.1)
+    assert torch.allclose(augment_clip(x, config), augment(x[None], config)[0], atol=1e-5)
+
+
 def test_the_other_apex_rules_find_the_largest_motion_where_nothing_disturbs(speckle):
     shifts = [0, 0.4, 0.9, 1.6, 0.8, 0.2]
     moved = [cv2.warpAffine(speckle, np.array([[1.0, 0, s], [0, 1, 0]]), (256, 256), flags=3) for s in shifts]
@@ -138,3 +152,13 @@ def test_the_memory_figure_shows_peaks_and_times_by_clips():
     assert [line.get_xydata()[:, 1].max() for line in left.lines] == [30, 40]
     assert right.lines[0].get_xydata().tolist() == [[3, 30], [9, 40]]
     assert seconds.lines[0].get_xydata().tolist() == [[3, 2], [9, 5]]
+
+
+def test_apex_errors_are_grouped_and_told_against_ours():
+    truth = pd.DataFrame({"apex": [5, 8], **dict.fromkeys(CONFOUNDERS, False)}, index=["a", "b"])
+    truth["blink"] = [False, True]
+    rows = errors_by_confounder(pd.DataFrame({"ours": [5, 10], "other": [6, 16]}, index=["a", "b"]), truth)
+    found = {one["name"]: (one["value"], one["ratio"], one["n"], one["worst"]) for one in rows}
+    assert found["all clips: ours"] == (1, 1, 2, 2) and found["all clips: other"] == (4.5, 4.5, 2, 8)
+    assert found["no confounder: ours"] == (0, None, 1, 0) and found["no confounder: other"] == (1, None, 1, 1)
+    assert found["with blink: other"] == (8, 4, 1, 8) and "with gaze: ours" not in found

@@ -64,7 +64,7 @@ def resident_mb(processes: Sequence[psutil.Process]) -> float:
 
 
 def measured_clips(setting: Setting) -> pd.DataFrame:
-    """The clips of the measured people, made if they are missing: rows of the truth, and `folder`, where each lies."""
+    """The clips of the measured people, made if they are missing: rows of the truth, `source` (seed/Id), `folder`."""
     tables = []
     for seed in SEEDS[: setting.count(len(SEEDS), 1)]:
         root = make_dataset(
@@ -80,7 +80,8 @@ def measured_clips(setting: Setting) -> pd.DataFrame:
         )
         truth = read_artefact(root / "truth" / "clips.csv")
         folders = [(root / split / id).resolve() for split, id in zip(truth["split"], truth["Id"], strict=True)]
-        tables.append(truth.assign(folder=folders, subject=f"{seed}" + truth["subject"]))
+        named = {"source": f"{seed}/" + truth["Id"], "subject": f"{seed}" + truth["subject"]}
+        tables.append(truth.assign(folder=folders, **named))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -29,6 +29,9 @@ from utils.samples import Samples
 # Apex ---------------------------------------------------------------------------------------------------------------
 
 
+GROSS = 3  # frames: no clip's apex should be farther off
+
+
 def apex(setting: Setting) -> list[dict]:
     """Mean absolute apex error by what disturbs the clip, on rendered clips of people on whom no rule was chosen: our
     rule, the peak of the plain mean magnitude of the same flow, and the peak of the frame difference to the onset.
@@ -38,23 +41,31 @@ def apex(setting: Setting) -> list[dict]:
     render_all(config, data)
     jobs = jobs_of(config, data)
     found = parallel_map(apexes, jobs, config.jobs, description="apex rules")
-    found, truth = pd.DataFrame(found, index=[job.id for job in jobs]), load_truth(config)
     remove(config.work_root)
-    tables = {rule: apex_errors(found[rule], truth) for rule in found}
-    return [
-        row(
-            f"{group}: {rule}",
-            table.loc[group, "mean_abs"],
-            "frames",
-            table.loc[group, "mean_abs"] / tables["ours"].loc[group, "mean_abs"],
-            int(table.loc[group, "clips"]),
-            median=table.loc[group, "median_abs"],
-            worst=table.loc[group, "worst"],
-        )
-        for group in tables["ours"].index
-        for rule, table in tables.items()
-        if table.loc[group, "clips"] > 0
+    truth = load_truth(config).loc[[job.id for job in jobs]]
+    found = pd.DataFrame(found, index=truth.index)
+    errors = found.sub(truth["apex"], axis=0).abs()
+    gross = truth["source"][errors["ours"] > GROSS]
+    print(f"ours is off by more than {GROSS} frames in: {', '.join(gross) or 'no clip'}", flush=True)
+    return errors_by_confounder(found, truth) + [
+        row(f"more than {GROSS} frames off: {rule}", int((errors[rule] > GROSS).sum()), "clips", n=len(errors))
+        for rule in found
     ]
+
+
+def errors_by_confounder(found: pd.DataFrame, truth: pd.DataFrame) -> list[dict]:
+    """Rows of apex errors, a group of clips after the other. found: a column per rule, "ours" among them, by Id."""
+    tables = {rule: apex_errors(found[rule], truth) for rule in found}
+    groups = tables["ours"].index[tables["ours"]["clips"] > 0]
+    rows = []
+    for group in groups:
+        ours = tables["ours"].loc[group, "mean_abs"]
+        for rule, table in tables.items():
+            error = table.loc[group]
+            ratio = error["mean_abs"] / ours if ours else None
+            spread = {"median": error["median_abs"], "worst": error["worst"]}
+            rows.append(row(f"{group}: {rule}", error["mean_abs"], "frames", ratio, int(error["clips"]), **spread))
+    return rows
 
 
 def apexes(job: Job) -> dict[str, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,7 +22,6 @@ from utils.train import (
     Fitted,
     Member,
     TrainConfig,
-    augment,
     class_weights,
     focal_loss,
     mix,
@@ -115,7 +115,22 @@ class ClipFiles(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         with np.load(self.folder / f"{self.ids[index]}.npz") as clip:
             x, y = torch.from_numpy(clip["x"]) / self.scale, torch.from_numpy(clip["y"])
-        return (augment(x[None], self.config)[0] if self.config else x), y
+        return (augment_clip(x, self.config) if self.config else x), y
+
+
+def augment_clip(x: Tensor, config: TrainConfig) -> Tensor:
+    """The augmentation of `utils.train` on one clip (V, P, 3, H, W): mirror, rotation, zoom, shift, gain."""
+    if torch.rand(()) < config.mirror:
+        x = x.flip(-1).flip(0) * torch.tensor([-1.0, 1, 1])[:, None, None]
+    angle = (torch.rand(()) * 2 - 1) * math.radians(config.rotate)
+    zoom = 1 + (torch.rand(()) * 2 - 1) * config.zoom
+    shift = (torch.rand(2) * 2 - 1) * 2 * config.shift
+    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()]), torch.stack([angle.sin(), angle.cos()])])
+    theta = torch.cat([turn.T / zoom, -(turn.T / zoom) @ shift[:, None]], dim=1)
+    maps = x.flatten(0, 2)[None]
+    moved = F.grid_sample(maps, F.affine_grid(theta[None], list(maps.shape), False), align_corners=False).view_as(x)
+    flow = torch.einsum("ij,vpjhw->vpihw", turn, moved[:, :, :2])
+    return torch.cat([flow, moved[:, :, 2:]], dim=2) * zoom * torch.exp(torch.randn(()) * config.gain)
 
 
 def plain_predictor(model: ModelConfig, config: TrainConfig, folder: Path, num_workers: int) -> Predictor:

@@ -67,25 +67,54 @@ def radial(side: int = 33) -> torch.Tensor:
     return torch.stack([u, v, torch.hypot(u, v)])[None, None, None]
 
 
+def moved(x: torch.Tensor, angle=0.0, zoom=1.0, shift=(0.0, 0.0), mirrored=False, gain=1.0) -> torch.Tensor:
+    """`warp` of all clips alike."""
+    n = len(x)
+    each = (torch.full((n,), value) for value in (mirrored, gain))
+    return warp(x, torch.full((n,), angle), torch.full((n,), zoom), torch.tensor([shift] * n), *each)
+
+
 @pytest.mark.parametrize("angle, zoom", [(0.4, 1.0), (0.0, 0.8), (-0.3, 1.2)])
 def test_rotation_and_zoom_turn_and_scale_the_vectors(angle, zoom):
     x = radial()
-    moved = warp(x, torch.tensor([angle]), torch.tensor([zoom]), torch.zeros(1, 2))
-    torch.testing.assert_close(moved[..., 10:23, 10:23], x[..., 10:23, 10:23], atol=0.02, rtol=0)
+    seen = moved(x, angle, zoom)
+    torch.testing.assert_close(seen[..., 10:23, 10:23], x[..., 10:23, 10:23], atol=0.02, rtol=0)
 
 
 def test_a_shift_moves_the_maps_right_and_down():
     x = torch.zeros(1, 1, 1, 3, 16, 16)
     x[..., 4, 6] = 1.0
-    moved = warp(x, torch.zeros(1), torch.ones(1), torch.tensor([[2 * 3 / 16, 2 * 1 / 16]]))
-    assert moved[0, 0, 0, 1].argmax() == 5 * 16 + 9
+    assert moved(x, shift=(2 * 3 / 16, 2 * 1 / 16))[0, 0, 0, 1].argmax() == 5 * 16 + 9
 
 
 def test_a_quarter_turn_clockwise_takes_rightward_flow_at_the_right_to_downward_flow_at_the_bottom():
     x = torch.zeros(1, 1, 1, 3, 17, 17)
     x[..., 0, 8, 14] = 1.0
-    moved = warp(x, torch.tensor([np.pi / 2], dtype=torch.float32), torch.ones(1), torch.zeros(1, 2))
-    assert moved[0, 0, 0, 1, 14, 8] == pytest.approx(1.0, abs=1e-3) and moved[0, 0, 0, 0].abs().max() < 1e-3
+    seen = moved(x, np.pi / 2)
+    assert seen[0, 0, 0, 1, 14, 8] == pytest.approx(1.0, abs=1e-3) and seen[0, 0, 0, 0].abs().max() < 1e-3
+
+
+def test_a_mirrored_clip_is_mirrored_before_it_turns_zooms_and_shifts():
+    x, how = torch.randn(3, 3, 2, 3, 12, 12), dict(angle=0.3, zoom=1.1, shift=(0.1, -0.2))
+    torch.testing.assert_close(moved(x, mirrored=True), mirror(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved(x, mirrored=True, **how), moved(mirror(x), **how), atol=1e-5, rtol=0)
+
+
+def test_a_gain_multiplies_every_channel_of_its_clip_alone():
+    x = torch.randn(2, 2, 2, 3, 12, 12)
+    still = torch.zeros(2), torch.ones(2), torch.zeros(2, 2), torch.tensor([False, False])
+    torch.testing.assert_close(
+        warp(x, *still, torch.tensor([1.0, 3.0])), torch.stack([x[0], 3 * x[1]]), atol=1e-5, rtol=0
+    )
+
+
+def test_the_augmentation_mirrors_as_often_as_asked_and_each_clip_by_its_own_lot():
+    x = torch.randn(400, 2, 1, 3, 4, 4)
+    torch.manual_seed(0)
+    seen = augment(x, TrainConfig(mirror=0.25, rotate=0, zoom=0, shift=0, gain=0))
+    turned = (seen - mirror(x)).flatten(1).abs().amax(1) < 1e-4
+    assert ((seen - x).flatten(1).abs().amax(1) < 1e-4).equal(~turned)
+    assert turned.float().mean() == pytest.approx(0.25, abs=0.07)
 
 
 def test_no_augmentation_leaves_the_clips_as_they_are():
@@ -258,12 +287,28 @@ def test_faults_are_named():
         TrainConfig(schedule="step")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_training_on_cuda_learns_the_same():
+def test_lower_precision_learns_the_same_and_is_not_used_on_the_cpu_unless_asked_for():
     train, val = halves(make())
-    fitted = fit(train, val, MODEL, replace(TRAIN, device="cuda", epochs=12))
-    decision = predict(fitted, val.x)[0] > fitted.thresholds.values
+    low, full, auto = (
+        fit(train, val, MODEL, replace(TRAIN, precision=precision)) for precision in ("bfloat16", "float32", "auto")
+    )
+    decision = predict(low, val.x)[0] > low.thresholds.values
     assert (decision == (val.y > 0)).mean() > 0.85
+    assert all(value.dtype == torch.float32 for value in low.members[0].state.values() if value.ndim)
+    in_full = predict(replace(low, train_config=TRAIN), val.x)[0]
+    assert 0 < np.abs(predict(low, val.x)[0] - in_full).max() < 0.02
+    np.testing.assert_array_equal(predict(full, val.x)[0], predict(auto, val.x)[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+def test_training_on_cuda_learns_the_same_and_predicts_as_the_cpu_does(precision):
+    train, val = halves(make())
+    fitted = fit(train, val, MODEL, replace(TRAIN, device="cuda", precision=precision))
+    assert all(np.isfinite([record["train_loss"], record["val_loss"]]).all() for record in fitted.members[0].history)
+    probability = predict(fitted, val.x)[0]
+    assert ((probability > fitted.thresholds.values) == (val.y > 0)).mean() > 0.85
+    np.testing.assert_allclose(probability, predict(replace(fitted, train_config=TRAIN), val.x)[0], atol=0.02)
 
 
 def test_gradients_reach_the_input_for_saliency():

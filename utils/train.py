@@ -47,13 +47,15 @@ class TrainConfig:
     mixup: float = 0.4  # Beta(a, a); 0 for none
     mirror_average: bool = True  # predict the clip and its mirror, average
     unit_weight: float = 1.0  # of the auxiliary action unit loss, where units are known
-    device: str = "auto"
+    device: str = "auto"  # "cuda" where there is one, else "cpu"
+    precision: str = "auto"  # of the network: "bfloat16" on a CUDA device that computes in it, else "float32"
 
     def __post_init__(self) -> None:
         for name, allowed in (
             ("mode", ("multi-label", "single-label")),
             ("schedule", ("cosine", "constant")),
             ("loss", ("focal", "bce")),
+            ("precision", ("auto", "float32", "bfloat16")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}. Remedy: one of {allowed}.")
@@ -129,40 +131,42 @@ def mirror(x: Tensor) -> Tensor:
     return x * x.new_tensor([-1, 1, 1])[:, None, None]
 
 
-def warp(x: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
-    """Rotate, zoom and shift clips in the image plane; the flow vectors turn and grow with it.
+def warp(x: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor, mirrored: Tensor, gain: Tensor) -> Tensor:
+    """Mirror, then rotate, zoom and shift clips in the image plane; the flow vectors turn and grow with it.
 
     x (B, V, P, 3, H, W); angle (B,) radians, clockwise as seen, since y points down; zoom (B,) factor; shift
-    (B, 2) right and down, in half sides. What comes from outside is zero motion.
+    (B, 2) right and down, in half sides; mirrored (B,) bool; gain (B,) factor on the flow, beside the zoom's.
+    What comes from outside is zero motion.
     """
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    turn = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)  # (B, 2, 2)
+    views = torch.arange(x.shape[1], device=x.device)
+    order = torch.where(mirrored[:, None], views.flip(0), views)  # (B, V)
+    maps = x[torch.arange(len(x), device=x.device)[:, None], order].flatten(1, 3)
+    cos, sin, sign = torch.cos(angle), torch.sin(angle), 1 - 2 * mirrored.to(x.dtype)
+    turn = torch.stack([torch.stack([sign * cos, -sin], -1), torch.stack([sign * sin, cos], -1)], -2)  # (B, 2, 2)
     inverse = turn.transpose(1, 2) / zoom[:, None, None]
     theta = torch.cat([inverse, -inverse @ shift[:, :, None]], dim=2)
-    maps = x.flatten(1, 3)
     grid = F.affine_grid(theta, [len(x), maps.shape[1], *x.shape[-2:]], align_corners=False)
-    moved = F.grid_sample(maps, grid, align_corners=False).view_as(x)
-    flow = torch.einsum("bij,bvpjhw->bvpihw", turn * zoom[:, None, None], moved[:, :, :, :2])
-    return torch.cat([flow, moved[:, :, :, 2:] * zoom[:, None, None, None, None, None]], dim=3)
+    moved = F.grid_sample(maps, grid, align_corners=False).view(len(x), -1, 3, x[0, 0, 0, 0].numel())
+    vectors = F.pad(turn, (0, 1, 0, 1))  # (B, 3, 3): u and v turn,
+    vectors[:, 2, 2] = 1  # the third channel has no direction
+    return ((zoom * gain)[:, None, None, None] * vectors[:, None] @ moved).view_as(x)
 
 
 def augment(x: Tensor, config: TrainConfig) -> Tensor:
-    """A random mirror, warp and gain per clip, from torch's generator. x (B, V, P, 3, H, W)."""
-    n, uniform = len(x), lambda *shape: torch.rand(*shape, device=x.device) * 2 - 1
-    if config.mirror:
-        x = torch.where(
-            torch.rand(n, device=x.device)[:, None, None, None, None, None] < config.mirror, mirror(x), x
-        )
-    if config.rotate or config.zoom or config.shift:
-        x = warp(
-            x,
-            uniform(n) * math.radians(config.rotate),
-            1 + uniform(n) * config.zoom,
-            uniform(n, 2) * 2 * config.shift,
-        )
-    if config.gain:
-        x = x * torch.exp(torch.randn(n, device=x.device) * config.gain)[:, None, None, None, None, None]
-    return x
+    """A random mirror, rotation, zoom, shift and gain per clip, from torch's generator. x (B, V, P, 3, H, W)."""
+    if not any((config.mirror, config.rotate, config.zoom, config.shift, config.gain)):
+        return x
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, device=x.device) * 2 - 1
+
+    n = len(x)
+    mirrored = torch.rand(n, device=x.device) < config.mirror
+    angle = uniform(n) * math.radians(config.rotate)
+    zoom = 1 + uniform(n) * config.zoom
+    shift = uniform(n, 2) * 2 * config.shift
+    gain = torch.exp(torch.randn(n, device=x.device) * config.gain)
+    return warp(x, angle, zoom, shift, mirrored, gain)
 
 
 def mix(x: Tensor, targets: Sequence[Tensor], strength: float) -> tuple[Tensor, list[Tensor]]:
@@ -171,8 +175,7 @@ def mix(x: Tensor, targets: Sequence[Tensor], strength: float) -> tuple[Tensor, 
     other = torch.randperm(len(x), device=x.device)
 
     def blend(part: Tensor) -> Tensor:
-        weight = share.view(-1, *[1] * (part.ndim - 1))
-        return weight * part + (1 - weight) * part[other]
+        return torch.lerp(part[other], part, share.view(-1, *[1] * (part.ndim - 1)))
 
     return blend(x), [blend(target) for target in targets]
 
@@ -316,12 +319,12 @@ def _optimise(
     best, history = (math.inf, 0, None), []
     for epoch in range(1, config.epochs + 1):
         model.train()
-        total = 0.0
+        total = torch.zeros((), device=x.device)
         for index in torch.randperm(len(x), device=x.device).tensor_split(steps):
             batch, targets = augment(x[index], config), [y[index], units[index]]
             if config.mixup:
                 batch, targets = mix(batch, targets, config.mixup)
-            logits, _, unit_logits = model.forward_all(batch)
+            logits, _, unit_logits = _forward(model, batch, config)
             loss = focal_loss(logits, targets[0], alpha, gamma, config.mode)
             if unit_logits.shape[1]:
                 loss = loss + config.unit_weight * F.binary_cross_entropy_with_logits(unit_logits, targets[1])
@@ -329,14 +332,13 @@ def _optimise(
             loss.backward()
             optimiser.step()
             rate.step()
-            total += loss.item() * len(index) / len(x)
-        record = {"epoch": epoch, "train_loss": total}
+            total += loss.detach() * (len(index) / len(x))
+        record = {"epoch": epoch, "train_loss": total.item()}
         if check is not None:
             model.eval()
             with torch.inference_mode():
-                record["val_loss"] = focal_loss(
-                    model.forward_all(check[0])[0], check[1], alpha, gamma, config.mode
-                ).item()
+                logits = _forward(model, check[0], config)[0]
+                record["val_loss"] = focal_loss(logits, check[1], alpha, gamma, config.mode).item()
         history.append(record)
         if check is not None and config.patience:
             if record["val_loss"] < best[0]:
@@ -370,6 +372,18 @@ def _device(config: TrainConfig) -> torch.device:
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)
+
+
+def _forward(model: nn.Module, x: Tensor, config: TrainConfig) -> tuple[Tensor, ...]:
+    """`model.forward_all(x)` in the configured precision; what comes out is float32."""
+    precision = config.precision
+    if precision == "auto":
+        able = x.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if able else "float32"
+    if precision == "float32":
+        return model.forward_all(x)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        return tuple(part.float() for part in model.forward_all(x))
 
 
 def _resize(x: Tensor, size: int) -> Tensor:
@@ -420,7 +434,7 @@ def _forward_all(fitted: Fitted, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]
         model = load_network(fitted, member).to(device)
         scaled = _scaled(maps, member.scale)
         for variant in (scaled, mirror(scaled)) if fitted.train_config.mirror_average else (scaled,):
-            outputs.append(model.forward_all(variant))
+            outputs.append(_forward(model, variant, fitted.train_config))
     return tuple(torch.stack(part).cpu() for part in zip(*outputs, strict=True))
 
 

@@ -23,7 +23,7 @@ from utils.evaluate import (
 from utils.features import clip_features
 from utils.model import ModelConfig
 from utils.parallel import parallel_map
-from utils.pipeline import FEATURE_CODE, VIEW_CODE, Job, samples_of
+from utils.pipeline import FEATURE_CODE, VIEW_CODE, Job, load_views, samples_of
 from utils.pretrain import (
     FINE_TUNE,
     WEIGHTS,
@@ -37,7 +37,8 @@ from utils.samples import Samples
 from utils.train import Fitted, TrainConfig, fit_ensemble, network_predictor
 from utils.views import view_cameras
 
-FULL = "ours"
+SCRATCH, PRETRAINED, ZERO_SHOT = "ours, from scratch", "ours, pretrained", "zero-shot"
+OTHER_FLOWS = ("dis", "farneback")  # the fast ones of the registry
 TRAINING_CODE = tuple(
     f"utils.{name}" for name in ("ablation", "model", "train", "decision", "baselines", "evaluate", "pretrain")
 )
@@ -73,17 +74,25 @@ def train_config(config: Config, **changes) -> TrainConfig:
     return TrainConfig(epochs=config.epochs, **changes)
 
 
+def submitted(config: Config) -> str:
+    """The variant that `03_train` scores and `05_submit` submits."""
+    return PRETRAINED if config.pretrained else SCRATCH
+
+
 def variants(config: Config) -> dict[str, Variant]:
-    """Name -> variant, in the order of the table; the first is the reference."""
+    """Name -> variant, in the order of the table; the first, SCRATCH, is the reference.
+
+    All our networks start from scratch but for PRETRAINED and ZERO_SHOT, which were taught by synthetic motion.
+    """
 
     def ours(model: dict | None = None, train: dict | None = None, transform: Transform | None = None) -> Variant:
         predictor = network(config, model_config(config, **(model or {})), train_config(config, **(train or {})))
         return Variant(predictor, transform) if transform else Variant(predictor)
 
     rows = {
-        FULL: Variant(fine_tuned_predictor("dual", len(CLASSES))) if config.pretrained else ours(),
-        "pretrained on synthetic motion, fine-tuned": Variant(fine_tuned_predictor("dual", len(CLASSES))),
-        "pretrained, zero-shot": Variant(zero_shot_predictor(load_pretrained("dual"))),
+        SCRATCH: ours(),
+        PRETRAINED: Variant(fine_tuned_predictor("dual", len(CLASSES))),
+        ZERO_SHOT: Variant(zero_shot_predictor(load_pretrained("dual"))),
         "ours + RBF-SVM": Variant(average(network(config), rbf_svm())),
         "without fusion attention": ours({"attention": False}),
         "without SE": ours({"se": False}),
@@ -172,6 +181,28 @@ def _unstabilised(task: tuple[Job, tuple[int, int, int]]) -> np.ndarray:
     return cached(path, artefact_key([job.folder], parameters, VIEW_CODE + FEATURE_CODE), make)["x"]
 
 
+def samples_with_flow(
+    config: Config, data: DataRoot, samples: Samples, moments: dict[str, tuple[int, int, int]]
+) -> Samples:
+    """The same clips and moments with the flow of `config.flow_method` (training split)."""
+    tasks = [(Job(config, "train", id), moments[id]) for id in samples.ids]
+    maps = parallel_map(_with_flow, tasks, config.jobs, description=f"flow by {config.flow_method}")
+    return samples_of(data, "train", list(zip(samples.ids, maps, strict=True)))
+
+
+def _with_flow(task: tuple[Job, tuple[int, int, int]]) -> np.ndarray:
+    job, moments = task
+    config = job.config
+    parameters = {"moments": list(moments), "size": config.feature_size, "method": config.flow_method}
+
+    def make() -> dict[str, np.ndarray]:
+        views = load_views(job.views_path)
+        return {"x": clip_features(views.frames, views.masks, **parameters, subtract_head=not views.stabilised)}
+
+    path = config.work_root / "features" / f"flow-{config.flow_method}" / f"{job.id}.npz"
+    return cached(path, artefact_key([job.views_path], parameters, FEATURE_CODE), make)["x"]
+
+
 # What the notebooks call ----------------------------------------------------------------------------------------------
 
 
@@ -187,11 +218,26 @@ def no_stabilisation(config: Config, data: DataRoot, samples: Samples) -> dict[s
     """The row "without 3D stabilisation"; empty where the views were not rendered and stabilised in the first place."""
     if config.views != "render" or not config.stabilise:
         return {}
-    table = read_artefact(config.work_root / "features" / "moments.csv").set_index("Id")
-    moments = {id: tuple(table.loc[id, ["onset", "apex", "offset"]].astype(int)) for id in samples.ids}
-    moved = unstabilised_samples(config, data, samples, moments)
+    moved = unstabilised_samples(config, data, samples, _moments(config, samples))
     name = "without 3D stabilisation"
-    return {name: held_out(config, moved, name, variants(config)[FULL], config.ablation_seeds)}
+    return {name: held_out(config, moved, name, variants(config)[SCRATCH], config.ablation_seeds)}
+
+
+def other_flows(config: Config, data: DataRoot, samples: Samples) -> dict[str, OutOfFold]:
+    """Rows "flow by <method>": the same clips, moments and network on the flow of the other methods of OTHER_FLOWS."""
+    moments, rows = _moments(config, samples), {}
+    for method in OTHER_FLOWS:
+        if method != config.flow_method:
+            other = samples_with_flow(replace(config, flow_method=method), data, samples, moments)
+            name = f"flow by {method}"
+            rows[name] = held_out(config, other, name, variants(config)[SCRATCH], config.ablation_seeds)
+    return rows
+
+
+def _moments(config: Config, samples: Samples) -> dict[str, tuple[int, int, int]]:
+    """Onset, apex and offset of every clip by Id, as `02_flow_apex` left them."""
+    table = read_artefact(config.work_root / "features" / "moments.csv").set_index("Id")
+    return {id: tuple(table.loc[id, ["onset", "apex", "offset"]].astype(int).tolist()) for id in samples.ids}
 
 
 def network_of_fold(config: Config, samples: Samples, fold: int) -> Fitted:
@@ -206,5 +252,5 @@ def final_network(config: Config, train: Samples) -> Fitted:
     inner = grouped_folds(train.y, train.subjects, n_folds, config.seed)
     if config.pretrained:
         model = replace(load_pretrained("dual").model_config, units=0)
-        return fit_ensemble(train, inner, model, FINE_TUNE, config.seed, initial_state("dual"))
+        return fit_ensemble(train, inner, model, FINE_TUNE["dual"], config.seed, initial_state("dual"))
     return fit_ensemble(train, inner, model_config(config), train_config(config), config.seed)

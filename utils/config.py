@@ -51,7 +51,7 @@ class Config:
     feature_size: int = 28  # of the network's maps, pixels
 
     # 03_train .. 05_submit
-    pretrained: bool = False  # start from the weights taught by synthetic motion, else from scratch
+    pretrained: bool = True  # start from the weights taught by synthetic motion, else from scratch
     folds: str = "5"  # outer folds by subject: a number, or "loso"
     inner_folds: int = 4  # subject-disjoint validation inside a training set
     seeds: int = 1  # repetitions of training
@@ -90,7 +90,7 @@ PROFILES = {
         epochs=4,
     ),
     "demo": Config(),
-    "full": Config(profile="full", folds="loso", seeds=3, ablation_seeds=3),
+    "full": Config(profile="full", folds="loso", seeds=3, ablation_seeds=2),
 }
 
 

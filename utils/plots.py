@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from utils.artefacts import atomic_path
-from utils.evaluate import Interval, OutOfFold, confusion_counts, interval
+from utils.evaluate import Interval, OutOfFold, confusion_counts, interval, pooled_score, reliability
 from utils.views import Views, wide_cameras
 
 CLASS_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#0072B2", "#999999")
@@ -318,6 +318,21 @@ def class_scores(oof: OutOfFold) -> Figure:
     return figure
 
 
+def calibration(oof: OutOfFold) -> Figure:
+    """Reliability curve over all clip-label pairs of held-out subjects, all seeds together, with its ECE."""
+    table = reliability(np.concatenate([oof.truth] * len(oof.seeds)), np.concatenate(list(oof.probability)))
+    figure, (curve, counts) = plt.subplots(
+        2, 1, figsize=(4.6, 4.8), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    curve.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, label="perfect")
+    curve.plot(table["predicted"], table["observed"], "o-", color=CLASS_COLOURS[0], label="ours")
+    curve.set(ylabel="share of labels that hold", ylim=(0, 1), title=f"ECE {pooled_score(oof)['ece']:.3f}")
+    curve.legend(fontsize=8)
+    counts.bar(table["low"], table["count"], width=table["high"] - table["low"], align="edge", color=GREY)
+    counts.set(xlabel="predicted probability", ylabel="pairs", yscale="log", xlim=(0, 1))
+    return figure
+
+
 def _bars(axis: plt.Axes, names: Many[str], spans: Many[Interval], colours: Many[str]) -> None:
     values = np.array([span.value for span in spans])
     reach = np.array([[span.value - span.low, span.high - span.value] for span in spans]).T.clip(0)
@@ -491,7 +506,7 @@ def forest(table: pd.DataFrame, reference: str, title: str = "") -> Figure:
             axis.errorbar(x, row, xerr=span[:, None], fmt="o", color=colour, capsize=3, ms=4, lw=1.2)
     left.set(yticks=rows, yticklabels=table.index, xlabel="macro-UF1, 95% interval", xlim=(0, 1))
     right.axvline(0, color=GREY, ls="--", lw=1)
-    right.set_xlabel(f"paired difference to {reference}, 95% interval")
+    right.set_xlabel(f"paired difference to {reference!r}, 95% interval")
     figure.suptitle(title, fontsize=11)
     return figure
 

@@ -138,9 +138,10 @@ def warp(x: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor, mirrored: Tensor
     (B, 2) right and down, in half sides; mirrored (B,) bool; gain (B,) factor on the flow, beside the zoom's.
     What comes from outside is zero motion.
     """
-    views = torch.arange(x.shape[1], device=x.device)
-    order = torch.where(mirrored[:, None], views.flip(0), views)  # (B, V)
-    maps = x[torch.arange(len(x), device=x.device)[:, None], order].flatten(1, 3)
+    views = torch.arange(len(x) * x.shape[1], device=x.device).view(len(x), -1)
+    order = torch.where(mirrored[:, None], views.flip(1), views)  # (B, V)
+    # Here and below index_select, since x[index] takes four times as long.
+    maps = x.flatten(0, 1).index_select(0, order.flatten()).view(len(x), -1, *x.shape[-2:])  # (B, V*P*3, H, W)
     cos, sin, sign = torch.cos(angle), torch.sin(angle), 1 - 2 * mirrored.to(x.dtype)
     turn = torch.stack([torch.stack([sign * cos, -sin], -1), torch.stack([sign * sin, cos], -1)], -2)  # (B, 2, 2)
     inverse = turn.transpose(1, 2) / zoom[:, None, None]
@@ -175,7 +176,7 @@ def mix(x: Tensor, targets: Sequence[Tensor], strength: float) -> tuple[Tensor, 
     other = torch.randperm(len(x), device=x.device)
 
     def blend(part: Tensor) -> Tensor:
-        return torch.lerp(part[other], part, share.view(-1, *[1] * (part.ndim - 1)))
+        return torch.lerp(part.index_select(0, other), part, share.view(-1, *[1] * (part.ndim - 1)))
 
     return blend(x), [blend(target) for target in targets]
 
@@ -321,7 +322,7 @@ def _optimise(
         model.train()
         total = torch.zeros((), device=x.device)
         for index in torch.randperm(len(x), device=x.device).tensor_split(steps):
-            batch, targets = augment(x[index], config), [y[index], units[index]]
+            batch, targets = augment(x.index_select(0, index), config), [y[index], units[index]]
             if config.mixup:
                 batch, targets = mix(batch, targets, config.mixup)
             logits, _, unit_logits = _forward(model, batch, config)

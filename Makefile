@@ -25,7 +25,7 @@ code = $(addprefix utils/,$(addsuffix .py,$(1)))
 CODE_DATA := $(call code,config artefacts parallel dataset face_assets face_model skin motion render synthetic)
 CODE_01 := $(CODE_DATA) $(call code,views pipeline data_card plots submission)
 CODE_02 := $(CODE_01) $(call code,flow apex features samples ground_truth measure)
-CODE_03 := $(CODE_02) $(call code,model decision train evaluate baselines ablation explain motion_fields flow_images pretrain) $(wildcard utils/weights/*)
+CODE_03 := $(CODE_02) $(call code,model decision train evaluate baselines ablation explain motion_fields flow_pairs flow_images pretrain) $(wildcard utils/weights/*)
 
 # One thread for each worker: two workers with two threads each are slower on two cores. The hash seed is for repeatable runs.
 export OMP_NUM_THREADS := 1
@@ -36,7 +36,7 @@ execute = mkdir -p $(BOOKS) && $(VENV)/bin/papermill notebooks/$(1).ipynb $(BOOK
 	--no-progress-bar --log-output -r PROFILE $(PROFILE) -r DATA "$(if $(DATA),$(abspath $(DATA)))" -r WORK "$(abspath $(WORK))" \
 	-p JOBS $(JOBS) -r SET "$(SET)" 2>&1 | grep -v -e 'Executing' -e 'Ending Cell' -e 'TCP without encryption' -e 'KeyboardInterrupt caught' && mv $(BOOKS)/$(1).part.ipynb $(BOOKS)/$(1).ipynb
 
-.PHONY: help all env data render flow train ablation submit test bench lint lab readme clean
+.PHONY: help all env data render flow train ablation submit test pretrain bench lint lab readme clean
 
 ## help: print the targets (also: bare `make`)
 help:
@@ -91,6 +91,11 @@ $(BOOKS)/05_submit.ipynb: notebooks/05_submit.ipynb $(BOOKS)/04_ablation.ipynb $
 test: $(READY)
 	$(PY) -m pytest -q -n 2 --dist loadfile
 
+## pretrain: both classifiers taught by synthetic motion anew, into utils/weights (about five minutes)
+pretrain: $(READY)
+	$(PY) -m utils.pretrain --kind dual
+	$(PY) -m utils.pretrain --kind single
+
 ## bench: ours against what one would otherwise write: table in artefacts/bench (parts of it: ONLY="apex rendering")
 bench: $(READY)
 	$(PY) -m utils.bench --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
@@ -103,10 +108,10 @@ lint: $(READY)
 lab: $(READY)
 	$(VENV)/bin/jupyter lab --notebook-dir=.
 
-## readme: write the tables of README.md anew from the records of the last runs
+## readme: write the tables and the picture of README.md anew from the records of a run, such as PROFILE=full
 readme: $(READY)
-	$(PY) -m utils.report
-	cp artefacts/demo/figures/03_overview.png notebooks/overview.png
+	$(PY) -m utils.report $(RUN)
+	cp $(WORK)/figures/03_overview.png notebooks/overview.png
 
 ## clean: remove artefacts and synthetic data of the profile (submissions stay)
 clean:

@@ -19,6 +19,7 @@ import pandas as pd
 import psutil
 
 from utils.artefacts import atomic_path, write_artefact
+from utils.bench_flow import damaged_flow, flow
 from utils.bench_render import leaks, rendering
 from utils.bench_setting import SEEDS, Setting
 from utils.bench_stages import apex, features, memory, workers
@@ -27,6 +28,8 @@ from utils.config import ROOT
 from utils.submission import run_record
 
 SECTIONS = {
+    "flow": flow,
+    "damaged_flow": damaged_flow,
     "apex": apex,
     "rendering": rendering,
     "leaks": leaks,

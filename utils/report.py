@@ -1,16 +1,15 @@
 """Writes the tables of README.md from the records that the notebooks left, so that no number there is typed.
 
-python -m utils.report            # from artefacts/demo
-python -m utils.report full      # the ablation table from artefacts/full
+python -m utils.report RUN    # from artefacts/RUN and submissions/RUN
 """
 
+import argparse
 import re
-import sys
 
 import pandas as pd
 
 from utils.artefacts import atomic_path, read_artefact
-from utils.config import ROOT, load_config
+from utils.config import ROOT
 
 README = ROOT / "README.md"
 
@@ -49,7 +48,7 @@ def ablation(run: str) -> str:
         {
             "variant": table["variant"],
             "macro-UF1 [95%]": [_span(row) for _, row in table.iterrows()],
-            "difference to ours [95%]": [_gain(row) for _, row in table.iterrows()],
+            "difference to ours, from scratch [95%]": [_gain(row) for _, row in table.iterrows()],
             "UAR": table["uar"].map("{:.3f}".format),
             "mAP": table["map"].map("{:.3f}".format),
             "seeds": table["seeds"],
@@ -87,10 +86,10 @@ def fill(text: str, name: str, table: str) -> str:
 
 
 def main() -> None:
-    run = sys.argv[1] if len(sys.argv) > 1 else load_config().profile
-    text = README.read_text(encoding="utf-8")
-    if run == load_config().profile:
-        text = fill(text, "results", results(run))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", help="name of a finished run, such as demo or full")
+    run = parser.parse_args().run
+    text = fill(README.read_text(encoding="utf-8"), "results", results(run))
     text = fill(text, "ablation", ablation(run))
     with atomic_path(README) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,69 @@
+"""Facts about the benchmark of flow methods."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from utils.bench_flow import AS_THEY_COME, SETTINGS, grain, make_pairs, measure, moved, turn_and_zoom, waves
+from utils.bench_setting import SEEDS
+from utils.config import load_config
+from utils.flow import FLOW_METHODS
+from utils.flow_pairs import Conditions
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Four pairs of one person at 128 px: two phases, two views."""
+    return make_pairs(Conditions(size=128), people=((SEEDS[0], "S01"),))
+
+
+def test_the_measured_people_are_not_those_of_the_challenge():
+    assert load_config().data_seed not in SEEDS
+
+
+def test_a_moving_head_adds_to_the_flow_and_not_to_the_flow_without_it():
+    (still, *_), (moving, *_) = (
+        make_pairs(Conditions(size=128, stabilised=stabilised), people=((SEEDS[0], "S02"),))
+        for stabilised in (True, False)
+    )
+    assert np.array_equal(still.flow, still.still)
+    assert np.linalg.norm(moving.flow - moving.still, axis=-1)[moving.visible].mean() > 0.05
+    both = still.visible & moving.visible
+    assert np.abs(moving.still - still.still)[both].max() < 0.05
+
+
+def test_true_flow_has_no_error_and_no_flow_the_error_of_no_motion(pairs):
+    answers = {pair.first.tobytes(): pair.flow for pair in pairs}
+    table = measure(
+        pairs,
+        {
+            "truth": lambda first, second: answers[first.tobytes()],
+            "nothing": lambda first, second: np.zeros((*first.shape, 2), np.float32),
+        },
+    )
+    assert table.loc["truth", "epe"] == 0 and table.loc["truth", "magnitude_ratio"] == pytest.approx(1)
+    assert table.loc["nothing", "epe"] == pytest.approx(table.loc["nothing", "zero_epe"])
+
+
+@pytest.mark.parametrize("motion", [waves, turn_and_zoom])
+def test_a_moved_picture_moves_as_it_says(pairs, motion):
+    rng = np.random.default_rng(0)
+    textured = replace(pairs[0], first=grain(rng, (128, 128)))
+    pair = moved(textured, motion(rng, (128, 128)), rng)
+    wrong = np.linalg.norm(FLOW_METHODS["dis"](pair.first, pair.second) - pair.flow, axis=-1)[16:-16, 16:-16]
+    assert wrong.mean() < 0.3 * np.linalg.norm(pair.flow, axis=-1)[16:-16, 16:-16].mean()
+
+
+@pytest.mark.parametrize("name", AS_THEY_COME)
+def test_every_library_method_gives_u_to_the_right_and_v_down(name):
+    rng = np.random.default_rng(0)
+    first = grain(rng, (128, 128))
+    second = np.roll(first, (1, 2), axis=(0, 1))
+    flow = AS_THEY_COME[name](first, second)[24:-24, 24:-24]
+    assert np.median(flow[..., 0]) == pytest.approx(2, abs=0.5)
+    assert np.median(flow[..., 1]) == pytest.approx(1, abs=0.5)
+
+
+def test_the_settings_cross_size_head_motion_and_noise():
+    assert len(SETTINGS) == 8 and len(set(SETTINGS.values())) == 8

@@ -115,7 +115,8 @@ def variants(config: Config) -> dict[str, Variant]:
 
 def held_out(config: Config, samples: Samples, name: str, variant: Variant, seeds: int) -> OutOfFold:
     """Held-out predictions of one variant on the config's folds and `seeds` repetitions, kept under its name."""
-    path = config.work_root / "held_out" / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.npz"
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    path = config.work_root / "held_out" / f"{slug}-{seeds}.npz"  # 03 and 04 may ask for different numbers of seeds
     parameters = {"name": name, "seeds": seeds, "config": config.record, "samples": _digest(samples)}
 
     def make() -> dict[str, np.ndarray]:

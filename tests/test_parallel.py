@@ -56,6 +56,12 @@ def die_once(job):
     return number * number
 
 
+def die_at_two(number):
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
 @pytest.mark.parametrize(("n_jobs", "backend"), [(1, "loky"), (2, "loky"), (2, "threading")])
 def test_results_come_in_the_order_of_the_items(n_jobs, backend):
     assert parallel_map(slow_first, range(6), n_jobs, backend) == list(range(6))
@@ -119,11 +125,11 @@ def cluster():
     from distributed import LocalCluster
 
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        yield cluster.scheduler_address
+        yield cluster
 
 
 def test_dask_workers_give_the_same_results_in_order(cluster, monkeypatch):
-    monkeypatch.setenv("DASK_SCHEDULER", cluster)
+    monkeypatch.setenv("DASK_SCHEDULER", cluster.scheduler_address)
     assert len(set(parallel_map(dask_worker, range(8), n_jobs=2))) == 2
     assert parallel_map(square, range(8), n_jobs=2) == [x * x for x in range(8)]
     assert set(parallel_map(process, range(3), n_jobs=1)) == {os.getpid()}
@@ -131,11 +137,20 @@ def test_dask_workers_give_the_same_results_in_order(cluster, monkeypatch):
 
 def test_a_dask_error_names_the_item(cluster):
     with pytest.raises(LookupError, match="no such clip") as caught:
-        parallel_map(fail_at_three, range(5), scheduler=cluster)
+        parallel_map(fail_at_three, range(5), scheduler=cluster.scheduler_address)
     assert "This happened for item 3." in caught.value.__notes__
 
 
 def test_the_work_of_a_dask_worker_that_dies_is_done_again(cluster, tmp_path):
     jobs = [(number, tmp_path / "died") for number in range(6)]
-    assert parallel_map(die_once, jobs, scheduler=cluster) == [0, 1, 4, 9, 16, 25]
+    assert parallel_map(die_once, jobs, scheduler=cluster.scheduler_address) == [0, 1, 4, 9, 16, 25]
     assert (tmp_path / "died").exists()
+
+
+def test_an_item_that_dask_gives_up_is_an_error_and_no_endless_wait(cluster, monkeypatch):
+    from distributed import KilledWorker
+
+    monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
+    with pytest.raises(KilledWorker) as caught:
+        parallel_map(die_at_two, [2], scheduler=cluster.scheduler_address)
+    assert "This happened for item 2." in caught.value.__notes__

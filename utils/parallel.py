@@ -74,8 +74,35 @@ def _over_dask(function: Callable, items: list, scheduler: str) -> Iterator[Any]
     task = joblib.delayed(_Named(function, limit=True))
     # One item per task: items are clips and folds, seconds of work each, and only lost ones are done again.
     with Client(scheduler, set_as_default=False) as client:
-        with joblib.parallel_config(backend="dask", n_jobs=-1, client=client):
+        with joblib.parallel_config(backend=_dask_backend(client), n_jobs=-1):
             yield from joblib.Parallel(return_as="generator", batch_size=1)(task(item) for item in items)
+
+
+def _dask_backend(client: Any) -> Any:
+    """joblib's Dask backend, without two of its habits.
+
+    With a single worker it does the work in this process, and it waits for ever for an item that Dask has given up,
+    as it does after four workers have died over it.
+    """
+    from joblib._dask import DaskDistributedBackend
+
+    class Backend(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs):
+            return max(2, super().effective_n_jobs(n_jobs))
+
+        def submit(self, func, callback=None):
+            [(_, (item,), _)] = func.items
+
+            def raise_what_dask_says(done) -> None:
+                if error := done.exception():
+                    error.add_note(f"This happened for item {_label(item)}.")
+                    callback(error)
+
+            future = super().submit(func, callback)
+            future.add_done_callback(raise_what_dask_says)
+            return future
+
+    return Backend(client=client)
 
 
 class _Named:

@@ -24,7 +24,7 @@ SOURCE := $(if $(DATA),$(DATA)/train.csv,$(SYNTHETIC))
 code = $(addprefix utils/,$(addsuffix .py,$(1)))
 CODE_DATA := $(call code,config artefacts parallel dataset face_assets face_model skin motion render synthetic)
 CODE_01 := $(CODE_DATA) $(call code,views pipeline data_card plots submission)
-CODE_02 := $(CODE_01) $(call code,flow apex features samples ground_truth measure)
+CODE_02 := $(CODE_01) $(call code,classical_flow flow_net face_flow flow apex features samples ground_truth measure)
 CODE_03 := $(CODE_02) $(call code,model decision train evaluate baselines ablation explain motion_fields flow_pairs flow_images pretrain) $(wildcard utils/weights/*)
 
 # One thread for each worker: two workers with two threads each are slower on two cores. The hash seed is for repeatable runs.
@@ -36,7 +36,7 @@ execute = mkdir -p $(BOOKS) && $(VENV)/bin/papermill notebooks/$(1).ipynb $(BOOK
 	--no-progress-bar --log-output -r PROFILE $(PROFILE) -r DATA "$(if $(DATA),$(abspath $(DATA)))" -r WORK "$(abspath $(WORK))" \
 	-p JOBS $(JOBS) -r SET "$(SET)" 2>&1 | grep -v -e 'Executing' -e 'Ending Cell' -e 'TCP without encryption' -e 'KeyboardInterrupt caught' && mv $(BOOKS)/$(1).part.ipynb $(BOOKS)/$(1).ipynb
 
-.PHONY: help all env data render flow train ablation submit test pretrain bench lint lab readme clean
+.PHONY: help all env data render flow train ablation submit test train-flow pretrain bench lint lab readme clean
 
 ## help: print the targets (also: bare `make`)
 help:
@@ -90,6 +90,10 @@ $(BOOKS)/05_submit.ipynb: notebooks/05_submit.ipynb $(BOOKS)/04_ablation.ipynb $
 ## test: the tests, with the smoke profile of the whole pipeline
 test: $(READY)
 	$(PY) -m pytest -q -n 2 --dist loadfile
+
+## train-flow: the flow network taught by rendered faces anew, into utils/weights (about an hour)
+train-flow: $(READY)
+	$(PY) -m utils.train_flow --jobs $(JOBS)
 
 ## pretrain: both classifiers taught by synthetic motion anew, into utils/weights (about five minutes)
 pretrain: $(READY)

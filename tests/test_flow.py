@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.flow import FLOW_METHODS, blurred, estimate_flow, fit_affine, phase_flows
+from utils.classical_flow import blurred, fit_affine
+from utils.flow import FLOW_METHODS, estimate_flow, phase_flows
 
 SIZE = 96
 INNER = np.s_[16:-16, 16:-16]

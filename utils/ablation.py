@@ -20,6 +20,7 @@ from utils.evaluate import (
     leave_one_subject_out,
     run_leaking_fold,
 )
+from utils.face_flow import WEIGHTS as FLOW_WEIGHTS
 from utils.features import clip_features
 from utils.model import ModelConfig
 from utils.parallel import parallel_map
@@ -38,7 +39,7 @@ from utils.train import Fitted, TrainConfig, fit_ensemble, network_predictor
 from utils.views import view_cameras
 
 SCRATCH, PRETRAINED, ZERO_SHOT = "ours, from scratch", "ours, pretrained", "zero-shot"
-OTHER_FLOWS = ("dis", "farneback")  # the fast ones of the registry
+OTHER_FLOWS = ("faceflow", "dis", "farneback")  # the fast ones of the registry
 TRAINING_CODE = tuple(
     f"utils.{name}" for name in ("ablation", "model", "train", "decision", "baselines", "evaluate", "pretrain")
 )
@@ -179,7 +180,7 @@ def _unstabilised(task: tuple[Job, tuple[int, int, int]]) -> np.ndarray:
         return {"x": clip_features(frames, masks, (0, 1, 2), config.feature_size, config.flow_method)}
 
     path = config.work_root / "features" / "unstabilised" / f"{job.id}.npz"
-    return cached(path, artefact_key([job.folder], parameters, VIEW_CODE + FEATURE_CODE), make)["x"]
+    return cached(path, artefact_key([job.folder, FLOW_WEIGHTS], parameters, VIEW_CODE + FEATURE_CODE), make)["x"]
 
 
 def samples_with_flow(
@@ -201,7 +202,7 @@ def _with_flow(task: tuple[Job, tuple[int, int, int]]) -> np.ndarray:
         return {"x": clip_features(views.frames, views.masks, **parameters, subtract_head=not views.stabilised)}
 
     path = config.work_root / "features" / f"flow-{config.flow_method}" / f"{job.id}.npz"
-    return cached(path, artefact_key([job.views_path], parameters, FEATURE_CODE), make)["x"]
+    return cached(path, artefact_key([job.views_path, FLOW_WEIGHTS], parameters, FEATURE_CODE), make)["x"]
 
 
 # What the notebooks call ----------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from utils.flow import estimate_flow, fit_affine
+from utils.classical_flow import fit_affine
+from utils.flow import estimate_flow
 
 TOP_SHARE = (
     0.1  # of the face's pixels: an expression moves a part of the face, noise moves all of it a little

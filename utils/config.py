@@ -45,7 +45,7 @@ class Config:
     renderer: str = "auto"  # "egl", "osmesa", "embree", or the first of them that works
 
     # 02_flow_apex
-    flow_method: str = "dis"  # of the phase flows, see utils.flow.FLOW_METHODS
+    flow_method: str = "faceflow"  # of the phase flows, see utils.flow.FLOW_METHODS
     apex_method: str = "dis"  # of the motion curve
     apex_size: int = 128  # pixels, frames are reduced to this for the motion curve
     feature_size: int = 28  # of the network's maps, pixels

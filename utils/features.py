@@ -25,7 +25,7 @@ def clip_features(
     masks: np.ndarray,
     moments: tuple[int, int, int],
     size: int = 28,
-    method: str = "dis",
+    method: str = "faceflow",
     subtract_head: bool = False,
 ) -> np.ndarray:
     """The network's input of one clip: frames (T, V, S, S, 3) uint8, masks (V, S, S), moments onset, apex, offset.

@@ -1,9 +1,7 @@
 """Optical flow between two frames: a registry of methods with defaults for faces, and the phase flows of a clip.
 
 A flow is (H, W, 2) float32: u to the right, v down, in pixels, from each pixel of the first frame to where that point
-stands in the second. Expressions move the skin by less than three pixels and
-change its shading, so slow brightness is removed first and the flow is blurred a little; `02_flow_apex` measures
-the methods against the exact flow.
+stands in the second. `02_flow_apex` and `make bench` measure the methods against the exact flow.
 """
 
 from collections.abc import Callable
@@ -11,122 +9,64 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from utils.classical_flow import deepflow, dis, farneback, fit_affine, tvl1
+from utils.face_flow import face_motion, faceflow
+
 FlowMethod = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-
-def high_pass(grey: np.ndarray) -> np.ndarray:
-    """Fine detail of a grey image (H, W) as uint8 about 128, twice its contrast; slow brightness is gone."""
-    image = grey.astype(np.float32)
-    slow = cv2.GaussianBlur(image, (0, 0), image.shape[1] / 32)
-    return np.clip(128.5 + 2 * (image - slow), 0, 255).astype(np.uint8)
-
-
-def blurred(flow: np.ndarray, sigma_256: float) -> np.ndarray:
-    """The flow under a Gaussian whose sigma is given in pixels of a 256 px wide frame."""
-    return cv2.GaussianBlur(flow, (0, 0), sigma_256 * flow.shape[1] / 256)
+FLOW_METHODS: dict[str, FlowMethod] = {
+    "faceflow": faceflow,
+    "farneback": farneback,
+    "dis": dis,
+    "tvl1": tvl1,
+    "deepflow": deepflow,
+}
 
 
-def farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Farnebäck (2003) polynomial expansion, by OpenCV. It depends on the grey scale: x 16 suits faces."""
-    scaled = [high_pass(image).astype(np.float32) * 16 for image in (first, second)]
-    window = max(5, round(15 * first.shape[1] / 256) | 1)
-    flow = cv2.calcOpticalFlowFarneback(*scaled, None, 0.5, 1, window, 1, 5, 0.9, 0)
-    return blurred(flow, 4.0)
-
-
-def dis(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Dense inverse search (Kroeger et al. 2016) with variational refinement, at the finest scale."""
-    large = first.shape[1] > 160
-    solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    solver.setFinestScale(0)
-    solver.setPatchSize(8)
-    solver.setPatchStride(4)
-    solver.setGradientDescentIterations(50 if large else 16)
-    solver.setVariationalRefinementIterations(10 if large else 3)
-    solver.setVariationalRefinementAlpha(20.0)
-    solver.setVariationalRefinementDelta(0.0)
-    solver.setVariationalRefinementGamma(12.0 if large else 10.0)
-    solver.setUseSpatialPropagation(False)
-    return blurred(solver.calc(high_pass(first), high_pass(second), None), 3.0)
-
-
-def tvl1(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Duality-based TV-L1 (Zach, Pock, Bischof 2007), OpenCV contrib; accurate and slow."""
-    solver = cv2.optflow.DualTVL1OpticalFlow.create()
-    return blurred(solver.calc(high_pass(first), high_pass(second), None), 2.0)
-
-
-def deepflow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """DeepFlow (Weinzaepfel et al. 2013) without deep matching, OpenCV contrib; the best of the classical ones here."""
-    return cv2.optflow.createOptFlow_DeepFlow().calc(first, second, None)
-
-
-FLOW_METHODS: dict[str, FlowMethod] = {"farneback": farneback, "dis": dis, "tvl1": tvl1, "deepflow": deepflow}
-
-
-def estimate_flow(first: np.ndarray, second: np.ndarray, method: str = "dis") -> np.ndarray:
+def estimate_flow(first: np.ndarray, second: np.ndarray, method: str = "faceflow") -> np.ndarray:
     """Flow (H, W, 2) float32 in pixels from `first` to `second`, both (H, W, 3) RGB or (H, W) grey, uint8.
 
     Raises ValueError for an unknown method, frames of different size, or smaller than 32 pixels.
     """
+    return FLOW_METHODS[method](*_checked(first, second, method))
+
+
+def expression_flow(first: np.ndarray, second: np.ndarray, face: np.ndarray, method: str = "faceflow") -> np.ndarray:
+    """`estimate_flow` less the head's own motion: as FaceFlow tells it, else an affine fit over `face` (H, W) bool."""
+    frames = _checked(first, second, method)
+    if method == "faceflow":
+        return face_motion(*frames)[1]
+    flow = FLOW_METHODS[method](*frames)
+    return flow - fit_affine(flow, face)
+
+
+def _checked(first: np.ndarray, second: np.ndarray, method: str) -> list[np.ndarray]:
+    """Both frames in grey, once method and frames have been checked."""
     if method not in FLOW_METHODS:
-        raise ValueError(
-            f"flow method {method!r} is unknown. Remedy: choose one of {', '.join(FLOW_METHODS)}."
-        )
+        raise ValueError(f"flow method {method!r} is unknown. Remedy: choose one of {', '.join(FLOW_METHODS)}.")
     if first.shape != second.shape or first.dtype != np.uint8 or second.dtype != np.uint8:
         raise ValueError(
             f"flow needs two uint8 frames of one size, got {first.dtype} {first.shape} and "
             f"{second.dtype} {second.shape}. Remedy: crop both with the sequence's one box."
         )
     if min(first.shape[:2]) < 32:
-        raise ValueError(
-            f"frames of {first.shape[:2]} pixels are too small for flow. Remedy: at least 32 x 32."
-        )
-    grey = [
-        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image for image in (first, second)
-    ]
-    return FLOW_METHODS[method](*grey)
-
-
-def fit_affine(
-    flow: np.ndarray, mask: np.ndarray, iterations: int = 6, inlier_px: float = 0.15
-) -> np.ndarray:
-    """The affine flow (H, W, 2) that most of the masked flow follows: the head's motion under an expression.
-
-    Iteratively reweighted least squares with Geman-McClure weights; `inlier_px` is the residual in pixels that
-    halves a pixel's say. `mask` (H, W) bool; with fewer than 16 pixels the result is zero.
-    """
-    height, width = mask.shape
-    ys, xs = np.mgrid[:height, :width]
-    basis = np.stack([np.ones_like(xs), xs / width - 0.5, ys / height - 0.5], -1).astype(np.float32)
-    rows = np.flatnonzero(mask)[:: max(1, mask.sum() // 4096)]  # a few thousand pixels settle six numbers
-    if len(rows) < 16:
-        return np.zeros_like(flow)
-    inputs, targets = basis.reshape(-1, 3)[rows], flow.reshape(-1, 2)[rows]
-    weight = np.ones(len(rows), np.float32)
-    for _ in range(iterations):
-        weighted = inputs * weight[:, None]
-        model = np.linalg.lstsq(weighted.T @ inputs, weighted.T @ targets, rcond=None)[0]
-        residual = ((targets - inputs @ model) ** 2).sum(-1)
-        weight = (1 / (1 + residual / inlier_px**2) ** 2).astype(np.float32)
-    return (basis @ model).astype(np.float32)
+        raise ValueError(f"frames of {first.shape[:2]} pixels are too small for flow. Remedy: at least 32 x 32.")
+    return [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image for image in (first, second)]
 
 
 def phase_flows(
-    frames: np.ndarray, moments: tuple[int, int, int], method: str = "dis", masks: np.ndarray | None = None
+    frames: np.ndarray, moments: tuple[int, int, int], method: str = "faceflow", masks: np.ndarray | None = None
 ) -> np.ndarray:
     """Flows (V, P=2, H, W, 2) of the two phases onset -> apex and apex -> offset, in every view.
 
     frames (T, V, H, W, 3) uint8; moments: onset, apex, offset as positions in it. With `masks` (V, H, W) bool the
-    head's motion, an affine fit over the mask, is subtracted (needed where it was not removed in 3D).
+    head's motion is subtracted, see `expression_flow` (needed where it was not removed in 3D).
     """
-    n_views = frames.shape[1]
     pairs = list(zip(moments[:-1], moments[1:], strict=True))
-    flows = np.stack(
-        [[estimate_flow(frames[a, v], frames[b, v], method) for a, b in pairs] for v in range(n_views)]
-    )
-    if masks is not None:
-        flows -= np.stack(
-            [[fit_affine(flow, mask) for flow in view] for view, mask in zip(flows, masks, strict=True)]
-        )
-    return flows
+
+    def flow(v: int, a: int, b: int) -> np.ndarray:
+        if masks is None:
+            return estimate_flow(frames[a, v], frames[b, v], method)
+        return expression_flow(frames[a, v], frames[b, v], masks[v], method)
+
+    return np.stack([[flow(v, a, b) for a, b in pairs] for v in range(frames.shape[1])])

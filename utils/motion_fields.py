@@ -13,7 +13,7 @@ rendering and estimating cost a second.
 Flow is in pixels of the cameras' pictures, x right, y down, averaged over the area of each map pixel (zero off
 the face). The noise model is fitted to what `utils.flow` makes of rendered faces:
 
-    python -m utils.motion_fields [--method dis]       prints it
+    python -m utils.motion_fields [--method faceflow]       prints it
 """
 
 import argparse
@@ -76,8 +76,8 @@ class FlowNoise:
     lost: float = 0.0  # root mean square motion within a map pixel that averages out of u and v, pixels
 
 
-# Of method "dis" on 256 px pictures, maps of 28 x 28: `python -m utils.motion_fields` (60 people, seed 0).
-DIS_NOISE = FlowNoise(
+# Of method "faceflow" on 256 px pictures, maps of 28 x 28: `python -m utils.motion_fields` (60 people, seed 0).
+FLOW_NOISE = FlowNoise(
     gain=0.926, blur=0.5, floor=0.043, relative=0.196, length=0.874, phases=-0.415, lost=0.028
 )
 
@@ -388,7 +388,7 @@ def fit_flow_noise(true: np.ndarray, seen: np.ndarray, share: np.ndarray, larges
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fit the noise model of estimated flow to rendered faces.")
-    parser.add_argument("--method", default="dis")
+    parser.add_argument("--method", default="faceflow")
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -27,7 +27,7 @@ from utils.model import MicroAttNet, ModelConfig, count_parameters
 from utils.motion import ACTION_UNITS, rotation
 from utils.motion_fields import (
     CROP,
-    DIS_NOISE,
+    FLOW_NOISE,
     FlowNoise,
     FrontalCrop,
     estimated_flow,
@@ -97,7 +97,7 @@ def _collect(n: int, seed: int, classes: tuple[str, ...], person) -> Samples:
     return Samples(x, y, np.array([f"C{i:06d}" for i in range(n)]), people, classes, units)
 
 
-def sample_dual(n: int, seed: int, noise: FlowNoise = DIS_NOISE, size: int = 28) -> Samples:
+def sample_dual(n: int, seed: int, noise: FlowNoise = FLOW_NOISE, size: int = 28) -> Samples:
     """N clips (N, V=2, P=2, 3, size, size) of synthetic faces in the pipeline's form, with CLASSES."""
     return _collect(n, seed, CLASSES, lambda rng, count: _person_dual(rng, count, noise, size))
 

@@ -1,6 +1,7 @@
-"""Writes the tables of README.md from the records that the notebooks left, so that no number there is typed.
+"""Writes the tables of README.md from the records that runs left, so that no number there is typed.
 
-python -m utils.report RUN    # from artefacts/RUN and submissions/RUN
+python -m utils.report RUN        # from artefacts/RUN and submissions/RUN
+python -m utils.report --bench    # from artefacts/bench
 """
 
 import argparse
@@ -9,9 +10,11 @@ import re
 import pandas as pd
 
 from utils.artefacts import atomic_path, read_artefact
+from utils.bench import cell
 from utils.config import ROOT
 
 README = ROOT / "README.md"
+FLOW_PLACES = ("256 px, head still, noise x1", "256 px, head moves, noise x1")  # of the benchmark's settings, shown
 
 
 def results(run: str) -> str:
@@ -60,6 +63,39 @@ def ablation(run: str) -> str:
     return _markdown(rows)
 
 
+def flow_methods() -> str:
+    """Flow methods against exact flow at 256 px and one noise level, from the benchmark's record."""
+    table = _bench_rows()
+    rows = table[table["section"] == "flow"].copy()
+    rows[["place", "method"]] = rows["name"].str.split(": ", n=1, expand=True)
+    still, moving = (rows[rows["place"] == place].set_index("method") for place in FLOW_PLACES)
+    text = {
+        "EPE, head still": still["value"].map("{:.3f}".format),
+        "EPE, head moves": moving["value"].map("{:.3f}".format),
+        "without the head's motion": moving["still_epe"].map("{:.3f}".format),
+        "direction, degrees": still["direction_deg"].map("{:.1f}".format),
+        "ms": still["ms"].map("{:.0f}".format),
+    }
+    return _markdown(pd.DataFrame(text).rename_axis("method").reset_index())
+
+
+def benchmark() -> str:
+    """All sections of the benchmark but that of the flow methods, a row a line."""
+    table = _bench_rows()
+    table = table[table["section"] != "flow"]
+    rows = {
+        "section": table["section"],
+        "what": table["name"],
+        "value": [f"{cell(float(value))} {unit}" for value, unit in zip(table["value"], table["unit"], strict=True)],
+        "ratio": [cell(float(ratio)) for ratio in table["ratio"]],
+    }
+    return _markdown(pd.DataFrame(rows))
+
+
+def _bench_rows() -> pd.DataFrame:
+    return pd.DataFrame(read_artefact(ROOT / "artefacts" / "bench" / "bench.json")["rows"])
+
+
 def _span(row) -> str:
     return f"{row['macro_uf1']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
@@ -87,10 +123,15 @@ def fill(text: str, name: str, table: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", help="name of a finished run, such as demo or full")
-    run = parser.parse_args().run
-    text = fill(README.read_text(encoding="utf-8"), "results", results(run))
-    text = fill(text, "ablation", ablation(run))
+    parser.add_argument("run", nargs="?", help="name of a finished run, such as demo or full")
+    parser.add_argument("--bench", action="store_true", help="the tables of the benchmark")
+    options = parser.parse_args()
+    tables = {"results": results(options.run), "ablation": ablation(options.run)} if options.run else {}
+    if options.bench:
+        tables |= {"flow": flow_methods(), "bench": benchmark()}
+    text = README.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        text = fill(text, name, table)
     with atomic_path(README) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

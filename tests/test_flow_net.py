@@ -1,0 +1,213 @@
+"""Facts about FaceFlow: what it measures, what it learns, and what it does where it is unsure."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from utils import face_flow
+from utils.bench_flow import make_pairs, moved, turn_and_zoom
+from utils.bench_setting import SEEDS
+from utils.classical_flow import deepflow
+from utils.face_flow import WEIGHTS, face_motion, load_flow_net, resemblance, whole_shift
+from utils.flow import FLOW_METHODS, expression_flow
+from utils.flow_lessons import CLIPS_EACH, MOMENTS, Lessons, pairs_of_person
+from utils.flow_net import GRID, SIZE, FlowNet, FlowNetConfig, bring_back, detail, measure, shrink, smooth
+from utils.flow_pairs import Conditions
+from utils.ground_truth import flow_errors
+from utils.train_flow import FlowTraining, charbonnier, mirrored, train
+
+SMALL = FlowNetConfig((8, 8, 16), (8, 8, 8, 16))
+
+
+def shifted(image, x, y):
+    """Grey (SIZE, SIZE) of an image after everything moved by (x, y) pixels, right and down."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.warpAffine(grey, np.float32([[1, 0, x], [0, 1, y]]), (SIZE, SIZE), flags=cv2.INTER_CUBIC)
+
+
+def as_tensor(image):
+    return torch.from_numpy(image)[None, None].float()
+
+
+# Measurements
+
+
+def test_cells_are_means_and_six_smoothings_are_a_gaussian_of_sigma_two():
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(shrink(x, 4), F.avg_pool2d(x, 4), atol=1e-6)
+    impulse = torch.zeros(1, 1, 41, 41)
+    impulse[..., 20, 20] = 1
+    for _ in range(6):
+        impulse = smooth(impulse)
+    steps = torch.arange(41.0) - 20
+    assert impulse.sum().item() == pytest.approx(1, abs=1e-5)
+    assert (impulse.sum((0, 1, 2)) * steps**2).sum().item() == pytest.approx(4, abs=1e-3)
+
+
+@pytest.mark.parametrize("shift", [(0.4, -0.2), (-0.3, 0.5)])
+def test_least_squares_measures_a_small_shift(speckle, shift):
+    frames = detail(as_tensor(shifted(speckle, 0, 0)), as_tensor(shifted(speckle, *shift)))
+    maps = measure(*frames, GRID)[0, :, 8:-8, 8:-8]
+    for window in range(3):
+        u, v, left = maps[6 + 3 * window : 9 + 3 * window]
+        assert u.median().item() == pytest.approx(shift[0], abs=0.09)  # central differences make it a little long
+        assert v.median().item() == pytest.approx(shift[1], abs=0.09)
+        assert 0 <= left.median().item() < 0.2
+
+
+def test_bringing_back_undoes_a_shift(speckle):
+    first, second = (as_tensor(shifted(speckle, *by)) for by in ((0, 0), (1.6, -2.2)))
+    flow = torch.tensor([1.6, -2.2])[None, :, None, None].expand(1, 2, GRID, GRID)
+    back = bring_back(second, flow)
+    inner = np.s_[..., 16:-16, 16:-16]
+    assert (back - first)[inner].abs().mean() < 0.1 * (second - first)[inner].abs().mean()
+    half = bring_back(shrink(second, 2), flow)  # the flow stays in pixels of the full size
+    left, moved_by = half - shrink(first, 2), shrink(second, 2) - shrink(first, 2)
+    assert left[inner].abs().mean() < 0.15 * moved_by[inner].abs().mean()
+
+
+def test_an_untrained_network_starts_from_what_is_measured(speckle):
+    frames = as_tensor(shifted(speckle, 0, 0)), as_tensor(shifted(speckle, 1, -0.5))
+    with torch.inference_mode():
+        flow, still, _ = FlowNet(SMALL).eval()(*frames)
+    assert flow.shape == (1, 2, GRID, GRID) and torch.equal(flow, still)
+    u, v = flow[0, :, 8:-8, 8:-8].flatten(1).median(1).values.tolist()
+    assert 0.7 < u < 1.1 and -0.55 < v < -0.35
+
+
+# Learning
+
+
+def test_the_lessons_are_rendered_pairs_with_their_flow():
+    pairs = pairs_of_person(0, 100_000)
+    assert all(len(part) == CLIPS_EACH * 2 * (MOMENTS - 1) for part in pairs.values())
+    assert pairs["first"].shape[1:] == (SIZE, SIZE) and pairs["flow"].shape[1:] == (2, GRID, GRID)
+    still = pairs["flow"][:6], pairs["still"][:6]  # the first clip is stabilised
+    assert np.array_equal(*still) and not np.array_equal(pairs["flow"], pairs["still"])
+    moving = np.linalg.norm(pairs["flow"], axis=1).mean((1, 2)).argsort()[-6:]
+    for i in moving:
+        flow = cv2.resize(np.moveaxis(pairs["flow"][i], 0, -1), (SIZE, SIZE))
+        frames = pairs["first"][i], pairs["second"][i]
+        assert resemblance(*frames, flow) > resemblance(*frames, np.zeros_like(flow))
+
+
+def test_a_mirrored_flow_points_the_other_way():
+    flow = torch.rand(2, 2, 4, 4)
+    turned = mirrored(flow, torch.tensor([True, False]), vectors=True)
+    assert torch.equal(turned[1], flow[1])
+    assert torch.equal(turned[0, 0], -flow[0, 0].flip(-1)) and torch.equal(turned[0, 1], flow[0, 1].flip(-1))
+
+
+def test_an_error_off_the_face_does_not_count():
+    truth, weight = torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4)
+    weight[:, :2] = 1
+    wrong = truth.clone()
+    wrong[:, :, 2:] = 9
+    assert charbonnier(wrong, truth, weight).item() == pytest.approx(0.01, abs=1e-4)
+    wrong[:, 0, :2] = 1
+    assert charbonnier(wrong, truth, weight).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_training_learns_to_read_the_measurements(speckle):
+    rng = np.random.default_rng(0)
+    shifts = rng.uniform(-1, 1, (32, 2)).astype(np.float32)
+    flow = np.broadcast_to(shifts[:, :, None, None], (32, 2, GRID, GRID)).copy()
+    frames = [np.repeat(shifted(speckle, 0, 0)[None], 32, 0), np.stack([shifted(speckle, *by) for by in shifts])]
+    lessons = Lessons(*frames, flow, np.zeros_like(flow), np.ones((32, GRID, GRID), bool))
+    net = train(lessons, FlowTraining(epochs=12, average=0.8), SMALL)
+    with torch.inference_mode():
+        found, still, _ = net(*(torch.from_numpy(part)[:, None].float() for part in frames))
+    error = (found - torch.from_numpy(flow)).norm(dim=1).mean().item()
+    assert error < 0.35 * np.linalg.norm(shifts, axis=1).mean()
+    assert still.norm(dim=1).mean().item() < 0.5 * np.linalg.norm(shifts, axis=1).mean()  # all of it is the head's
+
+
+# At work
+
+
+def test_the_shipped_weights_are_small_and_of_this_network():
+    assert WEIGHTS.stat().st_size < 2e6
+    net = load_flow_net()
+    assert net.config == FlowNetConfig() and face_flow.SIZE == SIZE
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Four pairs of one person the network never saw, the head moving: two phases, two views."""
+    return make_pairs(Conditions(stabilised=False), people=((SEEDS[0], "S01"),))
+
+
+def mean_error(pairs, method):
+    return np.mean([flow_errors(method(p), p.flow, p.visible)["epe"] for p in pairs])
+
+
+def test_the_shipped_network_beats_dis_on_a_person_it_never_saw(pairs):
+    ours, dis = (mean_error(pairs, lambda p, m=m: FLOW_METHODS[m](p.first, p.second)) for m in ("faceflow", "dis"))
+    assert ours < 0.8 * dis
+
+
+def test_it_tells_the_expression_from_the_heads_motion(pairs):
+    def error(flow, p):
+        return flow_errors(flow, p.still, p.visible)["epe"]
+
+    ours = np.mean([error(expression_flow(p.first, p.second, p.visible), p) for p in pairs])
+    dis = np.mean([error(expression_flow(p.first, p.second, p.visible, "dis"), p) for p in pairs])
+    assert ours < dis
+
+
+@pytest.mark.parametrize("size", [(128, 128), (300, 200)])
+def test_flow_comes_in_pixels_of_the_frames_given(pairs, size):
+    pair = pairs[0]
+    small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (pair.first, pair.second)]
+    flow = face_motion(*small)[0]
+    whole = cv2.resize(face_motion(pair.first, pair.second)[0], size) * np.float32(size) / SIZE
+    assert flow.shape == (*size[::-1], 2)
+    assert np.linalg.norm(flow - whole, axis=-1).mean() < 0.5 * np.linalg.norm(whole, axis=-1).mean() + 0.02
+
+
+def test_a_shift_of_the_whole_picture_is_found_and_is_the_heads(speckle):
+    first, second = shifted(speckle, 0, 0), shifted(speckle, 14, -9)
+    assert whole_shift(first, second) == (14, -9)
+    assert whole_shift(first, shifted(speckle, 1, 1)) == (0, 0)
+    flow, still = face_motion(first, second)
+    inner = np.s_[32:-32, 32:-32]
+    assert np.abs(np.median(flow[inner], axis=(0, 1)) - [14, -9]).max() < 0.3
+    assert np.linalg.norm(still[inner], axis=-1).mean() < 1
+
+
+def test_where_the_network_fails_deepflow_answers(speckle, monkeypatch):
+    first = shifted(speckle, 0, 0)
+    second = shifted(speckle, 2, 1)
+    nothing = np.zeros((SIZE, SIZE, 2), np.float32)
+    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [nothing, nothing])
+    flow, still = face_motion(first, second)
+    assert np.array_equal(flow, deepflow(first, second))
+    assert np.linalg.norm(still[32:-32, 32:-32], axis=-1).mean() < 0.3  # an affine fit takes the shift for the head's
+
+
+def test_a_network_that_brings_the_frame_back_is_believed(speckle, monkeypatch):
+    first, second = shifted(speckle, 0, 0), shifted(speckle, 2, 1)
+    right = np.broadcast_to(np.float32([2, 1]), (SIZE, SIZE, 2))
+    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [right, right])
+    monkeypatch.setattr(face_flow, "deepflow", lambda a, b: pytest.fail("DeepFlow was asked"))
+    assert np.array_equal(face_motion(first, second)[0], right)
+
+
+def test_motion_that_no_face_makes_is_no_worse_than_by_deepflow(pairs):
+    rng = np.random.default_rng(0)
+    turned = [moved(p, turn_and_zoom(rng, p.first.shape), rng) for p in pairs[:2]]
+    methods = (FLOW_METHODS[name] for name in ("faceflow", "deepflow"))
+    ours, other = (mean_error(turned, lambda p, method=method: method(p.first, p.second)) for method in methods)
+    assert ours < 1.1 * other
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_flow_of_the_cpu(pairs):
+    frames = [as_tensor(image) for image in (pairs[0].first, pairs[0].second)]
+    net = load_flow_net()
+    on_gpu = net(*(frame.to("cuda") for frame in frames))[0].cpu()
+    on_cpu = net.cpu()(*frames)[0]
+    load_flow_net.cache_clear()
+    assert (on_gpu - on_cpu).abs().max() < 0.02

@@ -1,0 +1,111 @@
+"""FaceFlow at work: the network of `utils.flow_net` on frames of any size, helped by DeepFlow where it is unsure."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from utils.classical_flow import deepflow, fit_affine
+
+if TYPE_CHECKING:
+    from utils.flow_net import FlowNet
+
+WEIGHTS = Path(__file__).parent / "weights" / "flow.safetensors"  # with flow.json beside it
+SIZE = 256  # pixels a side, what the network sees
+WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out before the network looks
+RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is asked too
+MARGIN = 0.01  # by which DeepFlow must be better to be believed
+
+
+@lru_cache(maxsize=2)
+def load_flow_net(weights: Path = WEIGHTS) -> "FlowNet":
+    """The network with these weights, on the GPU where there is one."""
+    import torch  # takes seconds to load, and the classical methods need none
+    from safetensors.torch import load_file
+
+    from utils.flow_net import FlowNet, FlowNetConfig
+
+    record = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    net = FlowNet(FlowNetConfig(**record["model"]))
+    net.load_state_dict(load_file(weights))
+    return net.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def faceflow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Our network for faces, taught by rendered ones with exact truth."""
+    return face_motion(first, second)[0]
+
+
+def face_motion(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flow, and flow without the head's motion, each (H, W, 2) float32 px, of grey frames (H, W) uint8, by FaceFlow.
+
+    The network takes 256 px: other sizes are scaled to it and the flow back. A motion of the whole picture by more
+    than WHOLE_PX, which it never met, is taken out first. Where the second frame brought back by the flow still does
+    not look like the first (RESEMBLANCE), DeepFlow is asked too, and the flow that brings it back better is taken.
+    """
+    height, width = first.shape
+    a, b = (_resized(image, (SIZE, SIZE)) for image in (first, second))
+    shift = whole_shift(a, b)
+    if any(shift):
+        b = _moved_back(b, shift)
+    flow, still = _ask(a, b)
+    if resemblance(a, b, flow) < RESEMBLANCE:
+        other = deepflow(a, b)
+        if resemblance(a, b, other) > resemblance(a, b, flow) + MARGIN:
+            flow = other
+            still = flow - fit_affine(flow, np.ones(flow.shape[:2], bool))
+    flow = flow + np.float32(shift)
+    scale = np.float32([width / SIZE, height / SIZE])
+    return tuple(_resized(part, (width, height)) * scale for part in (flow, still))
+
+
+def _ask(first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
+    """Flow and still flow (SIZE, SIZE, 2) of grey frames (SIZE, SIZE), by the network."""
+    import torch
+
+    net = load_flow_net()
+    device = next(net.parameters()).device
+    with torch.inference_mode():
+        frames = (torch.from_numpy(image)[None, None].to(device).float() for image in (first, second))
+        flow, still, _ = net(*frames)
+        maps = torch.cat([flow, still], 1)[0].permute(1, 2, 0).cpu().numpy()
+    return np.split(_resized(maps, (SIZE, SIZE)), 2, axis=-1)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image or a flow at width, height = size."""
+    if image.shape[1::-1] == size:
+        return image
+    smaller = size[0] < image.shape[1]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def whole_shift(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
+    """The shift (x, y) of the whole picture in whole pixels, by phase correlation; (0, 0) up to WHOLE_PX."""
+    a, b = (cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in (first, second))
+    window = cv2.createHanningWindow(a.shape[::-1], cv2.CV_32F)
+    (x, y), _ = cv2.phaseCorrelate(a.astype(np.float32), b.astype(np.float32), window)
+    shift = round(2 * x), round(2 * y)
+    if np.hypot(*shift) <= WHOLE_PX:
+        return 0, 0
+    still, moved = (cv2.absdiff(first, image).mean() for image in (second, _moved_back(second, shift)))
+    return shift if moved < 0.8 * still else (0, 0)
+
+
+def _moved_back(image: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
+    move = np.float32([[1, 0, -shift[0]], [0, 1, -shift[1]]])
+    return cv2.warpAffine(image, move, image.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+
+
+def resemblance(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> float:
+    """Correlation of the fine detail of `first` with that of `second` brought back by the flow, at half the size."""
+    half = [cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in (first, second)]
+    a, b = (image.astype(np.float32) - cv2.GaussianBlur(image.astype(np.float32), (0, 0), 3) for image in half)
+    height, width = a.shape
+    at = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+    at += cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / 2
+    back = cv2.remap(b, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return float((a * back).sum() / (np.sqrt((a * a).sum() * (back * back).sum()) + 1e-6))

@@ -1,0 +1,100 @@
+"""Lessons for the flow network: rendered pairs of frames of synthetic faces, with their exact flow.
+
+No expression of `utils.motion` is among them: a moment contracts a few of the 52 face units at random, so that the
+expressions which the flow is used and measured on are of a kind that the network has never seen. Neither are the
+people, whose generators start from other seeds. The pairs are kept under artefacts/flow_lessons; they are made once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.artefacts import artefact_key, cached
+from utils.config import ROOT
+from utils.face_model import Identity, load_face_model, sample_identity
+from utils.flow_net import GRID, SIZE
+from utils.flow_pairs import Conditions, Performed, record_clip
+from utils.motion import BLINK, GAZE
+from utils.parallel import parallel_map
+from utils.skin import paint_skin
+from utils.synthetic import PIXELS_PER_MM, SENSOR_NOISE, face_shapes
+
+LESSONS = ROOT / "artefacts" / "flow_lessons"
+CLIPS_EACH, MOMENTS = 4, 4  # of one person
+LESSON_CODE = tuple(
+    f"utils.{name}"
+    for name in ("flow_lessons", "flow_pairs", "ground_truth", "synthetic", "face_model", "skin", "render", "views")
+)
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """N pairs of frames with the truth on the network's grid."""
+
+    first: np.ndarray  # (N, SIZE, SIZE) uint8 grey
+    second: np.ndarray
+    flow: np.ndarray  # (N, 2, GRID, GRID) float32, pixels of the SIZE px picture
+    still: np.ndarray  # the same without the head's motion
+    visible: np.ndarray  # (N, GRID, GRID) bool
+
+
+def make_lessons(people: int, seed: int, jobs: int, folder: Path = LESSONS) -> Lessons:
+    """All pairs of `people` people, rendered where they are not yet kept."""
+    tasks = [(seed, person, folder) for person in range(people)]
+    parts = parallel_map(_person, tasks, jobs, description="people for the flow network")
+    return Lessons(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def _person(task: tuple[int, int, Path]) -> dict[str, np.ndarray]:
+    seed, person, folder = task
+    parameters = {"seed": seed, "person": person, "clips": CLIPS_EACH, "moments": MOMENTS}
+    key = artefact_key((), parameters, LESSON_CODE)
+    return cached(folder / f"{seed}-{person:04d}.npz", key, lambda: pairs_of_person(seed, person))
+
+
+def pairs_of_person(seed: int, person: int) -> dict[str, np.ndarray]:
+    """The fields of `Lessons` for one person: CLIPS_EACH clips, both views, neighbouring moments."""
+    rng = np.random.default_rng([seed, 60, person])
+    identity = sample_identity(rng)
+    albedo, light = paint_skin(identity, rng), int(rng.integers(2**31))
+    parts = []
+    for clip in range(CLIPS_EACH):
+        act = random_act(identity, rng)
+        noise = SENSOR_NOISE * float(np.exp(rng.normal(0, 0.5)))
+        conditions = Conditions(SIZE, noise, flicker=bool(rng.random() < 0.5), stabilised=clip % 2 == 0)
+        recorded = record_clip(identity, act, albedo, light, rng, conditions, truth_size=GRID)
+        grey = recorded.grey().swapaxes(0, 1)  # (V, T, S, S)
+        flow, still = (np.moveaxis(part, -1, 2) for part in (recorded.flow, recorded.still))  # (V, P, 2, G, G)
+        parts.append((grey[:, :-1], grey[:, 1:], flow, still, recorded.visible))
+    names = ("first", "second", "flow", "still", "visible")
+    joined = (np.concatenate([p.reshape(-1, *p.shape[2:]) for p in part]) for part in zip(*parts, strict=True))
+    return dict(zip(names, joined, strict=True))
+
+
+def random_act(identity: Identity, rng: np.random.Generator) -> Performed:
+    """MOMENTS moments of a face with a few units contracted at random, a blink or a glance now and then, and a head
+    that drifts by about half a degree and half a millimetre."""
+    names = load_face_model().unit_names
+    contraction = np.zeros((MOMENTS, len(names)), np.float32)
+    chosen = rng.choice(len(names), rng.integers(1, 9), replace=False)
+    travel = np.linalg.norm(identity.unit_offsets, axis=2).max(1) + 1e-6
+    for unit in chosen:
+        twin = names[unit].replace("Left", "Right") if "Left" in names[unit] else names[unit].replace("Right", "Left")
+        level = rng.random(MOMENTS) * rng.uniform(0.2, 1) / travel[unit]
+        contraction[:, unit] += level
+        if twin != names[unit] and rng.random() < 0.6:
+            contraction[:, names.index(twin)] += level * rng.uniform(0.5, 1)
+    shapes = np.einsum("tu,uvc->tvc", contraction, identity.unit_offsets)
+    peak = np.linalg.norm(np.diff(shapes, axis=0)[..., :2], axis=2).max()
+    contraction *= np.clip(rng.lognormal(np.log(1.2), 0.6), 0.05, 4) / PIXELS_PER_MM / max(peak, 1e-6)
+    if rng.random() < 0.35:
+        closed = np.exp(rng.uniform(np.log(0.01), 0))
+        contraction[rng.integers(MOMENTS), [names.index(lid) for lid in BLINK]] += closed * rng.uniform(0.8, 1.2, 2)
+    if rng.random() < 0.3:
+        way, since = str(rng.choice(GAZE)), rng.integers(1, MOMENTS)
+        for side, other in (("Left", way), ("Right", {"In": "Out", "Out": "In"}.get(way, way))):
+            contraction[since:, names.index(f"eyeLook{other}{side}")] += rng.uniform(0.05, 0.5)
+    rest = rng.normal(0, [2.5, 3, 1.5])
+    drift = rng.normal(0, 0.2 * np.exp(rng.normal(0, 0.8)), (2, MOMENTS, 3)).cumsum(1).astype(np.float32)
+    return Performed(face_shapes(identity, contraction), drift[0] + rest.astype(np.float32), drift[1])

@@ -1,0 +1,210 @@
+"""FaceFlow: a small network for the motion of a face between two frames, with and without the head's own.
+
+    first, second (B, 1, 256, 256) grey
+     |-- detail, slow brightness gone: full, half and quarter size
+     |-- half and quarter: measure -> U-Net ----------> coarse flow             (B, 2, 32, 32)
+     |-- the second frame's detail brought back by the coarse flow
+     |-- full and half: measure -> U-Net -------------> what is left of it, and the head's part
+     |-> flow, still                                    (B, 2, 64, 64) each, pixels of the 256 px picture
+
+    measure: what least squares knows of the motion at each cell of a grid: the products of the normal
+             equations, their solutions in three windows, how well each explains the change, how much texture there is
+
+A classical method ends with a least squares flow; here the networks weigh these measurements by what they have learnt
+of how faces move. Taught by rendered synthetic faces with exact truth (`utils.train_flow`). The measurements follow
+Lucas and Kanade 1981; the U-Net Ronneberger et al. 2015; warping between two stages as in PWC-Net (Sun et al. 2018).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIZE, GRID, ROUGH = 256, 64, 32  # pixels a side of the frames, and of the maps that the two networks see
+BLURS = 6  # 3 x 3 means, together much like a Gaussian of sigma 2 pixels: what they leave is taken away
+SMOOTHINGS = (0, 1, 3)  # 3 x 3 means over the grid that make the three least squares windows
+MEASURES = 6 + 3 * len(SMOOTHINGS)
+RIDGE = 0.02  # of the mean texture energy, added to the normal equations
+
+
+@dataclass(frozen=True)
+class FlowNetConfig:
+    """Widths of the two U-Nets, from their whole maps down to 8 x 8."""
+
+    coarse: tuple[int, ...] = (16, 32, 48)
+    fine: tuple[int, ...] = (24, 32, 48, 64)
+
+
+# What is measured -------------------------------------------------------------------------------------------------
+
+
+def detail(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Both frames (B, 1, H, W) without slow brightness, in units of the first one's contrast."""
+    both = slow = torch.cat([first, second], 1)
+    for _ in range(BLURS):
+        slow = smooth(slow)
+    fine = both - slow
+    scale = fine[:, :1].square().mean((2, 3), keepdim=True).sqrt() + 0.1
+    return (fine / scale).clamp(-5, 5).chunk(2, 1)
+
+
+def measure(first: Tensor, second: Tensor, grid: int) -> Tensor:
+    """What least squares knows of the motion from `first` to `second`, detail (B, 1, H, W).
+
+    Returns (B, MEASURES, grid, grid).
+    """
+    middle = F.pad(first + second, (1, 1, 1, 1), "replicate")
+    gx = (middle[..., 1:-1, 2:] - middle[..., 1:-1, :-2]) / 4
+    gy = (middle[..., 2:, 1:-1] - middle[..., :-2, 1:-1]) / 4
+    gt = second - first
+    products = (gx * gx, gx * gy, gy * gy, gx * gt, gy * gt, gt * gt)
+    products = torch.cat([shrink(part, first.shape[-1] // grid) for part in products], 1)
+    texture = products[:, :1] + products[:, 2:3]
+    floor = RIDGE * texture.mean((2, 3), keepdim=True) + 1e-6
+    maps = [products[:, :5] / (texture + floor), torch.log1p(texture / floor)]
+    for smoothing in range(max(SMOOTHINGS) + 1):
+        if smoothing:
+            products = smooth(products)
+        if smoothing in SMOOTHINGS:
+            maps.append(solve(products, floor))
+    return torch.cat(maps, 1)
+
+
+def solve(products: Tensor, floor: Tensor) -> Tensor:
+    """Least squares flow u, v in pixels of the frames given, and the share of the change that it leaves unexplained."""
+    xx, xy, yy, xt, yt, tt = products.split(1, 1)
+    xx, yy = xx + floor, yy + floor
+    determinant = xx * yy - xy * xy
+    u, v = (xy * yt - yy * xt) / determinant, (xy * xt - xx * yt) / determinant
+    left = (tt + u * xt + v * yt) / (tt + 0.1 * floor)
+    return torch.cat([u, v, left], 1).clamp(-4, 4)
+
+
+def bring_back(image: Tensor, flow: Tensor) -> Tensor:
+    """`image` (B, C, H, W) sampled where each pixel went by `flow` (B, 2, g, g), pixels of the full size."""
+    size = image.shape[-1]
+    pixels = enlarge(flow * (size / SIZE), size)
+    steps = (torch.arange(size, dtype=image.dtype, device=image.device) + 0.5) * (2 / size) - 1
+    at = torch.stack([steps + pixels[:, 0] * (2 / size), steps[:, None] + pixels[:, 1] * (2 / size)], -1)
+    return F.grid_sample(image, at, mode="bicubic", padding_mode="border", align_corners=False)
+
+
+def shrink(maps: Tensor, by: int) -> Tensor:
+    """Means over cells of `by` x `by` pixels, as sums of slices: a third of the time of pooling on a CPU."""
+    rows = sum(maps[..., i::by, :] for i in range(by))
+    return sum(rows[..., i::by] for i in range(by)) / by**2
+
+
+def smooth(maps: Tensor) -> Tensor:
+    """Means over 3 x 3 pixels, edges repeated."""
+    maps = F.pad(maps, (1, 1, 1, 1), "replicate")
+    rows = maps[..., :-2, :] + maps[..., 1:-1, :] + maps[..., 2:, :]
+    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+
+
+def enlarge(maps: Tensor, size: int) -> Tensor:
+    return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
+
+
+# The networks -----------------------------------------------------------------------------------------------------
+
+
+def convolutions(*widths: int) -> nn.Sequential:
+    """3x3 convolutions from each width to the next, each with a leaky ReLU."""
+    layers = [nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.LeakyReLU(0.1)) for a, b in itertools.pairwise(widths)]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """Maps (B, before, g, g) -> (B, after, g, g); the lowest level also sees the mean over the picture."""
+
+    def __init__(self, before: int, widths: tuple[int, ...], after: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(before, 1, 1))
+        self.register_buffer("spread", torch.ones(before, 1, 1))
+        steps = list(itertools.pairwise(widths))
+        self.down = nn.ModuleList([convolutions(before, widths[0]), *(convolutions(a, b, b) for a, b in steps)])
+        self.whole = nn.Linear(widths[-1], widths[-1])
+        inner = [convolutions(a + b, a, a) for a, b in steps[:0:-1]]
+        self.up = nn.ModuleList([*inner, convolutions(widths[0] + widths[1], widths[0])])
+        self.out = nn.Conv2d(widths[0], after, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, kept = ((x - self.mean) / self.spread).contiguous(memory_format=torch.channels_last), []
+        for level, layers in enumerate(self.down):
+            x = layers(F.avg_pool2d(x, 2) if level else x)
+            kept.append(x)
+        x = x + self.whole(x.mean((2, 3)))[:, :, None, None]
+        for layers, beside in zip(self.up, kept[-2::-1], strict=True):
+            x = layers(torch.cat([enlarge(x, beside.shape[-1]), beside], 1))
+        return self.out(x)
+
+    def standardise(self, x: Tensor) -> None:
+        """Bring the input to mean 0 and deviation 1 from now on, as counted over `x` (B, before, g, g).
+
+        Fixed from the start of training: a batch's own deviation would hide how far things move in it.
+        """
+        self.mean.copy_(x.mean((0, 2, 3))[:, None, None])
+        self.spread.copy_(x.std((0, 2, 3))[:, None, None] + 1e-3)
+
+
+class FlowNet(nn.Module):
+    """The network of the module's diagram: `forward` returns flow and still (B, 2, GRID, GRID), and the coarse flow."""
+
+    def __init__(self, config: FlowNetConfig = FlowNetConfig()) -> None:
+        super().__init__()
+        self.config = config
+        candidates = 2 * len(SMOOTHINGS) + 1
+        self.coarse = UNet(2 * MEASURES + 4, config.coarse, 2 + candidates)
+        self.fine = UNet(2 * MEASURES + 6, config.fine, 4 + candidates)
+        self.to(memory_format=torch.channels_last)  # the faster layout on a CPU
+
+    @torch.no_grad()
+    def standardise(self, first: Tensor, second: Tensor) -> None:
+        """Fix the scale of what both U-Nets see by many pairs, before training."""
+        hooks = [net.register_forward_pre_hook(lambda net, seen: net.standardise(*seen)) for net in self.children()]
+        self(first, second)
+        for hook in hooks:
+            hook.remove()
+
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        full, half, quarter = (detail(shrink(first, by), shrink(second, by)) for by in (1, 2, 4))
+        rough = [measure(*half, ROUGH), measure(*quarter, ROUGH)]
+        (coarse,) = self.weigh(self.coarse, rough, (2, 4), look(first, ROUGH))  # (B, 2, ROUGH, ROUGH)
+        start = coarse.detach()  # each stage learns by its own error, which spares the way back through the warp
+        left = [measure(a, bring_back(b, start), GRID) for a, b in (full, half)]
+        start = enlarge(start, GRID)
+        rest, head = self.weigh(self.fine, left, (1, 2), torch.cat([look(first, GRID), start], 1))
+        flow = start + rest  # (B, 2, GRID, GRID)
+        return flow, flow - head, coarse
+
+    @staticmethod
+    def weigh(net: UNet, measured: list[Tensor], pixels: tuple[int, int], beside: Tensor) -> list[Tensor]:
+        """Flows (B, 2, g, g) of a U-Net that sees what was `measured` at two sizes, whose pixels are so many px wide.
+
+        The first is a mean of the least squares flows and of no motion, weighted by the network cell by cell, plus
+        what the network adds; the others are its own.
+        """
+        x = torch.cat([*measured, beside], 1)
+        weights, own = net(x).split([2 * len(SMOOTHINGS) + 1, net.out.out_channels - 2 * len(SMOOTHINGS) - 1], 1)
+        weights = weights.softmax(1)
+        found = [part[:, 6:].unflatten(1, (-1, 3))[:, :, :2] * px for part, px in zip(measured, pixels, strict=True)]
+        mean = (weights[:, 1:, None] * torch.cat(found, 1)).sum(1)
+        first, *others = own.split(2, 1)
+        return [mean + first, *others]
+
+
+def look(image: Tensor, grid: int) -> Tensor:
+    """Where on the face a cell lies: the picture's brightness there and about it, and the cell's coordinates."""
+    small = shrink(image, SIZE // grid)
+    bright = (small - small.mean((2, 3), keepdim=True)) / (small.std((2, 3), keepdim=True) + 1)
+    steps = torch.linspace(-1, 1, grid, dtype=image.dtype, device=image.device)
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    about = smooth(smooth(bright))
+    return torch.cat([bright, about, torch.stack([x, y]).expand(len(image), -1, -1, -1)], 1)

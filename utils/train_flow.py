@@ -1,0 +1,160 @@
+"""Teaches FaceFlow (`utils.flow_net`) on the rendered pairs of `utils.flow_lessons`, and writes its weights.
+
+    python -m utils.train_flow [--people 320] [--epochs 8] [--seed 0] [--jobs 2] [--out FILE]
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from utils.artefacts import write_artefact
+from utils.face_flow import WEIGHTS
+from utils.flow_lessons import Lessons, make_lessons
+from utils.flow_net import GRID, FlowNet, FlowNetConfig, enlarge
+
+STANDARD = 256  # pairs from which the networks' input is standardised
+FAR_PX = 4.0  # mean motion beyond which a pair teaches nothing: a shift of the whole picture is taken out before
+
+
+@dataclass(frozen=True)
+class FlowTraining:
+    """How FaceFlow is trained."""
+
+    people: int = 320
+    epochs: int = 8
+    batch: int = 8
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    average: float = 0.999  # decay of the running mean of the weights, which is what is kept
+    moving_px: float = 0.3  # where the truth moves farther,
+    moving_weight: float = 2.5  # an error counts so many times
+    still_weight: float = 0.5  # of the flow without the head's motion, against the whole flow
+    coarse_weight: float = 0.3  # of the first stage's flow
+    seed: int = 0
+
+
+# Training ---------------------------------------------------------------------------------------------------------
+
+
+def spoil(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames (B, 1, H, W) as worse cameras take them: some with less contrast, more noise, a blur, another light."""
+    n = len(first)
+
+    def some(share: float, low: float, high: float, neutral: float) -> Tensor:
+        value = torch.rand(n, 1, 1, 1, device=first.device) * (high - low) + low
+        return torch.where(torch.rand(n, 1, 1, 1, device=first.device) < share, value, neutral)
+
+    both = torch.cat([first, second], 1)
+    contrast, noise = some(0.3, 0.25, 1.2, 1.0), some(0.3, math.log(0.3), math.log(6), -20.0).exp()
+    softer = F.avg_pool2d(F.pad(both, (1, 1, 1, 1), "replicate"), 3, 1)
+    both = torch.lerp(both, softer, some(0.2, 0.2, 1.0, 0.0))
+    both = 90 + (both - 90) * contrast + torch.randn_like(both) * noise
+    first, second = both.round().clamp(0, 255).chunk(2, 1)
+    return first, (second * some(0.3, 0.9, 1.1, 1.0)).clamp(0, 255)
+
+
+def mirrored(maps: Tensor, which: Tensor, vectors: bool) -> Tensor:
+    """Maps (B, C, H, W) with those of `which` (B,) bool flipped left to right; of vectors u changes its sign."""
+    flipped = maps.flip(-1)
+    if vectors:
+        flipped = flipped * maps.new_tensor([-1, 1])[:, None, None]
+    return torch.where(which[:, None, None, None], flipped, maps)
+
+
+def charbonnier(estimate: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean of sqrt(|error|^2 + 0.01^2), flows (B, 2, H, W), weight (B, H, W)."""
+    error = ((estimate - truth).square().sum(1) + 1e-4).sqrt()
+    return (error * weight).sum() / weight.sum().clamp(min=1)
+
+
+def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
+    """One epoch, in random order, mirrored and spoilt at random: first, second, flow, still, visible."""
+    steps = max(1, len(lessons.first) // config.batch)
+    for index in torch.randperm(len(lessons.first)).tensor_split(steps):
+        parts = (lessons.first, lessons.second, lessons.flow, lessons.still, lessons.visible)
+        chosen = [torch.from_numpy(part[index.numpy()]).to(device) for part in parts]
+        first, second, visible = (part[:, None].float() for part in (chosen[0], chosen[1], chosen[4]))
+        which = torch.rand(len(index), device=device) < 0.5
+        first, second, visible = (mirrored(part, which, False) for part in (first, second, visible))
+        flow, still = (mirrored(part, which, True) for part in chosen[2:4])
+        yield (*spoil(first, second), flow, still, visible[:, 0])
+
+
+def near(lessons: Lessons) -> Lessons:
+    """The pairs that move by FAR_PX or less on average."""
+    size = np.linalg.norm(lessons.flow, axis=1) * lessons.visible
+    kept = size.sum((1, 2)) <= FAR_PX * lessons.visible.sum((1, 2))
+    return Lessons(**{field.name: getattr(lessons, field.name)[kept] for field in fields(lessons)})
+
+
+def train(lessons: Lessons, config: FlowTraining, model: FlowNetConfig) -> FlowNet:
+    """FaceFlow taught by `lessons`; the running mean of its weights over the last steps is returned."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(config.seed)
+    lessons = near(lessons)
+    net = FlowNet(model).to(device)
+    net.standardise(*next(batches(lessons, replace(config, batch=STANDARD), device))[:2])
+    mean = torch.optim.swa_utils.AveragedModel(
+        net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=True
+    )
+    optimiser = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    steps = config.epochs * max(1, len(lessons.first) // config.batch)
+    warm = min(200, max(1, steps // 10))
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)))
+    )
+    start = time.perf_counter()
+    for epoch in range(1, config.epochs + 1):
+        errors = []
+        for first, second, flow, still, visible in batches(lessons, config, device):
+            found, found_still, coarse = net(first, second)
+            weight = visible * torch.where(flow.norm(dim=1) > config.moving_px, config.moving_weight, 1.0)
+            whole = charbonnier(found, flow, weight)
+            loss = whole + config.still_weight * charbonnier(found_still, still, weight)
+            loss = loss + config.coarse_weight * charbonnier(enlarge(coarse, GRID), flow, weight)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimiser.step()
+            rate.step()
+            mean.update_parameters(net)
+            errors.append(whole.item())
+        seconds = time.perf_counter() - start
+        print(f"epoch {epoch}/{config.epochs}: error {np.mean(errors):.4f} px, {seconds:.0f} s", flush=True)
+    return mean.module.eval().cpu()
+
+
+# Files ------------------------------------------------------------------------------------------------------------
+
+
+def save(net: FlowNet, config: FlowTraining, weights: Path) -> None:
+    """Write the weights, and beside them, as JSON, how they were made."""
+    write_artefact(weights, {name: value.contiguous() for name, value in net.state_dict().items()})
+    write_artefact(weights.with_suffix(".json"), {"model": asdict(net.config), "training": asdict(config)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--people", type=int, default=FlowTraining.people)
+    parser.add_argument("--epochs", type=int, default=FlowTraining.epochs)
+    parser.add_argument("--seed", type=int, default=FlowTraining.seed)
+    parser.add_argument("--jobs", type=int, default=2, help="workers that render; threads that train")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="file of the weights")
+    options = parser.parse_args()
+    config = FlowTraining(people=options.people, epochs=options.epochs, seed=options.seed)
+    lessons = make_lessons(config.people, config.seed, options.jobs)
+    print(f"{len(lessons.first)} pairs of {config.people} people")
+    torch.set_num_threads(options.jobs)
+    save(train(lessons, config, FlowNetConfig()), config, options.out)
+
+
+if __name__ == "__main__":
+    main()

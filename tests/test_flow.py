@@ -30,7 +30,7 @@ def test_flow_of_a_shifted_image_is_the_shift(speckle, method, shift):
 def test_an_image_does_not_move_against_itself(speckle, method):
     image = shifted(speckle, 0, 0)
     flow = estimate_flow(image, image, method)[INNER]  # OpenCV's Farnebäck errs at the last rows
-    assert np.abs(flow).max() < 0.02
+    assert np.abs(flow).max() < (0.06 if method == "faceflow" else 0.02)  # a network is not exact, nor this a face
 
 
 @pytest.mark.parametrize("method", FLOW_METHODS)

@@ -135,8 +135,8 @@ def test_the_shipped_weights_are_small_and_of_this_network():
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Four pairs of one person the network never saw, the head moving: two phases, two views."""
-    return make_pairs(Conditions(stabilised=False), people=((SEEDS[0], "S01"),))
+    """Four pairs of one person the network never saw, the head still: two phases, two views."""
+    return make_pairs(Conditions(), people=((SEEDS[0], "S01"),))
 
 
 def mean_error(pairs, method):
@@ -148,12 +148,14 @@ def test_the_shipped_network_beats_dis_on_a_person_it_never_saw(pairs):
     assert ours < 0.8 * dis
 
 
-def test_it_tells_the_expression_from_the_heads_motion(pairs):
+def test_it_tells_the_expression_from_the_heads_motion():
+    moving = make_pairs(Conditions(stabilised=False), people=((SEEDS[0], "S01"),))
+
     def error(flow, p):
         return flow_errors(flow, p.still, p.visible)["epe"]
 
-    ours = np.mean([error(expression_flow(p.first, p.second, p.visible), p) for p in pairs])
-    dis = np.mean([error(expression_flow(p.first, p.second, p.visible, "dis"), p) for p in pairs])
+    ours = np.mean([error(expression_flow(p.first, p.second, p.visible), p) for p in moving])
+    dis = np.mean([error(expression_flow(p.first, p.second, p.visible, "dis"), p) for p in moving])
     assert ours < dis
 
 

@@ -5,7 +5,7 @@ import pytest
 from utils import report
 from utils.artefacts import write_artefact
 from utils.bench_setting import row
-from utils.report import FLOW_PLACES, benchmark, fill, flow_methods
+from utils.report import FLOW_PLACES, benchmark, fill, flow_images, flow_methods
 
 
 def test_only_what_stands_between_the_marks_is_replaced():
@@ -42,3 +42,14 @@ def test_the_table_of_flow_methods_has_a_row_per_method_and_both_places(recorded
 def test_the_table_of_the_benchmark_has_all_but_the_flow_methods(recorded):
     _, _, *rows = benchmark().splitlines()
     assert rows == ["| rendering | ours | 61.4 views/s | 5.5 |"]
+
+
+def test_the_table_of_flow_images_has_intervals_gains_and_databases(tmp_path):
+    span = {"value": 0.78, "low": 0.7, "high": 0.86}
+    scores = {"uf1": span, "uar": span, "gain": {"value": 0.01, "low": -0.02, "high": 0.04}}
+    rows = {"zero-shot": {"pooled": scores, "a": scores, "b": scores}}
+    write_artefact(tmp_path / "found.json", {"clips": {"pooled": 3, "a": 2, "b": 1}, "rows": rows})
+    header, _, line = flow_images(tmp_path / "found.json").splitlines()
+    assert header == "| row | UF1 | UAR | UF1 less the network's | UF1 a | UF1 b |"
+    spans = "0.780 [0.700, 0.860] | 0.780 [0.700, 0.860] | +0.010 [-0.020, +0.040]"
+    assert line == f"| zero-shot | {spans} | 0.780 | 0.780 |"

@@ -28,7 +28,8 @@ def estimate_flow(first: np.ndarray, second: np.ndarray, method: str = "faceflow
 
     Raises ValueError for an unknown method, frames of different size, or smaller than 32 pixels.
     """
-    return FLOW_METHODS[method](*_checked(first, second, method))
+    frames = _checked(first, second, method)
+    return FLOW_METHODS[method](*frames)
 
 
 def expression_flow(first: np.ndarray, second: np.ndarray, face: np.ndarray, method: str = "faceflow") -> np.ndarray:

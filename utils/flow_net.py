@@ -38,6 +38,10 @@ class FlowNetConfig:
     coarse: tuple[int, ...] = (16, 32, 48)
     fine: tuple[int, ...] = (24, 32, 48, 64)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "coarse", tuple(self.coarse))  # lists, where it was read from JSON
+        object.__setattr__(self, "fine", tuple(self.fine))
+
 
 # What is measured -------------------------------------------------------------------------------------------------
 

@@ -2,16 +2,19 @@
 
 python -m utils.report RUN        # from artefacts/RUN and submissions/RUN
 python -m utils.report --bench    # from artefacts/bench
+python -m utils.report --flow-images FILE.json    # what `utils.flow_images --json` wrote
 """
 
 import argparse
 import re
+from pathlib import Path
 
 import pandas as pd
 
 from utils.artefacts import atomic_path, read_artefact
 from utils.bench import cell
 from utils.config import ROOT
+from utils.evaluate import Interval
 
 README = ROOT / "README.md"
 FLOW_PLACES = ("256 px, head still, noise x1", "256 px, head moves, noise x1")  # of the benchmark's settings, shown
@@ -92,6 +95,19 @@ def benchmark() -> str:
     return _markdown(pd.DataFrame(rows))
 
 
+def flow_images(path: Path) -> str:
+    """The rows of `utils.flow_images` as a Markdown table: UF1, UAR, the paired gain, and UF1 of each database."""
+    record = read_artefact(path)
+    parts = [part for part in record["clips"] if part != "pooled"]
+    lines = []
+    for name, row in record["rows"].items():
+        pooled = row["pooled"]
+        line = {"row": name} | {key.upper(): str(Interval(**pooled[key])) for key in ("uf1", "uar")}
+        line["UF1 less the network's"] = _signed(pooled["gain"]) if pooled["gain"] else ""
+        lines.append(line | {f"UF1 {part}": f"{row[part]['uf1']['value']:.3f}" for part in parts})
+    return _markdown(pd.DataFrame(lines))
+
+
 def _bench_rows() -> pd.DataFrame:
     return pd.DataFrame(read_artefact(ROOT / "artefacts" / "bench" / "bench.json")["rows"])
 
@@ -101,7 +117,11 @@ def _span(row) -> str:
 
 
 def _gain(row) -> str:
-    return f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+    return _signed({"value": row["difference"], "low": row["difference_low"], "high": row["difference_high"]})
+
+
+def _signed(span: dict[str, float]) -> str:
+    return f"{span['value']:+.3f} [{span['low']:+.3f}, {span['high']:+.3f}]"
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -125,10 +145,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", nargs="?", help="name of a finished run, such as demo or full")
     parser.add_argument("--bench", action="store_true", help="the tables of the benchmark")
+    parser.add_argument("--flow-images", type=Path, metavar="FILE", help="the table of real flow images")
     options = parser.parse_args()
     tables = {"results": results(options.run), "ablation": ablation(options.run)} if options.run else {}
     if options.bench:
         tables |= {"flow": flow_methods(), "bench": benchmark()}
+    if options.flow_images:
+        tables["flow-images"] = flow_images(options.flow_images)
     text = README.read_text(encoding="utf-8")
     for name, table in tables.items():
         text = fill(text, name, table)

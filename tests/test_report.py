@@ -5,7 +5,7 @@ import pytest
 from utils import report
 from utils.artefacts import write_artefact
 from utils.bench_setting import row
-from utils.report import FLOW_PLACES, benchmark, fill, flow_images, flow_methods
+from utils.report import FLOW_PLACES, benchmark, damaged_flow, fill, flow_images, flow_methods
 
 
 def test_only_what_stands_between_the_marks_is_replaced():
@@ -27,6 +27,8 @@ def recorded(tmp_path, monkeypatch):
         for i, place in enumerate(places)
         for method, value in (("ours", 0.0512), ("theirs", 0.1234))
     ]
+    damaged = (row(f"shifted: {method}", value, "px") for method, value in (("ours", 0.2), ("deepflow", 0.3)))
+    rows += [one | {"section": "damaged_flow"} for one in damaged]
     rows.append(row("ours", 61.4, "views/s", 5.5) | {"section": "rendering"})
     write_artefact(tmp_path / "artefacts" / "bench" / "bench.json", {"rows": rows})
     monkeypatch.setattr(report, "ROOT", tmp_path)
@@ -37,6 +39,11 @@ def test_the_table_of_flow_methods_has_a_row_per_method_and_both_places(recorded
     assert header.count("|") == 7
     assert ours == "| ours | 0.051 | 1.051 | 0.250 | 3.2 | 12 |"
     assert theirs == "| theirs | 0.123 | 1.123 | 0.250 | 3.2 | 12 |"
+
+
+def test_damaged_frames_have_a_row_each_and_a_column_for_each_method(recorded):
+    header, _, line = damaged_flow().splitlines()
+    assert header == "| frames | EPE, ours | EPE, deepflow |" and line == "| shifted | 0.200 | 0.300 |"
 
 
 def test_the_table_of_the_benchmark_has_all_but_the_flow_methods(recorded):

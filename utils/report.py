@@ -1,7 +1,7 @@
 """Writes the tables of README.md from the records that runs left, so that no number there is typed.
 
 python -m utils.report RUN        # from artefacts/RUN and submissions/RUN
-python -m utils.report --bench    # from artefacts/bench
+python -m utils.report --bench    # from artefacts/bench, the tables of the sections that ran
 python -m utils.report --flow-images FILE.json    # what `utils.flow_images --json` wrote
 """
 
@@ -82,10 +82,19 @@ def flow_methods() -> str:
     return _markdown(pd.DataFrame(text).rename_axis("method").reset_index())
 
 
-def benchmark() -> str:
-    """All sections of the benchmark but that of the flow methods, a row a line."""
+def damaged_flow() -> str:
+    """Error of our flow and of DeepFlow by what was done to the frames, from the benchmark's record."""
     table = _bench_rows()
-    table = table[table["section"] != "flow"]
+    rows = table[table["section"] == "damaged_flow"].copy()
+    rows[["frames", "method"]] = rows["name"].str.rsplit(": ", n=1, expand=True)
+    wide = rows.pivot_table("value", "frames", "method", sort=False).map("{:.3f}".format)
+    return _markdown(wide.add_prefix("EPE, ").reset_index())
+
+
+def benchmark() -> str:
+    """All sections of the benchmark but those of the flow methods, a row a line."""
+    table = _bench_rows()
+    table = table[~table["section"].isin(["flow", "damaged_flow"])]
     rows = {
         "section": table["section"],
         "what": table["name"],
@@ -149,7 +158,10 @@ def main() -> None:
     options = parser.parse_args()
     tables = {"results": results(options.run), "ablation": ablation(options.run)} if options.run else {}
     if options.bench:
-        tables |= {"flow": flow_methods(), "bench": benchmark()}
+        run_sections = set(_bench_rows()["section"])
+        tables |= {"flow": flow_methods()} if "flow" in run_sections else {}
+        tables |= {"damaged": damaged_flow()} if "damaged_flow" in run_sections else {}
+        tables |= {"bench": benchmark()} if run_sections - {"flow", "damaged_flow"} else {}
     if options.flow_images:
         tables["flow-images"] = flow_images(options.flow_images)
     text = README.read_text(encoding="utf-8")

@@ -88,13 +88,13 @@ def random_act(identity: Identity, rng: np.random.Generator) -> Performed:
     shapes = np.einsum("tu,uvc->tvc", contraction, identity.unit_offsets)
     peak = np.linalg.norm(np.diff(shapes, axis=0)[..., :2], axis=2).max()
     contraction *= np.clip(rng.lognormal(np.log(1.2), 0.6), 0.05, 4) / PIXELS_PER_MM / max(peak, 1e-6)
-    if rng.random() < 0.35:
-        closed = np.exp(rng.uniform(np.log(0.01), 0))
-        contraction[rng.integers(MOMENTS), [names.index(lid) for lid in BLINK]] += closed * rng.uniform(0.8, 1.2, 2)
+    if rng.random() < 0.4:
+        closed = rng.random((MOMENTS, 1)) ** 2 * (rng.random((MOMENTS, 1)) < 0.6) * rng.uniform(0.8, 1.2, 2)
+        contraction[:, [names.index(lid) for lid in BLINK]] += closed.clip(max=1)
     if rng.random() < 0.3:
         way, since = str(rng.choice(GAZE)), rng.integers(1, MOMENTS)
         for side, other in (("Left", way), ("Right", {"In": "Out", "Out": "In"}.get(way, way))):
             contraction[since:, names.index(f"eyeLook{other}{side}")] += rng.uniform(0.05, 0.5)
     rest = rng.normal(0, [2.5, 3, 1.5])
-    drift = rng.normal(0, 0.2 * np.exp(rng.normal(0, 0.8)), (2, MOMENTS, 3)).cumsum(1).astype(np.float32)
+    drift = rng.normal(0, 0.25 * np.exp(rng.normal()), (2, MOMENTS, 3)).cumsum(1).astype(np.float32)
     return Performed(face_shapes(identity, contraction), drift[0] + rest.astype(np.float32), drift[1])

@@ -4,7 +4,8 @@
      |-- detail, slow brightness gone: full, half and quarter size
      |-- half and quarter: measure -> U-Net ----------> coarse flow             (B, 2, 32, 32)
      |-- the second frame's detail brought back by the coarse flow
-     |-- full and half: measure -> U-Net -------------> what is left of it, and the head's part
+     |-- full and half: measure -> U-Net -------------> what is left of it; relief and stillness of the face
+     |-- the head's motion, fitted to the flow where the face is still
      |-> flow, still                                    (B, 2, 64, 64) each, pixels of the 256 px picture
 
     measure: what least squares knows of the motion at each cell of a grid: the products of the normal
@@ -25,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SIZE, GRID, ROUGH = 256, 64, 32  # pixels a side of the frames, and of the maps that the two networks see
-BLURS = 6  # 3 x 3 means, together much like a Gaussian of sigma 2 pixels: what they leave is taken away
 SMOOTHINGS = (0, 1, 3)  # 3 x 3 means over the grid that make the three least squares windows
 MEASURES = 6 + 3 * len(SMOOTHINGS)
+LOOKS = 5
 RIDGE = 0.02  # of the mean texture energy, added to the normal equations
 
 
@@ -48,10 +49,8 @@ class FlowNetConfig:
 
 def detail(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Both frames (B, 1, H, W) without slow brightness, in units of the first one's contrast."""
-    both = slow = torch.cat([first, second], 1)
-    for _ in range(BLURS):
-        slow = smooth(slow)
-    fine = both - slow
+    both = torch.cat([first, second], 1)
+    fine = both - enlarge(smooth(shrink(both, 2)), both.shape[-1])  # less a blur of sigma 2 pixels
     scale = fine[:, :1].square().mean((2, 3), keepdim=True).sqrt() + 0.1
     return (fine / scale).clamp(-5, 5).chunk(2, 1)
 
@@ -61,9 +60,8 @@ def measure(first: Tensor, second: Tensor, grid: int) -> Tensor:
 
     Returns (B, MEASURES, grid, grid).
     """
-    middle = F.pad(first + second, (1, 1, 1, 1), "replicate")
-    gx = (middle[..., 1:-1, 2:] - middle[..., 1:-1, :-2]) / 4
-    gy = (middle[..., 2:, 1:-1] - middle[..., :-2, 1:-1]) / 4
+    middle = first + second
+    gx, gy = slope(middle), slope(middle.mT).mT
     gt = second - first
     products = (gx * gx, gx * gy, gy * gy, gx * gt, gy * gt, gt * gt)
     products = torch.cat([shrink(part, first.shape[-1] // grid) for part in products], 1)
@@ -76,6 +74,13 @@ def measure(first: Tensor, second: Tensor, grid: int) -> Tensor:
         if smoothing in SMOOTHINGS:
             maps.append(solve(products, floor))
     return torch.cat(maps, 1)
+
+
+def slope(doubled: Tensor) -> Tensor:
+    """Derivative along x of half of `doubled`, by differences over five pixels: over three, fine texture looks flat."""
+    padded = F.pad(doubled, (2, 2, 0, 0), "replicate")
+    near, far = padded[..., 3:-1] - padded[..., 1:-3], padded[..., 4:] - padded[..., :-4]
+    return near / 3 - far / 24
 
 
 def solve(products: Tensor, floor: Tensor) -> Tensor:
@@ -165,8 +170,8 @@ class FlowNet(nn.Module):
         super().__init__()
         self.config = config
         candidates = 2 * len(SMOOTHINGS) + 1
-        self.coarse = UNet(2 * MEASURES + 4, config.coarse, 2 + candidates)
-        self.fine = UNet(2 * MEASURES + 6, config.fine, 4 + candidates)
+        self.coarse = UNet(2 * MEASURES + LOOKS, config.coarse, 2 + candidates)
+        self.fine = UNet(2 * MEASURES + LOOKS + 2, config.fine, 6 + candidates)
         self.to(memory_format=torch.channels_last)  # the faster layout on a CPU
 
     @torch.no_grad()
@@ -180,13 +185,13 @@ class FlowNet(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         full, half, quarter = (detail(shrink(first, by), shrink(second, by)) for by in (1, 2, 4))
         rough = [measure(*half, ROUGH), measure(*quarter, ROUGH)]
-        (coarse,) = self.weigh(self.coarse, rough, (2, 4), look(first, ROUGH))  # (B, 2, ROUGH, ROUGH)
+        (coarse,) = self.weigh(self.coarse, rough, (2, 4), look(first, second, ROUGH))  # (B, 2, ROUGH, ROUGH)
         start = coarse.detach()  # each stage learns by its own error, which spares the way back through the warp
         left = [measure(a, bring_back(b, start), GRID) for a, b in (full, half)]
         start = enlarge(start, GRID)
-        rest, head = self.weigh(self.fine, left, (1, 2), torch.cat([look(first, GRID), start], 1))
+        rest, bent, face = self.weigh(self.fine, left, (1, 2), torch.cat([look(first, second, GRID), start], 1))
         flow = start + rest  # (B, 2, GRID, GRID)
-        return flow, flow - head, coarse
+        return flow, flow - head_motion(flow, *face.split(1, 1)) - bent, coarse
 
     @staticmethod
     def weigh(net: UNet, measured: list[Tensor], pixels: tuple[int, int], beside: Tensor) -> list[Tensor]:
@@ -204,11 +209,32 @@ class FlowNet(nn.Module):
         return [mean + first, *others]
 
 
-def look(image: Tensor, grid: int) -> Tensor:
-    """Where on the face a cell lies: the picture's brightness there and about it, and the cell's coordinates."""
-    small = shrink(image, SIZE // grid)
-    bright = (small - small.mean((2, 3), keepdim=True)) / (small.std((2, 3), keepdim=True) + 1)
-    steps = torch.linspace(-1, 1, grid, dtype=image.dtype, device=image.device)
+def head_motion(flow: Tensor, relief: Tensor, stillness: Tensor) -> Tensor:
+    """The part of `flow` (B, 2, g, g) that is the head's: what a rigid body of such a relief makes in a picture taken
+    from afar, u and v each linear in x, y and depth, fitted by least squares weighted by sigmoid(stillness).
+
+    relief (B, 1, g, g): what is added to the depth of a paraboloid, in half widths of the picture.
+    """
+    x, y = coordinates(flow)
+    depth = relief - x.square() - y.square()
+    body = torch.stack([t.expand_as(depth) for t in (torch.ones_like(x), x, y, depth)], -1).flatten(1, 3)  # (B, N, 4)
+    weighted = (body * torch.sigmoid(stillness).reshape(len(flow), -1, 1)).mT
+    ridge = 1e-2 * torch.eye(4, dtype=flow.dtype, device=flow.device)
+    motion = torch.linalg.solve(weighted @ body + ridge, weighted @ flow.flatten(2).mT)  # (B, 4, 2)
+    return (body @ motion).mT.reshape(flow.shape)
+
+
+def look(first: Tensor, second: Tensor, grid: int) -> Tensor:
+    """LOOKS maps of what lies at a cell: brightness there and about it, its change, and the cell's coordinates."""
+    small, later = (shrink(image, SIZE // grid) for image in (first, second))
+    spread = small.std((2, 3), keepdim=True) + 1
+    bright, later = ((image - image.mean((2, 3), keepdim=True)) / spread for image in (small, later))
+    place = torch.stack(coordinates(small)).expand(len(first), -1, -1, -1)
+    return torch.cat([bright, smooth(smooth(bright)), 4 * (later - bright), place], 1)
+
+
+def coordinates(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y of the cells of maps (..., g, g), -1 to 1 from edge to edge, (g, g) each."""
+    steps = torch.linspace(-1, 1, maps.shape[-1], dtype=maps.dtype, device=maps.device)
     y, x = torch.meshgrid(steps, steps, indexing="ij")
-    about = smooth(smooth(bright))
-    return torch.cat([bright, about, torch.stack([x, y]).expand(len(image), -1, -1, -1)], 1)
+    return x, y

@@ -18,7 +18,7 @@ from torch import Tensor
 from utils.artefacts import write_artefact
 from utils.face_flow import WEIGHTS
 from utils.flow_lessons import Lessons, make_lessons
-from utils.flow_net import GRID, FlowNet, FlowNetConfig, enlarge
+from utils.flow_net import GRID, FlowNet, FlowNetConfig, bring_back, enlarge
 
 STANDARD = 256  # pairs from which the networks' input is standardised
 FAR_PX = 4.0  # mean motion beyond which a pair teaches nothing: a shift of the whole picture is taken out before
@@ -29,15 +29,16 @@ class FlowTraining:
     """How FaceFlow is trained."""
 
     people: int = 320
-    epochs: int = 8
+    epochs: int = 12
     batch: int = 8
     lr: float = 2e-3
     weight_decay: float = 1e-4
     average: float = 0.999  # decay of the running mean of the weights, which is what is kept
     moving_px: float = 0.3  # where the truth moves farther,
     moving_weight: float = 2.5  # an error counts so many times
-    still_weight: float = 0.5  # of the flow without the head's motion, against the whole flow
+    still_weight: float = 1.0  # of the flow without the head's motion, against the whole flow
     coarse_weight: float = 0.3  # of the first stage's flow
+    foreign: float = 0.06  # share of the pairs that are replaced by pictures moved as no face moves
     seed: int = 0
 
 
@@ -61,6 +62,19 @@ def spoil(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return first, (second * some(0.3, 0.9, 1.1, 1.0)).clamp(0, 255)
 
 
+def foreign(first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs that keep the network from believing that all it sees is a face: pictures (B, 1, S, S), half of them of
+    noise instead, moved by smooth random fields. Returns first, second and the flow (B, 2, GRID, GRID)."""
+    n, size = len(first), first.shape[-1]
+    grain = sum(enlarge(torch.randn(n, 1, size >> k, size >> k, device=first.device), size) for k in range(6))
+    second = torch.where(torch.rand(n, 1, 1, 1, device=first.device) < 0.5, 120 + 20 * grain, first)
+    cells = int(torch.randint(1, 6, ()))
+    far = 0.6 * torch.randn(n, 1, 1, 1, device=first.device).exp().clamp(max=3)
+    flow = F.interpolate(far * torch.randn(n, 2, cells, cells, device=first.device), GRID, mode="bicubic")
+    first = bring_back(second, flow)  # whose pixels are found in `second` where the flow takes them: exact
+    return *((image + torch.randn_like(image)).round().clamp(0, 255) for image in (first, second)), flow
+
+
 def mirrored(maps: Tensor, which: Tensor, vectors: bool) -> Tensor:
     """Maps (B, C, H, W) with those of `which` (B,) bool flipped left to right; of vectors u changes its sign."""
     flipped = maps.flip(-1)
@@ -76,7 +90,8 @@ def charbonnier(estimate: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
 
 def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """One epoch, in random order, mirrored and spoilt at random: first, second, flow, still, visible."""
+    """One epoch, in random order, mirrored and spoilt at random: first, second, flow, still, and where each
+    flow counts."""
     steps = max(1, len(lessons.first) // config.batch)
     for index in torch.randperm(len(lessons.first)).tensor_split(steps):
         parts = (lessons.first, lessons.second, lessons.flow, lessons.still, lessons.visible)
@@ -85,7 +100,12 @@ def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Ite
         which = torch.rand(len(index), device=device) < 0.5
         first, second, visible = (mirrored(part, which, False) for part in (first, second, visible))
         flow, still = (mirrored(part, which, True) for part in chosen[2:4])
-        yield (*spoil(first, second), flow, still, visible[:, 0])
+        known = visible[:, 0].clone()  # where the flow without the head's motion is known: not in foreign pairs
+        strange = torch.rand(len(index), device=device) < config.foreign
+        if strange.any():
+            first[strange], second[strange], flow[strange] = foreign(first[strange])
+            visible[strange], known[strange] = 1.0, 0.0
+        yield (*spoil(first, second), flow, still, visible[:, 0], known)
 
 
 def near(lessons: Lessons) -> Lessons:
@@ -114,12 +134,12 @@ def train(lessons: Lessons, config: FlowTraining, model: FlowNetConfig) -> FlowN
     start = time.perf_counter()
     for epoch in range(1, config.epochs + 1):
         errors = []
-        for first, second, flow, still, visible in batches(lessons, config, device):
+        for first, second, flow, still, visible, known in batches(lessons, config, device):
             found, found_still, coarse = net(first, second)
-            weight = visible * torch.where(flow.norm(dim=1) > config.moving_px, config.moving_weight, 1.0)
-            whole = charbonnier(found, flow, weight)
-            loss = whole + config.still_weight * charbonnier(found_still, still, weight)
-            loss = loss + config.coarse_weight * charbonnier(enlarge(coarse, GRID), flow, weight)
+            weight = torch.where(flow.norm(dim=1) > config.moving_px, config.moving_weight, 1.0)
+            whole = charbonnier(found, flow, visible * weight)
+            loss = whole + config.still_weight * charbonnier(found_still, still, known * weight)
+            loss = loss + config.coarse_weight * charbonnier(enlarge(coarse, GRID), flow, visible * weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

@@ -4,13 +4,13 @@ A flow is (H, W, 2) float32: u to the right, v down, in pixels, from each pixel 
 stands in the second. `02_flow_apex` and `make bench` measure the methods against the exact flow.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
 from utils.classical_flow import deepflow, dis, farneback, fit_affine, tvl1
-from utils.face_flow import face_motion, faceflow
+from utils.face_flow import face_motions, faceflow
 
 FlowMethod = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -28,17 +28,23 @@ def estimate_flow(first: np.ndarray, second: np.ndarray, method: str = "faceflow
 
     Raises ValueError for an unknown method, frames of different size, or smaller than 32 pixels.
     """
-    frames = _checked(first, second, method)
-    return FLOW_METHODS[method](*frames)
+    return estimate_flows([(first, second)], method)[0]
 
 
-def expression_flow(first: np.ndarray, second: np.ndarray, face: np.ndarray, method: str = "faceflow") -> np.ndarray:
-    """`estimate_flow` less the head's own motion: as FaceFlow tells it, else an affine fit over `face` (H, W) bool."""
-    frames = _checked(first, second, method)
+def estimate_flows(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], method: str = "faceflow", faces: Sequence[np.ndarray] | None = None
+) -> np.ndarray:
+    """`estimate_flow` of N pairs of frames of one size, (N, H, W, 2); FaceFlow takes less time for many at once.
+
+    With `faces`, N times (H, W) bool, less the head's own motion: as FaceFlow tells it, else an affine fit there.
+    """
+    checked = [_checked(*pair, method) for pair in pairs]
     if method == "faceflow":
-        return face_motion(*frames)[1]
-    flow = FLOW_METHODS[method](*frames)
-    return flow - fit_affine(flow, face)
+        return face_motions(*map(np.stack, zip(*checked, strict=True)))[0 if faces is None else 1]
+    flows = np.stack([FLOW_METHODS[method](*pair) for pair in checked])
+    if faces is not None:
+        flows -= np.stack([fit_affine(flow, face) for flow, face in zip(flows, faces, strict=True)])
+    return flows
 
 
 def _checked(first: np.ndarray, second: np.ndarray, method: str) -> list[np.ndarray]:
@@ -61,13 +67,9 @@ def phase_flows(
     """Flows (V, P=2, H, W, 2) of the two phases onset -> apex and apex -> offset, in every view.
 
     frames (T, V, H, W, 3) uint8; moments: onset, apex, offset as positions in it. With `masks` (V, H, W) bool the
-    head's motion is subtracted, see `expression_flow` (needed where it was not removed in 3D).
+    head's motion is subtracted, see `estimate_flows` (needed where it was not removed in 3D).
     """
-    pairs = list(zip(moments[:-1], moments[1:], strict=True))
-
-    def flow(v: int, a: int, b: int) -> np.ndarray:
-        if masks is None:
-            return estimate_flow(frames[a, v], frames[b, v], method)
-        return expression_flow(frames[a, v], frames[b, v], masks[v], method)
-
-    return np.stack([[flow(v, a, b) for a, b in pairs] for v in range(frames.shape[1])])
+    views, phases = range(frames.shape[1]), list(zip(moments[:-1], moments[1:], strict=True))
+    pairs = [(frames[a, v], frames[b, v]) for v in views for a, b in phases]
+    faces = None if masks is None else [masks[v] for v in views for _ in phases]
+    return estimate_flows(pairs, method, faces).reshape(len(views), len(phases), *frames.shape[2:4], 2)

@@ -36,7 +36,7 @@ from utils.evaluate import (
     pooled_score,
 )
 from utils.model import ModelConfig
-from utils.pretrain import THREE, fine_tuned_predictor, load_pretrained, zero_shot_predictor
+from utils.pretrain import THREE, controls, fine_tuned_predictor, load_pretrained, zero_shot_predictor
 from utils.samples import Samples
 from utils.train import TrainConfig, network_predictor
 
@@ -162,13 +162,14 @@ def predictors(samples: Samples) -> dict[str, Predictor]:
     """name -> predictor: the baselines, our network, and for three classes the one taught by synthetic motion.
 
     "network" is the mean of networks with different starts; "zero-shot" has seen no real clip, "fine-tuned" goes on
-    from its weights. Both take the classes for negative, positive, surprise, in this order.
+    from its weights. Both take the classes for negative, positive, surprise, in this order; so do the controls.
     """
     model_config = ModelConfig(classes=len(samples.classes), views=1, phases=1)
     network = network_predictor(model_config, TRAIN, how="all", members=MEMBERS)
     found = {**baselines("single-label"), "network": network}
     if len(samples.classes) == len(THREE):
-        found["zero-shot"] = zero_shot_predictor(load_pretrained("single"))
+        taught = load_pretrained("single")
+        found |= {"zero-shot": zero_shot_predictor(taught), **controls(taught)}
         found["fine-tuned"] = fine_tuned_predictor("single", len(THREE), how="all")
     return found
 

@@ -46,6 +46,7 @@ class TrainConfig:
     gain: float = 0.2  # sigma of the log of a factor on the whole clip
     mixup: float = 0.4  # Beta(a, a); 0 for none
     mirror_average: bool = True  # predict the clip and its mirror, average
+    way: float = 1.0  # how far from the weights it started from, where given, towards the trained ones the network ends
     unit_weight: float = 1.0  # of the auxiliary action unit loss, where units are known
     device: str = "auto"  # "cuda" where there is one, else "cpu"
     precision: str = "auto"  # of the network: "bfloat16" on a CUDA device that computes in it, else "float32"
@@ -59,6 +60,8 @@ class TrainConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}. Remedy: one of {allowed}.")
+        if not 0 <= self.way <= 1:
+            raise ValueError(f"way is {self.way}. Remedy: a share from 0 (the first weights) to 1 (the trained ones).")
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,8 @@ def _fit_member(
                 torch.from_numpy(val.y).to(device),
             )
         state, history, epoch = _optimise(model, x, y, units, check, config)
+        if init is not None:
+            state = _part_way(init, state, config.way)
     return Member(state, scale, tuple(history), epoch, missing)
 
 
@@ -367,6 +372,20 @@ def _load_matching(model: nn.Module, init: Mapping[str, Tensor]) -> tuple[str, .
     usable = {name: value for name, value in init.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(usable, strict=False)
     return tuple(name for name in own if name not in usable)
+
+
+def _part_way(init: Mapping[str, Tensor], state: dict[str, Tensor], way: float) -> dict[str, Tensor]:
+    """Trained weights drawn back towards those that training started from, where these fit: what both know is kept,
+    and what the few clips at hand taught beyond counts less (Wortsman et al. 2022, "Robust fine-tuning of zero-shot
+    models", eq. 1)."""
+
+    def between(name: str, trained: Tensor) -> Tensor:
+        first = init.get(name)
+        if way == 1 or first is None or first.shape != trained.shape or not trained.is_floating_point():
+            return trained
+        return torch.lerp(first, trained, way)
+
+    return {name: between(name, trained) for name, trained in state.items()}
 
 
 def _device(config: TrainConfig) -> torch.device:

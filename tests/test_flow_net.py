@@ -233,6 +233,15 @@ def test_a_shift_of_the_whole_picture_is_found_and_is_the_heads(speckle):
     assert np.linalg.norm(still[inner], axis=-1).mean() < 1
 
 
+def test_a_pure_shift_is_told_from_one_with_an_expression(pairs):
+    first = pairs[0].first
+    second = cv2.warpAffine(first, np.float32([[1, 0, 6], [0, 1, -5]]), (SIZE, SIZE))
+    flow, still = face_motion(first, second)
+    assert (flow == [6, -5]).all() and not still.any()
+    away = cv2.warpAffine(pairs[0].second, np.float32([[1, 0, 6], [0, 1, -5]]), (SIZE, SIZE))
+    assert face_motion(first, away)[1][pairs[0].visible].any()
+
+
 def test_where_the_network_fails_deepflow_answers(speckle, monkeypatch):
     first = shifted(speckle, 0, 0)
     second = shifted(speckle, 2, 1)

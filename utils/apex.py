@@ -1,8 +1,8 @@
 """Apex spotting: when does the expression move most, blinks, head motion and noise notwithstanding?
 
 Motion curve of one view: m(t) = mean of the largest tenth of |flow(onset -> t)| over the face without the
-eyes, after the affine flow that the head's motion makes was subtracted. The views' curves are added and
-smoothed over time; the peak is the apex.
+eyes, the flow without the head's motion. The views' curves are added and smoothed over time; the peak is the apex.
+Method, share and smoothing were chosen on 72 clips of 18 people who are in no other set (data seeds 201 to 203).
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,12 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from utils.classical_flow import fit_affine
-from utils.flow import estimate_flow
+from utils.flow import estimate_flows
 
 TOP_SHARE = (
     0.1  # of the face's pixels: an expression moves a part of the face, noise moves all of it a little
 )
-SMOOTHING_FRAMES = 1.0  # sigma over time
+SMOOTHING_FRAMES = 0.7  # sigma over time
 # Where the eyes stand in a crop (x, y as shares of its side), per view: the mean over 40 synthetic identities, with a
 # spread of 0.02. They are looked for near there, and taken from here where the detector finds none.
 EYES = {0: ((0.48, 0.36), (0.75, 0.36)), 1: ((0.25, 0.36), (0.52, 0.36))}
@@ -77,16 +76,16 @@ def motion_mask(image: np.ndarray, face: np.ndarray, view: int) -> np.ndarray:
 
 
 def motion_amount(flow: np.ndarray, mask: np.ndarray) -> float:
-    """Mean of the largest tenth of the masked flow's magnitudes, px, after the head's affine motion is subtracted."""
+    """Mean of the largest tenth of the masked flow's magnitudes, px."""
     if not mask.any():
         return 0.0
-    magnitude = np.linalg.norm(flow - fit_affine(flow, mask), axis=-1)[mask]
+    magnitude = np.linalg.norm(flow, axis=-1)[mask]
     top = max(1, int(len(magnitude) * TOP_SHARE))
     return float(np.partition(magnitude, -top)[-top:].mean())
 
 
-def motion_curve(frames: np.ndarray, masks: np.ndarray, size: int = 128, method: str = "dis") -> np.ndarray:
-    """Motion of every frame against the first, (T, V) float32 px at `size`.
+def motion_curve(frames: np.ndarray, masks: np.ndarray, size: int = 256, method: str = "faceflow") -> np.ndarray:
+    """Motion of every frame against the first without the head's, (T, V) float32 px at `size`.
 
     frames (T, V, S, S, 3) uint8, reduced to `size` first; masks (V, S, S) bool.
     """
@@ -100,11 +99,12 @@ def motion_curve(frames: np.ndarray, masks: np.ndarray, size: int = 128, method:
         )
         mask = motion_mask(small[0], face, v)
         grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in small]
-        curve[1:, v] = [motion_amount(estimate_flow(grey[0], other, method), mask) for other in grey[1:]]
+        flows = estimate_flows([(grey[0], other) for other in grey[1:]], method, [mask] * (n_frames - 1))
+        curve[1:, v] = [motion_amount(flow, mask) for flow in flows]
     return curve
 
 
-def spot_apex(frames: np.ndarray, masks: np.ndarray, size: int = 128, method: str = "dis") -> Spotting:
+def spot_apex(frames: np.ndarray, masks: np.ndarray, size: int = 256, method: str = "faceflow") -> Spotting:
     """Onset (the first frame), apex and offset (the last frame) of a sequence's expression.
 
     The apex lies strictly between where there are three frames or more; with two it is the last.

@@ -46,8 +46,8 @@ class Config:
 
     # 02_flow_apex
     flow_method: str = "faceflow"  # of the phase flows, see utils.flow.FLOW_METHODS
-    apex_method: str = "dis"  # of the motion curve
-    apex_size: int = 128  # pixels, frames are reduced to this for the motion curve
+    apex_method: str = "faceflow"  # of the motion curve
+    apex_size: int = 256  # pixels, frames are reduced to this for the motion curve
     feature_size: int = 28  # of the network's maps, pixels
 
     # 03_train .. 05_submit
@@ -84,6 +84,7 @@ PROFILES = {
         n_subjects=6,
         n_test_subjects=2,
         size=128,
+        apex_method="dis",
         apex_size=64,
         folds="2",
         inner_folds=2,

@@ -50,8 +50,9 @@ def face_motions(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.
     """Flow, and flow without the head's motion, each (N, H, W, 2) float32 px, of grey frames (N, H, W) uint8.
 
     The network takes 256 px: other sizes are scaled to it and the flow back. A motion of the whole picture by more
-    than WHOLE_PX, which it never met, is taken out first. Where the second frame brought back by the flow still does
-    not look like the first (RESEMBLANCE), DeepFlow is asked too, and the flow that brings it back better is taken.
+    than WHOLE_PX, which it never met, is taken out first, and is all there is if it explains the frames as well.
+    Where the second frame brought back by the flow still does not look like the first (RESEMBLANCE), DeepFlow is asked
+    too, and the flow that brings it back better is taken.
     """
     height, width = first.shape[1:]
     scale = np.float32([width / SIZE, height / SIZE])
@@ -62,7 +63,7 @@ def face_motions(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.
         shifts = [whole_shift(*pair) for pair in zip(a, b, strict=True)]
         b = np.stack([_moved_back(image, shift) for image, shift in zip(b, shifts, strict=True)])
         for pair, shift, motion in zip(zip(a, b, strict=True), shifts, _ask(a, b), strict=True):
-            flow, still = _or_deepflow(*pair, *motion)
+            flow, still = _or_deepflow(*pair, *_or_nothing(*pair, motion, max(map(abs, shift))))
             found.append([_resized(part, (width, height)) * scale for part in (flow + np.float32(shift), still)])
     flow, still = np.stack(found, axis=1)
     return flow, still
@@ -80,6 +81,16 @@ def _ask(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         maps = torch.cat([flow, still], 1).permute(0, 2, 3, 1).cpu().numpy()
     large = np.stack([_resized(one, (SIZE, SIZE)) for one in maps])
     return np.stack(np.split(large, 2, axis=-1), axis=1)
+
+
+def _or_nothing(first: np.ndarray, second: np.ndarray, motion: np.ndarray, border: int) -> np.ndarray:
+    """The network's flows of a pair that was shifted by up to `border` px, or none where that explains it as well."""
+    if 0 < border < SIZE // 4:
+        inner = np.s_[border : SIZE - border, border : SIZE - border]
+        frames = first[inner], second[inner]
+        if resemblance(*frames, 0 * motion[0][inner]) >= resemblance(*frames, motion[0][inner]):
+            return 0 * motion
+    return motion
 
 
 def _or_deepflow(

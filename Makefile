@@ -24,7 +24,7 @@ SOURCE := $(if $(DATA),$(DATA)/train.csv,$(SYNTHETIC))
 code = $(addprefix utils/,$(addsuffix .py,$(1)))
 CODE_DATA := $(call code,config artefacts parallel dataset face_assets face_model skin motion render synthetic)
 CODE_01 := $(CODE_DATA) $(call code,views pipeline data_card plots submission)
-CODE_02 := $(CODE_01) $(call code,classical_flow flow_net face_flow flow apex features samples ground_truth measure)
+CODE_02 := $(CODE_01) $(call code,classical_flow flow_net face_flow flow apex features samples ground_truth measure) $(wildcard utils/weights/flow.*)
 CODE_03 := $(CODE_02) $(call code,model decision train evaluate baselines ablation explain motion_fields flow_pairs flow_images pretrain) $(wildcard utils/weights/*)
 
 # One thread for each worker: two workers with two threads each are slower on two cores. The hash seed is for repeatable runs.
@@ -91,7 +91,7 @@ $(BOOKS)/05_submit.ipynb: notebooks/05_submit.ipynb $(BOOKS)/04_ablation.ipynb $
 test: $(READY)
 	$(PY) -m pytest -q -n 2 --dist loadfile
 
-## train-flow: the flow network taught by rendered faces anew, into utils/weights (about an hour)
+## train-flow: the flow network taught by rendered faces anew, into utils/weights (75 minutes, most of them on one core)
 train-flow: $(READY)
 	$(PY) -m utils.train_flow --jobs $(JOBS)
 

@@ -5,7 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from utils.bench_flow import AS_THEY_COME, SETTINGS, grain, make_pairs, measure, moved, turn_and_zoom, waves
+from utils.bench_flow import (
+    AS_THEY_COME,
+    SETTINGS,
+    grain,
+    make_pairs,
+    measure,
+    measure_batches,
+    moved,
+    turn_and_zoom,
+    waves,
+)
 from utils.bench_setting import SEEDS
 from utils.config import load_config
 from utils.flow import FLOW_METHODS
@@ -44,6 +54,12 @@ def test_true_flow_has_no_error_and_no_flow_the_error_of_no_motion(pairs):
     )
     assert table.loc["truth", "epe"] == 0 and table.loc["truth", "magnitude_ratio"] == pytest.approx(1)
     assert table.loc["nothing", "epe"] == pytest.approx(table.loc["nothing", "zero_epe"])
+
+
+def test_in_batches_the_errors_are_those_of_one_by_one(pairs):
+    batches, alone = measure_batches(pairs), measure(pairs, {"faceflow": FLOW_METHODS["faceflow"]}).loc["faceflow"]
+    for name in ("epe", "still_epe", "direction_deg"):
+        assert batches[name] == pytest.approx(alone[name], abs=1e-3)
 
 
 @pytest.mark.parametrize("motion", [waves, turn_and_zoom])

@@ -29,7 +29,7 @@ from utils.flow_net import (
 )
 from utils.flow_pairs import Conditions
 from utils.ground_truth import flow_errors
-from utils.train_flow import FlowTraining, charbonnier, foreign, mirrored, train
+from utils.train_flow import FlowTraining, batches, charbonnier, foreign_pairs, mirrored, train
 
 SMALL = FlowNetConfig((8, 8, 16), (8, 8, 8, 16))
 
@@ -139,13 +139,29 @@ def test_a_mirrored_flow_points_the_other_way():
 def test_foreign_pairs_are_moved_by_their_flow(speckle):
     torch.manual_seed(0)
     pictures = as_tensor(shifted(speckle, 0, 0)).expand(8, 1, SIZE, SIZE)
-    first, second, flow = foreign(pictures)
+    first, second, flow = foreign_pairs(pictures)
     assert flow.shape == (8, 2, GRID, GRID) and flow.norm(dim=1).mean() > 0.2
     inner = np.s_[..., 16:-16, 16:-16]
     for a, b, moved_by in zip(first, second, flow, strict=True):
         back = bring_back(b[None], moved_by[None])[0]
         assert (back - a)[inner].abs().mean() < 2.5  # two draws of noise
     assert (second - pictures).abs().mean((1, 2, 3)).gt(5).any()  # some are not of the picture given
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_foreign_pair_replaces_a_lesson_with_all_that_belongs_to_it(speckle, share):
+    frame, flow = shifted(speckle, 0, 0), np.full((1, 2, GRID, GRID), 0.5, np.float32)
+    visible = np.zeros((1, GRID, GRID), bool)
+    visible[:, 16:48, 16:48] = True
+    lessons = Lessons(frame[None], frame[None], flow, flow / 2, visible)
+    config = FlowTraining(foreign=share, batch=1)
+    first, second, moved_by, still, seen, known = next(batches(lessons, config, torch.device("cpu")))
+    if share:
+        assert seen.all() and not known.any() and moved_by.std() > 0
+        assert (first - second).abs().mean() > 0.5
+    else:
+        assert torch.equal(seen, torch.from_numpy(visible).float()) and torch.equal(known, seen)
+        assert (moved_by.abs() == 0.5).all() and (still.abs() == 0.25).all()
 
 
 def test_an_error_off_the_face_does_not_count():
@@ -207,9 +223,12 @@ def test_it_tells_the_expression_from_the_heads_motion():
 
 
 def test_many_pairs_at_once_are_as_one_by_one(pairs):
-    many = face_motions(*(np.stack([getattr(p, name) for p in [*pairs, pairs[0]]]) for name in ("first", "second")))
-    for i, pair in enumerate(pairs):
-        for together, alone in zip(many, face_motion(pair.first, pair.second), strict=True):
+    jump = cv2.warpAffine(pairs[0].second, np.float32([[1, 0, 6], [0, 1, -5]]), (SIZE, SIZE))
+    given = [*((p.first, p.second) for p in pairs), (pairs[0].first, jump)]  # one more than a batch
+    many = face_motions(*map(np.stack, zip(*given, strict=True)))
+    assert len(many[0]) == len(many[1]) == len(given) > face_flow.BATCH
+    for i, pair in enumerate(given):
+        for together, alone in zip(many, face_motion(*pair), strict=True):
             assert np.abs(together[i] - alone).max() < 1e-3
 
 

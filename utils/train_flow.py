@@ -1,6 +1,6 @@
 """Teaches FaceFlow (`utils.flow_net`) on the rendered pairs of `utils.flow_lessons`, and writes its weights.
 
-    python -m utils.train_flow [--people 320] [--epochs 8] [--seed 0] [--jobs 2] [--out FILE]
+    python -m utils.train_flow [--people 320] [--epochs 12] [--seed 0] [--jobs 2] [--out FILE]
 """
 
 import argparse
@@ -62,7 +62,7 @@ def spoil(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return first, (second * some(0.3, 0.9, 1.1, 1.0)).clamp(0, 255)
 
 
-def foreign(first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def foreign_pairs(first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs that keep the network from believing that all it sees is a face: pictures (B, 1, S, S), half of them of
     noise instead, moved by smooth random fields. Returns first, second and the flow (B, 2, GRID, GRID)."""
     n, size = len(first), first.shape[-1]
@@ -90,8 +90,9 @@ def charbonnier(estimate: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
 
 def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """One epoch, in random order, mirrored and spoilt at random: first, second, flow, still, and where each
-    flow counts."""
+    """One epoch, in random order, mirrored, spoilt and replaced by foreign pairs at random: first, second
+    (B, 1, SIZE, SIZE), flow, still (B, 2, GRID, GRID), and where the flow and where the still flow is known
+    (B, GRID, GRID) float."""
     steps = max(1, len(lessons.first) // config.batch)
     for index in torch.randperm(len(lessons.first)).tensor_split(steps):
         parts = (lessons.first, lessons.second, lessons.flow, lessons.still, lessons.visible)
@@ -101,10 +102,10 @@ def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Ite
         first, second, visible = (mirrored(part, which, False) for part in (first, second, visible))
         flow, still = (mirrored(part, which, True) for part in chosen[2:4])
         known = visible[:, 0].clone()  # where the flow without the head's motion is known: not in foreign pairs
-        strange = torch.rand(len(index), device=device) < config.foreign
-        if strange.any():
-            first[strange], second[strange], flow[strange] = foreign(first[strange])
-            visible[strange], known[strange] = 1.0, 0.0
+        replaced = torch.rand(len(index), device=device) < config.foreign
+        if replaced.any():
+            first[replaced], second[replaced], flow[replaced] = foreign_pairs(first[replaced])
+            visible[replaced], known[replaced] = 1.0, 0.0
         yield (*spoil(first, second), flow, still, visible[:, 0], known)
 
 
@@ -166,13 +167,13 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=FlowTraining.people)
     parser.add_argument("--epochs", type=int, default=FlowTraining.epochs)
     parser.add_argument("--seed", type=int, default=FlowTraining.seed)
-    parser.add_argument("--jobs", type=int, default=2, help="workers that render; threads that train")
+    parser.add_argument("--jobs", type=int, default=2, help="workers that render")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="file of the weights")
     options = parser.parse_args()
     config = FlowTraining(people=options.people, epochs=options.epochs, seed=options.seed)
     lessons = make_lessons(config.people, config.seed, options.jobs)
     print(f"{len(lessons.first)} pairs of {config.people} people")
-    torch.set_num_threads(options.jobs)
+    torch.set_num_threads(1)  # so that the sums, and the weights, do not depend on the cores
     save(train(lessons, config, FlowNetConfig()), config, options.out)
 
 

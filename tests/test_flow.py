@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from utils.classical_flow import blurred, fit_affine
-from utils.flow import FLOW_METHODS, estimate_flow, phase_flows
+from utils.flow import FLOW_METHODS, estimate_flow, estimate_flows, phase_flows
 
 SIZE = 96
 INNER = np.s_[16:-16, 16:-16]
@@ -136,6 +136,19 @@ def test_a_pure_head_shift_is_subtracted(clip):
     masks[:, 16:-16, 16:-16] = True
     flows = phase_flows(clip, (0, 2, 3), masks=masks)
     assert np.abs(np.median(flows[:, :, 16:-16, 16:-16], axis=(2, 3))).max() < 0.05
+
+
+@pytest.mark.parametrize("method", ["faceflow", "dis"])
+def test_pairs_that_do_not_go_together_are_refused(clip, method):
+    pair = clip[0, 0], clip[1, 0]
+    for pairs, faces in (
+        ([], None),
+        ([pair, (pair[0][:64], pair[1][:64])], None),
+        ([pair], []),
+        ([pair], [np.ones((3, 3), bool)]),
+    ):
+        with pytest.raises(ValueError, match="Remedy: give one pair or more"):
+            estimate_flows(pairs, method, faces)
 
 
 def test_one_view_will_do(clip):

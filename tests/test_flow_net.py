@@ -261,11 +261,22 @@ def test_a_pure_shift_is_told_from_one_with_an_expression(pairs):
     assert face_motion(first, away)[1][pairs[0].visible].any()
 
 
+def test_deepflows_head_motion_is_fitted_over_the_face(speckle, monkeypatch):
+    first, second = shifted(speckle, 0, 0), shifted(speckle, 2, 1)
+    second[SIZE // 2 :] = first[SIZE // 2 :]  # the lower half, which is no face, rests
+    nothing = np.zeros((SIZE, SIZE, 2), np.float32)
+    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [np.stack([nothing, nothing])])
+    face = np.arange(SIZE)[:, None].repeat(SIZE, 1) < SIZE // 2
+    over_face, over_all = (face_motions(first[None], second[None], faces)[1][0] for faces in ([face], None))
+    inner = np.s_[32:96, 32:-32]
+    assert np.linalg.norm(over_face[inner], axis=-1).mean() < 0.5 * np.linalg.norm(over_all[inner], axis=-1).mean()
+
+
 def test_where_the_network_fails_deepflow_answers(speckle, monkeypatch):
     first = shifted(speckle, 0, 0)
     second = shifted(speckle, 2, 1)
     nothing = np.zeros((SIZE, SIZE, 2), np.float32)
-    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [(nothing, nothing)])
+    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [np.stack([nothing, nothing])])
     flow, still = face_motion(first, second)
     assert np.array_equal(flow, deepflow(first, second))
     assert np.linalg.norm(still[32:-32, 32:-32], axis=-1).mean() < 0.3  # an affine fit takes the shift for the head's
@@ -274,7 +285,7 @@ def test_where_the_network_fails_deepflow_answers(speckle, monkeypatch):
 def test_a_network_that_brings_the_frame_back_is_believed(speckle, monkeypatch):
     first, second = shifted(speckle, 0, 0), shifted(speckle, 2, 1)
     right = np.broadcast_to(np.float32([2, 1]), (SIZE, SIZE, 2))
-    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [(right, right)])
+    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [np.stack([right, right])])
     monkeypatch.setattr(face_flow, "deepflow", lambda a, b: pytest.fail("DeepFlow was asked"))
     assert np.array_equal(face_motion(first, second)[0], right)
 

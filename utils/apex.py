@@ -19,6 +19,7 @@ TOP_SHARE = (
     0.1  # of the face's pixels: an expression moves a part of the face, noise moves all of it a little
 )
 SMOOTHING_FRAMES = 0.7  # sigma over time
+CHUNK = 16  # frames whose flows are held at once
 # Where the eyes stand in a crop (x, y as shares of its side), per view: the mean over 40 synthetic identities, with a
 # spread of 0.02. They are looked for near there, and taken from here where the detector finds none.
 EYES = {0: ((0.48, 0.36), (0.75, 0.36)), 1: ((0.25, 0.36), (0.52, 0.36))}
@@ -99,8 +100,10 @@ def motion_curve(frames: np.ndarray, masks: np.ndarray, size: int = 256, method:
         )
         mask = motion_mask(small[0], face, v)
         grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in small]
-        flows = estimate_flows([(grey[0], other) for other in grey[1:]], method, [mask] * (n_frames - 1))
-        curve[1:, v] = [motion_amount(flow, mask) for flow in flows]
+        for start in range(1, n_frames, CHUNK):
+            pairs = [(grey[0], other) for other in grey[start : start + CHUNK]]
+            flows = estimate_flows(pairs, method, [mask] * len(pairs))
+            curve[start : start + CHUNK, v] = [motion_amount(flow, mask) for flow in flows]
     return curve
 
 

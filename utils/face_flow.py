@@ -1,6 +1,7 @@
 """FaceFlow at work: the network of `utils.flow_net` on frames of any size, helped by DeepFlow where it is unsure."""
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,27 +47,52 @@ def face_motion(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.n
     return flow[0], still[0]
 
 
-def face_motions(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def face_motions(
+    first: np.ndarray, second: np.ndarray, faces: Sequence[np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Flow, and flow without the head's motion, each (N, H, W, 2) float32 px, of grey frames (N, H, W) uint8.
 
     The network takes 256 px: other sizes are scaled to it and the flow back. A motion of the whole picture by more
     than WHOLE_PX, which it never met, is taken out first, and is all there is if it explains the frames as well.
     Where the second frame brought back by the flow still does not look like the first (RESEMBLANCE), DeepFlow is asked
-    too, and the flow that brings it back better is taken.
+    too, and the flow that brings it back better is taken; what of that is the head's is fitted over `faces`, N times
+    (H, W) bool, or without them over the picture.
     """
     height, width = first.shape[1:]
     scale = np.float32([width / SIZE, height / SIZE])
-    found = []
+    found = np.empty((2, len(first), height, width, 2), np.float32)
     for start in range(0, len(first), BATCH):
         some = slice(start, start + BATCH)
         a, b = (np.stack([_resized(one, (SIZE, SIZE)) for one in part[some]]) for part in (first, second))
         shifts = [whole_shift(*pair) for pair in zip(a, b, strict=True)]
         b = np.stack([_moved_back(image, shift) for image, shift in zip(b, shifts, strict=True)])
-        for pair, shift, motion in zip(zip(a, b, strict=True), shifts, _ask(a, b), strict=True):
-            flow, still = _or_deepflow(*pair, *_or_nothing(*pair, motion, max(map(abs, shift))))
-            found.append([_resized(part, (width, height)) * scale for part in (flow + np.float32(shift), still)])
-    flow, still = np.stack(found, axis=1)
-    return flow, still
+        for i, motion in enumerate(_ask(a, b)):
+            face = None if faces is None else _resized(faces[start + i].astype(np.uint8), (SIZE, SIZE)) > 0
+            motion = _best_explained(a[i], b[i], motion, max(map(abs, shifts[i])), face)
+            motion = motion[0] + np.float32(shifts[i]), motion[1]
+            found[:, start + i] = [_resized(part, (width, height)) * scale for part in motion]
+    return found[0], found[1]
+
+
+def _best_explained(
+    first: np.ndarray, second: np.ndarray, motion: np.ndarray, border: int, face: np.ndarray | None
+) -> np.ndarray:
+    """Flow and still flow (2, SIZE, SIZE, 2) of a pair that was shifted by up to `border` px, by what brings the second
+    frame back best: no motion, if there was a shift, the network, or where neither does well DeepFlow."""
+    border = min(border, SIZE // 4)
+    inner = np.s_[border : SIZE - border, border : SIZE - border]  # the border is not of this picture
+
+    def explained(flow: np.ndarray) -> float:
+        return resemblance(first[inner], second[inner], flow[inner])
+
+    by_network = explained(motion[0])
+    if border and explained(0 * motion[0]) >= by_network:
+        return 0 * motion
+    if by_network < RESEMBLANCE:
+        other = deepflow(first, second)
+        if explained(other) > by_network + MARGIN:
+            return np.stack([other, other - fit_affine(other, np.ones_like(first, bool) if face is None else face)])
+    return motion
 
 
 def _ask(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -81,27 +107,6 @@ def _ask(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         maps = torch.cat([flow, still], 1).permute(0, 2, 3, 1).cpu().numpy()
     large = np.stack([_resized(one, (SIZE, SIZE)) for one in maps])
     return np.stack(np.split(large, 2, axis=-1), axis=1)
-
-
-def _or_nothing(first: np.ndarray, second: np.ndarray, motion: np.ndarray, border: int) -> np.ndarray:
-    """The network's flows of a pair that was shifted by up to `border` px, or none where that explains it as well."""
-    if 0 < border < SIZE // 4:
-        inner = np.s_[border : SIZE - border, border : SIZE - border]
-        frames = first[inner], second[inner]
-        if resemblance(*frames, 0 * motion[0][inner]) >= resemblance(*frames, motion[0][inner]):
-            return 0 * motion
-    return motion
-
-
-def _or_deepflow(
-    first: np.ndarray, second: np.ndarray, flow: np.ndarray, still: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The network's flow and still flow, or where DeepFlow's is clearly better, that."""
-    if resemblance(first, second, flow) < RESEMBLANCE:
-        other = deepflow(first, second)
-        if resemblance(first, second, other) > resemblance(first, second, flow) + MARGIN:
-            return other, other - fit_affine(other, np.ones(first.shape, bool))
-    return flow, still
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

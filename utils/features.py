@@ -30,7 +30,7 @@ def clip_features(
 ) -> np.ndarray:
     """The network's input of one clip: frames (T, V, S, S, 3) uint8, masks (V, S, S), moments onset, apex, offset.
 
-    subtract_head: fit and subtract the head's affine motion, for views that were not stabilised in 3D.
+    subtract_head: take out the head's own motion, for views that were not stabilised in 3D.
     """
     flows = phase_flows(frames, moments, method, masks if subtract_head else None)
     return flow_maps(flows, masks, size)

@@ -37,10 +37,17 @@ def estimate_flows(
     """`estimate_flow` of N pairs of frames of one size, (N, H, W, 2); FaceFlow takes less time for many at once.
 
     With `faces`, N times (H, W) bool, less the head's own motion: as FaceFlow tells it, else an affine fit there.
+    Raises ValueError as `estimate_flow` does, and where there is no pair or not one face for each.
     """
     checked = [_checked(*pair, method) for pair in pairs]
-    if method == "faceflow":
-        return face_motions(*map(np.stack, zip(*checked, strict=True)))[0 if faces is None else 1]
+    sizes = {first.shape for first, _ in checked}
+    if len(sizes) != 1 or (faces is not None and [face.shape for face in faces] != [*sizes] * len(pairs)):
+        raise ValueError(
+            f"flow of {len(pairs)} pairs of sizes {sorted(sizes)}, faces {faces and [face.shape for face in faces]}. "
+            "Remedy: give one pair or more, all of one size, and a face of that size for each or none."
+        )
+    if FLOW_METHODS[method] is faceflow:
+        return face_motions(*map(np.stack, zip(*checked, strict=True)), faces)[0 if faces is None else 1]
     flows = np.stack([FLOW_METHODS[method](*pair) for pair in checked])
     if faces is not None:
         flows -= np.stack([fit_affine(flow, face) for flow, face in zip(flows, faces, strict=True)])

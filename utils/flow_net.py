@@ -5,7 +5,7 @@
      |-- half and quarter: measure -> U-Net ----------> coarse flow             (B, 2, 32, 32)
      |-- the second frame's detail brought back by the coarse flow
      |-- full and half: measure -> U-Net -------------> what is left of it; relief and stillness of the face
-     |-- the head's motion, fitted to the flow where the face is still
+     |-- the head's motion, fitted to the flow where the face is still, and a little more of the U-Net's
      |-> flow, still                                    (B, 2, 64, 64) each, pixels of the 256 px picture
 
     measure: what least squares knows of the motion at each cell of a grid: the products of the normal
@@ -234,7 +234,7 @@ def look(first: Tensor, second: Tensor, grid: int) -> Tensor:
 
 
 def coordinates(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """x and y of the cells of maps (..., g, g), -1 to 1 from edge to edge, (g, g) each."""
+    """x and y of the cells of maps (..., g, g), -1 to 1 from the first to the last, (g, g) each."""
     steps = torch.linspace(-1, 1, maps.shape[-1], dtype=maps.dtype, device=maps.device)
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     return x, y

@@ -377,13 +377,14 @@ def _load_matching(model: nn.Module, init: Mapping[str, Tensor]) -> tuple[str, .
 def _part_way(init: Mapping[str, Tensor], state: dict[str, Tensor], way: float) -> dict[str, Tensor]:
     """Trained weights drawn back towards those that training started from, where these fit: what both know is kept,
     and what the few clips at hand taught beyond counts less (Wortsman et al. 2022, "Robust fine-tuning of zero-shot
-    models", eq. 1)."""
+    models", eq. 1). The statistics of the batch normalisations go the same way. What chose the epoch was the network
+    before."""
 
     def between(name: str, trained: Tensor) -> Tensor:
         first = init.get(name)
         if way == 1 or first is None or first.shape != trained.shape or not trained.is_floating_point():
             return trained
-        return torch.lerp(first, trained, way)
+        return torch.lerp(first.to(trained), trained, way)
 
     return {name: between(name, trained) for name, trained in state.items()}
 

@@ -19,6 +19,7 @@ SIZE = 256  # pixels a side, what the network sees
 WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out before the network looks
 RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is asked too
 MARGIN = 0.01  # by which DeepFlow must be better to be believed
+Motion = tuple[np.ndarray, np.ndarray]  # flow, and flow without the head's motion
 BATCH = 4  # pairs that the network sees at once, which takes it less time than one by one
 
 
@@ -59,7 +60,6 @@ def face_motions(
     (H, W) bool, or without them over the picture.
     """
     height, width = first.shape[1:]
-    scale = np.float32([width / SIZE, height / SIZE])
     found = np.empty((2, len(first), height, width, 2), np.float32)
     for start in range(0, len(first), BATCH):
         some = slice(start, start + BATCH)
@@ -69,15 +69,18 @@ def face_motions(
         for i, motion in enumerate(_ask(a, b)):
             face = None if faces is None else _resized(faces[start + i].astype(np.uint8), (SIZE, SIZE)) > 0
             motion = _best_explained(a[i], b[i], motion, max(map(abs, shifts[i])), face)
-            motion = motion[0] + np.float32(shifts[i]), motion[1]
-            found[:, start + i] = [_resized(part, (width, height)) * scale for part in motion]
+            for into, part in zip(found[:, start + i], motion, strict=True):
+                into[:] = _resized(part, (width, height))
+            found[0, start + i] += np.float32(shifts[i])
+    if (width, height) != (SIZE, SIZE):
+        found *= np.float32([width / SIZE, height / SIZE])
     return found[0], found[1]
 
 
 def _best_explained(
-    first: np.ndarray, second: np.ndarray, motion: np.ndarray, border: int, face: np.ndarray | None
-) -> np.ndarray:
-    """Flow and still flow (2, SIZE, SIZE, 2) of a pair that was shifted by up to `border` px, by what brings the second
+    first: np.ndarray, second: np.ndarray, motion: Motion, border: int, face: np.ndarray | None
+) -> Motion:
+    """Flow and still flow (SIZE, SIZE, 2) of a pair that was shifted by up to `border` px, by what brings the second
     frame back best: no motion, if there was a shift, the network, or where neither does well DeepFlow."""
     border = min(border, SIZE // 4)
     inner = np.s_[border : SIZE - border, border : SIZE - border]  # the border is not of this picture
@@ -87,16 +90,16 @@ def _best_explained(
 
     by_network = explained(motion[0])
     if border and explained(0 * motion[0]) >= by_network:
-        return 0 * motion
+        return np.zeros_like(motion[0]), np.zeros_like(motion[1])
     if by_network < RESEMBLANCE:
         other = deepflow(first, second)
         if explained(other) > by_network + MARGIN:
-            return np.stack([other, other - fit_affine(other, np.ones_like(first, bool) if face is None else face)])
+            return other, other - fit_affine(other, np.ones_like(first, bool) if face is None else face)
     return motion
 
 
-def _ask(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Flow and still flow (N, 2, SIZE, SIZE, 2) of grey frames (N, SIZE, SIZE), by the network."""
+def _ask(first: np.ndarray, second: np.ndarray) -> list[Motion]:
+    """Flow and still flow (SIZE, SIZE, 2) of each pair of grey frames (N, SIZE, SIZE), by the network."""
     import torch
 
     net = load_flow_net()
@@ -104,9 +107,8 @@ def _ask(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         frames = (torch.from_numpy(image)[:, None].to(device).float() for image in (first, second))
         flow, still, _ = net(*frames)
-        maps = torch.cat([flow, still], 1).permute(0, 2, 3, 1).cpu().numpy()
-    large = np.stack([_resized(one, (SIZE, SIZE)) for one in maps])
-    return np.stack(np.split(large, 2, axis=-1), axis=1)
+        maps = torch.stack([flow, still], 1).permute(0, 1, 3, 4, 2).contiguous().cpu().numpy()
+    return [tuple(_resized(part, (SIZE, SIZE)) for part in one) for one in maps]
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_mask, spot_apex
+from utils.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_masks, spot_apex
 from utils.config import CLASSES
 from utils.dataset import open_sequence, write_clip
 from utils.synthetic import motion_curve as true_motion
@@ -67,11 +67,11 @@ def test_the_eyes_are_masked_where_they_are(blinker):
     for v in range(2):
         image = blinker.views.frames[0, v]
         assert np.abs(find_eyes(image, v) / 128 - EYES[v]).max() < 0.12
-        mask = motion_mask(image, blinker.views.masks[v], v)
-        assert not (mask & ~blinker.views.masks[v]).any()
+        skin, eyes = motion_masks(image, blinker.views.masks[v], v)
+        assert not ((skin | eyes) & ~blinker.views.masks[v]).any() and not (skin & eyes).any()
         for x, y in np.rint(find_eyes(image, v)).astype(int):
-            assert not mask[y, x - 8 : x + 9].any()
-        assert mask.sum() > 0.7 * blinker.views.masks[v].sum()
+            assert eyes[y, x - 8 : x + 9].sum() > 10 and not skin[y, x - 8 : x + 9].any()
+        assert skin.sum() > 0.7 * blinker.views.masks[v].sum()
 
 
 def test_eyes_are_taken_at_the_usual_place_where_none_are_found():
@@ -99,12 +99,46 @@ def test_the_apex_never_is_the_last_of_three_frames_or_more():
     assert spot_apex(frames, masks, **SMALL).apex == 3
 
 
-def test_the_curve_has_one_column_per_view_and_starts_at_zero():
-    frames, masks = still(4)
-    frames[2, 1, 40:] = np.roll(frames[2, 1, 40:], 1, axis=1)
-    curve = motion_curve(frames, masks, **SMALL)
-    assert curve.shape == (4, 2) and not curve[0].any()
-    assert curve[:, 1].argmax() == 2 and curve[2, 1] > 0.3 and curve[:, 0].max() < 0.02
+def test_the_curve_starts_at_zero_and_adds_the_views():
+    frames, masks = still(7)
+    frames[2:4, 1, 40:] = np.roll(frames[0, 1, 40:], 1, axis=1)
+    one = motion_curve(frames, masks, **SMALL)
+    frames[:, 0] = frames[:, 1]
+    both = motion_curve(frames, masks, **SMALL)
+    assert one.shape == (7,) and one[0] == 0
+    assert one[[2, 3]].min() > 0.3 and np.abs(one[[1, 4, 5, 6]]).max() < 0.02
+    assert both[2] == pytest.approx(2 * one[2], rel=0.1)
+
+
+@pytest.mark.parametrize(("apex", "n_frames", "most"), [*((apex, 20, 19) for apex in range(2, 19)), (31, 60, 28)])
+def test_a_peak_is_found_wherever_it_lies_and_no_frame_is_asked_twice(apex, n_frames, most, monkeypatch):
+    """A frame shows nothing but its number, from which the flow against the first is made up."""
+    frames = np.repeat(np.arange(n_frames, dtype=np.uint8), 2 * SIZE * SIZE * 3).reshape(-1, 2, SIZE, SIZE, 3)
+    asked = []
+
+    def flows(pairs, method, faces):
+        numbers = np.array([float(other[0, 0]) for _, other in pairs])
+        asked.extend(numbers)
+        return np.ones((1, SIZE, SIZE, 2)) * np.exp(-(((numbers - apex) / 7) ** 2))[:, None, None, None]
+
+    monkeypatch.setattr("utils.apex.estimate_flows", flows)
+    assert spot_apex(frames, np.ones((2, SIZE, SIZE), bool), **SMALL).apex == apex
+    assert len(asked) == 2 * len(set(asked)) <= 2 * most
+
+
+@pytest.mark.parametrize(("skin_px", "expected"), [(0.02, 5), (1.0, 12)])
+def test_upward_motion_of_the_eyes_counts_only_where_the_skin_is_still(skin_px, expected, monkeypatch):
+    """The lids go down in frame 9, as in a blink, up in frame 5; the skin moves most in frame 12."""
+    frames = np.repeat(np.arange(16, dtype=np.uint8), 2 * SIZE * SIZE * 3).reshape(-1, 2, SIZE, SIZE, 3)
+    up, down, skin = (-np.exp(-((np.arange(16) - at) ** 2 / 4)) for at in (5, 9, 12))
+
+    def flows(pairs, method, faces):
+        numbers = [other[0, 0] for _, other in pairs]
+        lids, rest = (part[numbers][:, None, None] for part in (up - 3 * down, -skin_px * skin))
+        return np.stack([0 * faces[0] * lids, np.where(faces[0], rest, lids)], -1)
+
+    monkeypatch.setattr("utils.apex.estimate_flows", flows)
+    assert spot_apex(frames, np.ones((2, SIZE, SIZE), bool), **SMALL).apex == expected
 
 
 @pytest.mark.parametrize("view", [0, 1])

@@ -5,9 +5,8 @@ eyes, the flow without the head's motion. The views' curves are added and smooth
 Every third frame is measured, then all about those that move most: three fifths of the flows. Method, share, smoothing
 and these steps were chosen on 72 clips of 18 people who are in no other set (data seeds 201 to 203).
 
-Where nothing but noise moves in the rest of the face, the eyes are asked after all: some people show surprise with their
-upper lids alone. Only upward motion counts there, since a blink goes down (chosen on 30 such clips of data seeds 211 to
-215).
+Where nothing but noise moves in the rest of the face, the eyes are asked after all: some show surprise with their upper
+lids alone. Only upward motion counts there, since a blink goes down (chosen on 30 such clips, data seeds 211 to 215).
 """
 
 from dataclasses import dataclass

@@ -14,8 +14,9 @@ from utils.config import CLASSES, Config, load_config
 from utils.synthetic import make_dataset
 
 # Of the measured people, six for each. No rule, network or parameter was ever chosen on them: the synthetic challenge
-# is drawn from seed 7, the teachers of the pretrained networks from seeds of their own.
-SEEDS = (101, 102, 103)
+# is drawn from seed 7, the teachers of the pretrained networks from seeds of their own. (Those of 101 to 103, measured
+# before, showed what the apex rule did not see, so they count no longer.)
+SEEDS = (104, 105, 106)
 TEST_SHARE = 3  # every third clip of a data root is a test clip
 MEGABYTE = 1e6
 

@@ -1,5 +1,9 @@
 """Facts about FaceFlow: what it measures, what it learns, and what it does where it is unsure."""
 
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -306,3 +310,25 @@ def test_cuda_gives_the_flow_of_the_cpu(pairs):
     on_cpu = net.cpu()(*frames)[0]
     load_flow_net.cache_clear()
     assert (on_gpu - on_cpu).abs().max() < 0.02
+
+
+FREED = """
+import numpy as np, psutil
+from utils.face_flow import keep_memory
+if {keep}: keep_memory()
+blocks = [np.ones(2**17) for _ in range(100)]  # 1 MB each
+full = psutil.Process().memory_info().rss
+del blocks
+print((full - psutil.Process().memory_info().rss) / 1e6)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_memory_is_kept_where_a_dask_worker_would_give_it_back():
+    def given_back(keep):
+        environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}  # as Dask sets it
+        command = [sys.executable, "-c", FREED.format(keep=keep)]
+        return float(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+
+    assert given_back(False) > 90
+    assert given_back(True) < 10

@@ -230,9 +230,7 @@ def dask_cluster(folder: Path, count: int) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     remove(where := folder / "scheduler.json")
     dask = [sys.executable, "-m", "dask"]
-    # Dask's own value makes the allocator give memory back at every turn, which slows the flow network (README).
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    options["env"] = os.environ | {"MALLOC_TRIM_THRESHOLD_": "100000000"}
     place = ["--scheduler-file", str(where)]
     scheduler = [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *place]
     worker = [*dask, "worker", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder), *place]

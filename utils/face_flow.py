@@ -1,6 +1,8 @@
 """FaceFlow at work: the network of `utils.flow_net` on frames of any size, helped by DeepFlow where it is unsure."""
 
+import ctypes
 import json
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -31,10 +33,21 @@ def load_flow_net(weights: Path = WEIGHTS) -> "FlowNet":
 
     from utils.flow_net import FlowNet, FlowNetConfig
 
+    keep_memory()
     record = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
     net = FlowNet(FlowNetConfig(**record["model"]))
     net.load_state_dict(load_file(weights))
     return net.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def keep_memory() -> None:
+    """Have glibc keep what the network's layers free, up to half a gigabyte. Dask tells its workers to give everything
+    back to the system at once, which makes FaceFlow take 2.5 times as long."""
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of malloc.h
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, 512 << 20)
+        mallopt(top_pad, 64 << 20)
 
 
 def faceflow(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -23,6 +23,8 @@ from utils.decision import Calibration, Classifier, Thresholds, choose_threshold
 from utils.model import ModelConfig, count_parameters
 from utils.samples import Samples
 
+PREDICT_BATCH = 128  # clips: all at once would leave the cache
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -455,7 +457,8 @@ def _forward_all(fitted: Fitted, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]
         model = load_network(fitted, member).to(device)
         scaled = _scaled(maps, member.scale)
         for variant in (scaled, mirror(scaled)) if fitted.train_config.mirror_average else (scaled,):
-            outputs.append(_forward(model, variant, fitted.train_config))
+            parts = [_forward(model, part, fitted.train_config) for part in variant.split(PREDICT_BATCH)]
+            outputs.append([torch.cat(part) for part in zip(*parts, strict=True)])
     return tuple(torch.stack(part).cpu() for part in zip(*outputs, strict=True))
 
 

@@ -135,7 +135,7 @@ def test_upward_motion_of_the_eyes_counts_only_where_the_skin_is_still(skin_px, 
     def flows(pairs, method, faces):
         numbers = [other[0, 0] for _, other in pairs]
         lids, rest = (part[numbers][:, None, None] for part in (up - 3 * down, -skin_px * skin))
-        return np.stack([0 * faces[0] * lids, np.where(faces[0], rest, lids)], -1)
+        return np.stack([np.zeros((len(pairs), SIZE, SIZE)), np.where(faces, rest, lids)], -1)
 
     monkeypatch.setattr("utils.apex.estimate_flows", flows)
     assert spot_apex(frames, np.ones((2, SIZE, SIZE), bool), **SMALL).apex == expected

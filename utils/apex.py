@@ -19,9 +19,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter1d
 
 from utils.flow import estimate_flows
 
-TOP_SHARE = (
-    0.1  # of the face's pixels: an expression moves a part of the face, noise moves all of it a little
-)
+TOP_SHARE = 0.1  # of the face's pixels: an expression moves a part of the face, noise moves all of it a little
 SMOOTHING_FRAMES = 0.7  # sigma over time
 STRIDE = 3  # frames: how closely a sequence is looked through,
 NEAR_PEAK = 0.8  # and from which share of the largest motion on closer; on those 72 clips the apexes were the same
@@ -117,16 +115,17 @@ def watch_view(frames: np.ndarray, face: np.ndarray, view: int, size: int) -> Wa
     return Watched(grey, *motion_masks(small[0], face, view))
 
 
-def motion_at(view: Watched, times: np.ndarray, method: str) -> np.ndarray:
-    """Motion of the frames `times` (N,) against the first, without the head's, (N, 2) float32 px: of the skin, and
-    upwards about the eyes."""
-    motion = np.zeros((len(times), 2), np.float32)
-    for start in range(0, len(times), CHUNK):
-        pairs = [(view.grey[0], view.grey[t]) for t in times[start : start + CHUNK]]
-        flows = estimate_flows(pairs, method, [view.skin] * len(pairs))
-        amounts = [(motion_amount(flow, view.skin), upward_amount(flow, view.eyes)) for flow in flows]
-        motion[start : start + CHUNK] = amounts
-    return motion
+def motion_at(views: list[Watched], times: np.ndarray, method: str) -> np.ndarray:
+    """Motion of the frames `times` (N,) against the first, without the head's, all views added, (N, 2) float32 px: of
+    the skin, and upwards about the eyes."""
+    motion = np.zeros((len(views) * len(times), 2), np.float32)
+    pairs = [(view, t) for view in views for t in times]
+    for start in range(0, len(pairs), CHUNK):
+        some = pairs[start : start + CHUNK]
+        flows = estimate_flows([(view.grey[0], view.grey[t]) for view, t in some], method, [v.skin for v, _ in some])
+        for i, (flow, (view, _)) in enumerate(zip(flows, some, strict=True), start):
+            motion[i] = motion_amount(flow, view.skin), upward_amount(flow, view.eyes)
+    return motion.reshape(len(views), len(times), 2).sum(0)
 
 
 def motion_curve(frames: np.ndarray, masks: np.ndarray, size: int = 256, method: str = "faceflow") -> np.ndarray:
@@ -138,19 +137,15 @@ def motion_curve(frames: np.ndarray, masks: np.ndarray, size: int = 256, method:
     """
     n_frames = len(frames)
     views = [watch_view(frames[:, v], masks[v], v, size) for v in range(frames.shape[1])]
-
-    def measured(times: np.ndarray) -> np.ndarray:
-        return sum(motion_at(view, times, method) for view in views)
-
     known = np.unique([*range(0, n_frames, STRIDE), n_frames - 1])
     motion = np.full((n_frames, 2), np.nan, np.float32)
     motion[0] = 0
-    motion[known[1:]] = measured(known[1:])
+    motion[known[1:]] = motion_at(views, known[1:], method)
     visible = np.nanmax(motion[:, 0]) >= VISIBLE_PX * views[0].grey.shape[1] / 256
     curve = motion[:, 0 if visible else 1]
     near = binary_dilation(curve >= NEAR_PEAK * np.nanmax(curve), iterations=STRIDE - 1)
     closer = np.flatnonzero(near & np.isnan(curve))
-    motion[closer] = measured(closer)
+    motion[closer] = motion_at(views, closer, method)
     known = np.flatnonzero(np.isfinite(curve))
     return np.interp(np.arange(n_frames), known, curve[known]).astype(np.float32)
 

@@ -22,7 +22,7 @@ WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out 
 RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is asked too
 MARGIN = 0.01  # by which DeepFlow must be better to be believed
 Motion = tuple[np.ndarray, np.ndarray]  # flow, and flow without the head's motion
-BATCH = 4  # pairs that the network sees at once, which takes it less time than one by one
+BATCH = 8  # pairs that the network sees at once, which takes it less time than one by one
 
 
 @lru_cache(maxsize=2)

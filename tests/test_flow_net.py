@@ -226,7 +226,8 @@ def test_it_tells_the_expression_from_the_heads_motion():
     assert error("faceflow") < 0.8 * error("dis")
 
 
-def test_many_pairs_at_once_are_as_one_by_one(pairs):
+def test_many_pairs_at_once_are_as_one_by_one(pairs, monkeypatch):
+    monkeypatch.setattr(face_flow, "BATCH", len(pairs))
     jump = cv2.warpAffine(pairs[0].second, np.float32([[1, 0, 6], [0, 1, -5]]), (SIZE, SIZE))
     given = [*((p.first, p.second) for p in pairs), (pairs[0].first, jump)]  # one more than a batch
     many = face_motions(*map(np.stack, zip(*given, strict=True)))

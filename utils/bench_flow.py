@@ -145,7 +145,7 @@ def _rows(place: str, table: pd.DataFrame, n: int) -> list[dict]:
             f"{place}: {method}",
             one["epe"],
             "px",
-            one["epe"] / best,
+            one["epe"] / best if best else None,
             n,
             still_epe=one["still_epe"],
             direction_deg=one["direction_deg"],

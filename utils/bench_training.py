@@ -1,6 +1,7 @@
 """Benchmark of training: one fold of our `fit_ensemble` against the plain loop over a DataLoader."""
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from utils.artefacts import remove, write_artefact
-from utils.bench_setting import SEEDS, Setting, row
+from utils.bench_setting import SEEDS, Setting, row, seconds_of
 from utils.decision import Classifier, choose_thresholds, fit_calibration
 from utils.evaluate import Fold, FoldResult, OutOfFold, Predictor, compare, interval, run_fold
 from utils.model import ModelConfig
+from utils.parallel import parallel_map
 from utils.pretrain import PER_PERSON, sample_dual
 from utils.samples import Samples
 from utils.train import (
@@ -36,34 +38,52 @@ CLIPS_OF_A_SUBJECT = 12  # in training, about as many as in 4DME
 def training(setting: Setting) -> list[dict]:
     """One fold with two of its four inner networks, from features to thresholds: our `fit_ensemble` against the plain
     loop over a DataLoader that reads, augments and collates clip by clip; same network, augmentation, loss, batch,
-    epochs and patience. Motion fields of synthetic people, as many in training as in 4DME; macro-UF1 on many clips of
-    others. Ratio: ours takes so many times less."""
+    epochs and patience. One thread each, but "all cores": torch with as many threads as there are. "at once": so many
+    of our folds side by side, a process each, as `03_train` runs them; the time of all over their number. Motion
+    fields of synthetic people, as many in training as in 4DME; macro-UF1 on many clips of others. Ratio: ours takes so
+    many times less."""
     samples, fold = people_to_train_and_test(setting.count(18, 4))
     model, config = ModelConfig(), TrainConfig(epochs=setting.count(40, 2))
     files = write_clips(samples, setting.folder / "runs" / "clips")
-    ours = network_predictor(model, config)
-    predictors = {"ours": lambda train, inner, seed: ours(train, inner[:NETWORKS], seed)}
+    whole = network_predictor(model, config)
+    short = network_predictor(model, replace(config, epochs=1))  # what is imported at first use does not count
+
+    def ours(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+        return whole(train, inner[:NETWORKS], seed)
+
+    runs = {"ours": (ours, 1)}
     for processes in (0,) if setting.quick else (0, 2):
-        predictors[f"plain loop, num_workers={processes}"] = plain_predictor(model, config, files, processes)
-    results = {}
-    run_fold(samples, network_predictor(model, replace(config, epochs=1)), fold, 0, 2)  # what is imported at first use
-    for name, predictor in predictors.items():
+        runs[f"plain loop, num_workers={processes}"] = plain_predictor(model, config, files, processes), 1
+    runs["plain loop, num_workers=0, all cores"] = plain_predictor(model, config, files, 0), os.cpu_count()
+    results, threads_before = {}, torch.get_num_threads()
+    run_fold(samples, short, fold, 0, 2)
+    for name, (predictor, threads) in runs.items():
+        torch.set_num_threads(threads)
         results[name] = run_fold(samples, predictor, fold, 0)
         print(f"{name}: {results[name].seconds:.1f} s", flush=True)
+    torch.set_num_threads(threads_before)
     remove(files)
     scores = {name: out_of_fold(samples, result) for name, result in results.items()}
-    return [
+    own = results["ours"].seconds
+    rows = [
         row(
             name,
             result.seconds,
             "s",
-            result.seconds / results["ours"].seconds,
+            result.seconds / own,
             networks=NETWORKS,
             macro_uf1=str(interval(scores[name])),
             ours_minus_this="" if name == "ours" else str(compare(scores["ours"], scores[name])),
         )
         for name, result in results.items()
     ]
+    if setting.jobs > 1:
+        several = [fold] * setting.jobs
+        parallel_map(lambda one: run_fold(samples, short, one, 0, 2), several, setting.jobs)
+        seconds = seconds_of(parallel_map, lambda one: run_fold(samples, ours, one, 0), several, setting.jobs)
+        each = seconds / setting.jobs
+        rows.append(row(f"ours, {setting.jobs} folds at once", each, "s a fold", each / own, networks=NETWORKS))
+    return rows
 
 
 def people_to_train_and_test(subjects: int) -> tuple[Samples, Fold]:

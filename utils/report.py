@@ -13,11 +13,12 @@ import pandas as pd
 
 from utils.artefacts import atomic_path, read_artefact
 from utils.bench import cell
+from utils.bench_flow import QUIET_EYES
 from utils.config import ROOT
 from utils.evaluate import Interval
 
 README = ROOT / "README.md"
-FLOW_PLACES = ("256 px, head still, noise x1", "256 px, head moves, noise x1")  # of the benchmark's settings, shown
+FLOW_PLACES = ("256 px, head still, noise x1", "256 px, head moves, noise x1", QUIET_EYES)  # of the benchmark's, shown
 
 
 def results(run: str) -> str:
@@ -71,10 +72,11 @@ def flow_methods() -> str:
     table = _bench_rows()
     rows = table[table["section"] == "flow"].copy()
     rows[["place", "method"]] = rows["name"].str.split(": ", n=1, expand=True)
-    still, moving = (rows[rows["place"] == place].set_index("method") for place in FLOW_PLACES)
+    still, moving, quiet = (rows[rows["place"] == place].set_index("method") for place in FLOW_PLACES)
     text = {
         "EPE, head still": still["value"].map("{:.3f}".format),
         "EPE, head moves": moving["value"].map("{:.3f}".format),
+        "no blink or glance": quiet["value"].map("{:.3f}".format),
         "without the head's motion": moving["still_epe"].map("{:.3f}".format),
         "direction, degrees": still["direction_deg"].map("{:.1f}".format),
         "ms": still["ms"].map("{:.0f}".format),

@@ -1,12 +1,15 @@
 """Facts about the benchmark of flow methods."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from utils import bench_flow
 from utils.bench_flow import (
     AS_THEY_COME,
+    PEOPLE,
     SETTINGS,
     grain,
     make_pairs,
@@ -29,7 +32,18 @@ def pairs():
 
 
 def test_the_measured_people_are_not_those_of_the_challenge():
-    assert load_config().data_seed not in SEEDS
+    assert load_config().data_seed not in {*SEEDS, *(seed for seed, _ in PEOPLE)}
+
+
+def test_quiet_eyes_leave_the_rest_of_the_face_its_motion():
+    blinks = (101, "S01")
+    (open_and_closed, *_), (quiet, *_) = (
+        make_pairs(Conditions(size=128), people=(blinks,), quiet_eyes=quiet) for quiet in (False, True)
+    )
+    lids = np.linalg.norm(open_and_closed.flow - quiet.flow, axis=-1) * (open_and_closed.visible & quiet.visible)
+    below = np.s_[80:]  # rows of a view of 128 px
+    assert lids.max() > 1 and lids[below].max() < 0.01
+    assert np.linalg.norm(quiet.flow, axis=-1)[below].max() > 0.1
 
 
 def test_a_moving_head_adds_to_the_flow_and_not_to_the_flow_without_it():
@@ -60,6 +74,29 @@ def test_in_batches_the_errors_are_those_of_one_by_one(pairs):
     batches, alone = measure_batches(pairs), measure(pairs, {"faceflow": FLOW_METHODS["faceflow"]}).loc["faceflow"]
     for name in ("epe", "still_epe", "direction_deg"):
         assert batches[name] == pytest.approx(alone[name], abs=1e-3)
+
+
+def test_the_time_in_batches_is_that_of_the_flow_alone(pairs, monkeypatch):
+    clock = [0.0]
+
+    def taking(seconds, result):
+        def work(*_):
+            clock[0] += seconds
+            return result
+
+        return work
+
+    monkeypatch.setattr(bench_flow, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(bench_flow, "face_motions", taking(2.0, (None, None)))
+    monkeypatch.setattr(bench_flow, "_errors", taking(50.0, {"epe": 0.1}))
+    assert measure_batches(pairs) == {"epe": 0.1, "ms": 2000 / len(pairs)}
+
+
+def test_a_row_of_which_the_default_has_no_error_has_no_ratio(pairs):
+    answers = {pair.first.tobytes(): pair.flow for pair in pairs}
+    methods = {"faceflow": lambda first, _: answers[first.tobytes()], "dis": FLOW_METHODS["dis"]}
+    rows = bench_flow._rows("here", measure(pairs, methods), len(pairs))
+    assert [one["ratio"] for one in rows] == [None, None] and rows[1]["value"] > 0
 
 
 @pytest.mark.parametrize("motion", [waves, turn_and_zoom])

@@ -55,8 +55,8 @@ def training(setting: Setting) -> list[dict]:
     for processes in (0,) if setting.quick else (0, 2):
         runs[f"plain loop, num_workers={processes}"] = plain_predictor(model, config, files, processes), 1
     runs["plain loop, num_workers=0, all cores"] = plain_predictor(model, config, files, 0), os.cpu_count()
-    results, threads_before = {}, torch.get_num_threads()
     run_fold(samples, short, fold, 0, 2)
+    results, threads_before = {}, torch.get_num_threads()
     for name, (predictor, threads) in runs.items():
         torch.set_num_threads(threads)
         results[name] = run_fold(samples, predictor, fold, 0)
@@ -78,12 +78,15 @@ def training(setting: Setting) -> list[dict]:
         for name, result in results.items()
     ]
     if setting.jobs > 1:
-        several = [fold] * setting.jobs
-        parallel_map(lambda one: run_fold(samples, short, one, 0, 2), several, setting.jobs)
-        seconds = seconds_of(parallel_map, lambda one: run_fold(samples, ours, one, 0), several, setting.jobs)
-        each = seconds / setting.jobs
+        seconds_at_once(samples, short, fold, setting.jobs)
+        each = seconds_at_once(samples, ours, fold, setting.jobs) / setting.jobs
         rows.append(row(f"ours, {setting.jobs} folds at once", each, "s a fold", each / own, networks=NETWORKS))
     return rows
+
+
+def seconds_at_once(samples: Samples, predictor: Predictor, fold: Fold, jobs: int) -> float:
+    """Seconds by the clock until as many processes as there are jobs have each done the fold."""
+    return seconds_of(parallel_map, lambda one: run_fold(samples, predictor, one, 0), [fold] * jobs, jobs)
 
 
 def people_to_train_and_test(subjects: int) -> tuple[Samples, Fold]:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from utils import pipeline, synthetic
 from utils.config import load_config
@@ -15,6 +16,12 @@ from utils.skin import paint_skin
 
 # Three of every class, so that three subjects can share them fairly.
 TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, ("Others",): 3}
+
+
+@pytest.fixture(autouse=True)
+def same_lots():
+    """Every test draws the same numbers in every run."""
+    torch.manual_seed(0)
 
 
 @contextmanager

@@ -19,14 +19,17 @@ from utils.flow import FLOW_METHODS, estimate_flows
 from utils.flow_lessons import CLIPS_EACH, MOMENTS, Lessons, pairs_of_person
 from utils.flow_net import (
     GRID,
+    OUT,
     SIZE,
     FlowNet,
     FlowNetConfig,
     bring_back,
     coordinates,
     detail,
+    edges,
     head_motion,
     measure,
+    sharpen,
     shrink,
     slope,
     smooth,
@@ -99,9 +102,9 @@ def test_an_untrained_network_starts_from_what_is_measured(speckle):
     frames = as_tensor(shifted(speckle, 0, 0)), as_tensor(shifted(speckle, 1, -0.5))
     with torch.inference_mode():
         flow, still, _ = FlowNet(SMALL).eval()(*frames)
-    assert flow.shape == still.shape == (1, 2, GRID, GRID)
-    assert still[0, :, 8:-8, 8:-8].flatten(1).median(1).values.abs().max() < 0.15  # a shift of all is the head's
-    u, v = flow[0, :, 8:-8, 8:-8].flatten(1).median(1).values.tolist()
+    assert flow.shape == still.shape == (1, 2, OUT, OUT)
+    assert still[0, :, 16:-16, 16:-16].flatten(1).median(1).values.abs().max() < 0.15  # a shift of all is the head's
+    u, v = flow[0, :, 16:-16, 16:-16].flatten(1).median(1).values.tolist()
     assert 0.7 < u < 1.1 and -0.55 < v < -0.35
 
 
@@ -117,18 +120,29 @@ def test_the_heads_motion_is_that_of_a_body_and_leaves_an_expression_alone():
     assert (head_motion(flow[None], relief[None, None], torch.zeros(1, 1, GRID, GRID)) - rigid).abs().max() > 0.1
 
 
+def test_each_quarter_of_a_cell_moves_as_the_neighbours_that_it_is_told():
+    flow, blend = torch.rand(1, 2, 6, 6), torch.zeros(1, 9, 4, 6, 6)
+    blend[:, 3, 0] = blend[:, 8, 3] = 50  # upper left: of the cell to the left; lower right: of that below to the right
+    sharp = sharpen(flow, blend.flatten(1, 2))
+    torch.testing.assert_close(sharp[..., ::2, ::2][..., 1:], flow[..., :-1])
+    torch.testing.assert_close(sharp[..., 1::2, 1::2][..., :-1, :-1], flow[..., 1:, 1:])
+    torch.testing.assert_close(sharp[..., ::2, 1::2], smooth(flow))  # the others, told nothing, as all nine
+    picture = torch.rand(1, 1, SIZE, SIZE)
+    torch.testing.assert_close(F.pixel_shuffle(edges(picture, picture)[:, :4], 2), shrink(picture, 2))
+
+
 # Learning
 
 
 def test_the_lessons_are_rendered_pairs_with_their_flow():
     pairs = pairs_of_person(0, 100_000)
     assert all(len(part) == CLIPS_EACH * 2 * (MOMENTS - 1) for part in pairs.values())
-    assert pairs["first"].shape[1:] == (SIZE, SIZE) and pairs["flow"].shape[1:] == (2, GRID, GRID)
+    assert pairs["first"].shape[1:] == (SIZE, SIZE) and pairs["flow"].shape[1:] == (2, OUT, OUT)
     still = pairs["flow"][:6], pairs["still"][:6]  # the first clip is stabilised
     assert np.array_equal(*still) and not np.array_equal(pairs["flow"], pairs["still"])
-    moving = np.linalg.norm(pairs["flow"], axis=1).mean((1, 2)).argsort()[-6:]
+    moving = np.linalg.norm(pairs["flow"].astype(np.float32), axis=1).mean((1, 2)).argsort()[-6:]
     for i in moving:
-        flow = cv2.resize(np.moveaxis(pairs["flow"][i], 0, -1), (SIZE, SIZE))
+        flow = cv2.resize(np.moveaxis(pairs["flow"][i], 0, -1).astype(np.float32), (SIZE, SIZE))
         frames = pairs["first"][i], pairs["second"][i]
         assert resemblance(*frames, flow) > resemblance(*frames, np.zeros_like(flow))
 
@@ -144,7 +158,7 @@ def test_foreign_pairs_are_moved_by_their_flow(speckle):
     torch.manual_seed(0)
     pictures = as_tensor(shifted(speckle, 0, 0)).expand(8, 1, SIZE, SIZE)
     first, second, flow = foreign_pairs(pictures)
-    assert flow.shape == (8, 2, GRID, GRID) and flow.norm(dim=1).mean() > 0.2
+    assert flow.shape == (8, 2, OUT, OUT) and flow.norm(dim=1).mean() > 0.2
     inner = np.s_[..., 16:-16, 16:-16]
     for a, b, moved_by in zip(first, second, flow, strict=True):
         back = bring_back(b[None], moved_by[None])[0]
@@ -154,9 +168,9 @@ def test_foreign_pairs_are_moved_by_their_flow(speckle):
 
 @pytest.mark.parametrize("share", [0, 1])
 def test_a_foreign_pair_replaces_a_lesson_with_all_that_belongs_to_it(speckle, share):
-    frame, flow = shifted(speckle, 0, 0), np.full((1, 2, GRID, GRID), 0.5, np.float32)
-    visible = np.zeros((1, GRID, GRID), bool)
-    visible[:, 16:48, 16:48] = True
+    frame, flow = shifted(speckle, 0, 0), np.full((1, 2, OUT, OUT), 0.5, np.float16)
+    visible = np.zeros((1, OUT, OUT), bool)
+    visible[:, 32:96, 32:96] = True
     lessons = Lessons(frame[None], frame[None], flow, flow / 2, visible)
     config = FlowTraining(foreign=share, batch=1)
     first, second, moved_by, still, seen, known = next(batches(lessons, config, torch.device("cpu")))
@@ -181,9 +195,9 @@ def test_an_error_off_the_face_does_not_count():
 def test_training_learns_to_read_the_measurements(speckle):
     rng = np.random.default_rng(0)
     shifts = rng.uniform(-1, 1, (32, 2)).astype(np.float32)
-    flow = np.broadcast_to(shifts[:, :, None, None], (32, 2, GRID, GRID)).copy()
+    flow = np.broadcast_to(shifts[:, :, None, None], (32, 2, OUT, OUT)).astype(np.float16)
     frames = [np.repeat(shifted(speckle, 0, 0)[None], 32, 0), np.stack([shifted(speckle, *by) for by in shifts])]
-    lessons = Lessons(*frames, flow, np.zeros_like(flow), np.ones((32, GRID, GRID), bool))
+    lessons = Lessons(*frames, flow, np.zeros_like(flow), np.ones((32, OUT, OUT), bool))
     net = train(lessons, FlowTraining(epochs=12, average=0.8), SMALL)
     with torch.inference_mode():
         found, still, _ = net(*(torch.from_numpy(part)[:, None].float() for part in frames))

@@ -13,7 +13,7 @@ import numpy as np
 from utils.artefacts import artefact_key, cached
 from utils.config import ROOT
 from utils.face_model import Identity, load_face_model, sample_identity
-from utils.flow_net import GRID, SIZE
+from utils.flow_net import OUT, SIZE
 from utils.flow_pairs import Conditions, Performed, record_clip
 from utils.motion import BLINK, GAZE
 from utils.parallel import parallel_map
@@ -30,13 +30,13 @@ LESSON_CODE = tuple(
 
 @dataclass(frozen=True)
 class Lessons:
-    """N pairs of frames with the truth on the network's grid."""
+    """N pairs of frames with the truth at the size of the network's flow."""
 
     first: np.ndarray  # (N, SIZE, SIZE) uint8 grey
     second: np.ndarray
-    flow: np.ndarray  # (N, 2, GRID, GRID) float32, pixels of the SIZE px picture
+    flow: np.ndarray  # (N, 2, OUT, OUT) float16, pixels of the SIZE px picture
     still: np.ndarray  # the same without the head's motion
-    visible: np.ndarray  # (N, GRID, GRID) bool
+    visible: np.ndarray  # (N, OUT, OUT) bool
 
 
 def make_lessons(people: int, seed: int, jobs: int, folder: Path = LESSONS) -> Lessons:
@@ -63,9 +63,9 @@ def pairs_of_person(seed: int, person: int) -> dict[str, np.ndarray]:
         act = random_act(identity, rng)
         noise = SENSOR_NOISE * float(np.exp(rng.normal(0, 0.5)))
         conditions = Conditions(SIZE, noise, flicker=bool(rng.random() < 0.5), stabilised=clip % 2 == 0)
-        recorded = record_clip(identity, act, albedo, light, rng, conditions, truth_size=GRID)
+        recorded = record_clip(identity, act, albedo, light, rng, conditions, truth_size=OUT)
         grey = recorded.grey().swapaxes(0, 1)  # (V, T, S, S)
-        flow, still = (np.moveaxis(part, -1, 2) for part in (recorded.flow, recorded.still))  # (V, P, 2, G, G)
+        flow, still = (np.moveaxis(part, -1, 2).astype(np.float16) for part in (recorded.flow, recorded.still))
         parts.append((grey[:, :-1], grey[:, 1:], flow, still, recorded.visible))
     names = ("first", "second", "flow", "still", "visible")
     joined = (np.concatenate([p.reshape(-1, *p.shape[2:]) for p in part]) for part in zip(*parts, strict=True))

@@ -6,14 +6,16 @@
      |-- the second frame's detail brought back by the coarse flow
      |-- full and half: measure -> U-Net -------------> what is left of it; relief and stillness of the face
      |-- the head's motion, fitted to the flow where the face is still, and a little more of the U-Net's
-     |-> flow, still                                    (B, 2, 64, 64) each, pixels of the 256 px picture
+     |-- each quarter of a cell: a mean of the nine flows about it, weighted by the U-Net
+     |-> flow, still                                    (B, 2, 128, 128) each, pixels of the 256 px picture
 
     measure: what least squares knows of the motion at each cell of a grid: the products of the normal
              equations, their solutions in three windows, how well each explains the change, how much texture there is
 
 A classical method ends with a least squares flow; here the networks weigh these measurements by what they have learnt
 of how faces move. Taught by rendered synthetic faces with exact truth (`utils.train_flow`). The measurements follow
-Lucas and Kanade 1981; the U-Net Ronneberger et al. 2015; warping between two stages as in PWC-Net (Sun et al. 2018).
+Lucas and Kanade 1981; the U-Net Ronneberger et al. 2015; warping between two stages as in PWC-Net (Sun et al. 2018);
+quarters of cells as in RAFT (Teed and Deng 2020): a lid's edge runs through cells.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIZE, GRID, ROUGH = 256, 64, 32  # pixels a side of the frames, and of the maps that the two networks see
+SIZE, OUT, GRID, ROUGH = 256, 128, 64, 32  # pixels a side: the frames, the flow, what the two networks see
 SMOOTHINGS = (0, 1, 3)  # 3 x 3 means over the grid that make the three least squares windows
 MEASURES = 6 + 3 * len(SMOOTHINGS)
-LOOKS = 5
+LOOKS, EDGES, BLEND = 5, 8, 4 * 9  # maps: of `look`, of `edges`, and the weights that `sharpen` takes
 RIDGE = 0.02  # of the mean texture energy, added to the normal equations
 
 
@@ -129,7 +131,8 @@ def convolutions(*widths: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Maps (B, before, g, g) -> (B, after, g, g); the lowest level also sees the mean over the picture."""
+    """Maps (B, before, g, g) -> (B, after, g, g), and the features (B, widths[0], g, g) that they come of; the lowest
+    level also sees the mean over the picture."""
 
     def __init__(self, before: int, widths: tuple[int, ...], after: int) -> None:
         super().__init__()
@@ -144,7 +147,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x, kept = ((x - self.mean) / self.spread).contiguous(memory_format=torch.channels_last), []
         for level, layers in enumerate(self.down):
             x = layers(F.avg_pool2d(x, 2) if level else x)
@@ -152,7 +155,7 @@ class UNet(nn.Module):
         x = x + self.whole(x.mean((2, 3)))[:, :, None, None]
         for layers, beside in zip(self.up, kept[-2::-1], strict=True):
             x = layers(torch.cat([enlarge(x, beside.shape[-1]), beside], 1))
-        return self.out(x)
+        return self.out(x), x
 
     def standardise(self, x: Tensor) -> None:
         """Bring the input to mean 0 and deviation 1 from now on, as counted over `x` (B, before, g, g).
@@ -164,20 +167,22 @@ class UNet(nn.Module):
 
 
 class FlowNet(nn.Module):
-    """The network of the module's diagram: `forward` returns flow and still (B, 2, GRID, GRID), and the coarse flow."""
+    """The network of the module's diagram: `forward` returns flow and still (B, 2, OUT, OUT), and the coarse flow."""
 
     def __init__(self, config: FlowNetConfig = FlowNetConfig()) -> None:
         super().__init__()
         self.config = config
         candidates = 2 * len(SMOOTHINGS) + 1
         self.coarse = UNet(2 * MEASURES + LOOKS, config.coarse, 2 + candidates)
-        self.fine = UNet(2 * MEASURES + LOOKS + 2, config.fine, 6 + candidates)
+        self.fine = UNet(2 * MEASURES + LOOKS + EDGES + 2, config.fine, candidates + 6)
+        self.blend = nn.Conv2d(config.fine[0], BLEND, 1)
         self.to(memory_format=torch.channels_last)  # the faster layout on a CPU
 
     @torch.no_grad()
     def standardise(self, first: Tensor, second: Tensor) -> None:
         """Fix the scale of what both U-Nets see by many pairs, before training."""
-        hooks = [net.register_forward_pre_hook(lambda net, seen: net.standardise(*seen)) for net in self.children()]
+        nets = self.coarse, self.fine
+        hooks = [net.register_forward_pre_hook(lambda net, seen: net.standardise(*seen)) for net in nets]
         self(first, second)
         for hook in hooks:
             hook.remove()
@@ -185,28 +190,40 @@ class FlowNet(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         full, half, quarter = (detail(shrink(first, by), shrink(second, by)) for by in (1, 2, 4))
         rough = [measure(*half, ROUGH), measure(*quarter, ROUGH)]
-        (coarse,) = self.weigh(self.coarse, rough, (2, 4), look(first, second, ROUGH))  # (B, 2, ROUGH, ROUGH)
+        coarse, *_ = self.weigh(self.coarse, rough, (2, 4), look(first, second, ROUGH))  # (B, 2, ROUGH, ROUGH)
         start = coarse.detach()  # each stage learns by its own error, which spares the way back through the warp
-        left = [measure(a, bring_back(b, start), GRID) for a, b in (full, half)]
+        pairs = [(before, bring_back(after, start)) for before, after in (full, half)]
+        left = [measure(*pair, GRID) for pair in pairs]
         start = enlarge(start, GRID)
-        rest, bent, face = self.weigh(self.fine, left, (1, 2), torch.cat([look(first, second, GRID), start], 1))
+        seen = torch.cat([look(first, second, GRID), edges(*pairs[0]), start], 1)
+        rest, own, features = self.weigh(self.fine, left, (1, 2), seen)
+        bent, relief, stillness = own.split([2, 1, 1], 1)
         flow = start + rest  # (B, 2, GRID, GRID)
-        return flow, flow - head_motion(flow, *face.split(1, 1)) - bent, coarse
+        sharp = sharpen(flow, self.blend(features))
+        return sharp, sharp - enlarge(head_motion(flow, relief, stillness) + bent, OUT), coarse
 
     @staticmethod
-    def weigh(net: UNet, measured: list[Tensor], pixels: tuple[int, int], beside: Tensor) -> list[Tensor]:
-        """Flows (B, 2, g, g) of a U-Net that sees what was `measured` at two sizes, whose pixels are so many px wide.
-
-        The first is a mean of the least squares flows and of no motion, weighted by the network cell by cell, plus
-        what the network adds; the others are its own.
-        """
-        x = torch.cat([*measured, beside], 1)
-        weights, own = net(x).split([2 * len(SMOOTHINGS) + 1, net.out.out_channels - 2 * len(SMOOTHINGS) - 1], 1)
+    def weigh(net: UNet, measured: list[Tensor], pixels: tuple[int, int], beside: Tensor) -> tuple[Tensor, ...]:
+        """The flow (B, 2, g, g) of a U-Net that sees what was `measured` at two sizes, whose pixels are so many px
+        wide: a mean of the least squares flows and of no motion, weighted by the network cell by cell, plus what it
+        adds. Then the network's other maps, and its features."""
+        maps, features = net(torch.cat([*measured, beside], 1))
+        weights, own = maps.tensor_split([2 * len(SMOOTHINGS) + 1], 1)
         weights = weights.softmax(1)
         found = [part[:, 6:].unflatten(1, (-1, 3))[:, :, :2] * px for part, px in zip(measured, pixels, strict=True)]
         mean = (weights[:, 1:, None] * torch.cat(found, 1)).sum(1)
-        first, *others = own.split(2, 1)
-        return [mean + first, *others]
+        return mean + own[:, :2], own[:, 2:], features
+
+
+def sharpen(flow: Tensor, blend: Tensor) -> Tensor:
+    """Flow (B, 2, g, g) at twice the size: each quarter of a cell is a mean of the 3 x 3 flows about the cell, weighted
+    by the softmax of its nine of `blend` (B, BLEND, g, g). Convex upsampling (Teed and Deng 2020)."""
+    size = flow.shape[-1]
+    around = F.pad(flow, (1, 1, 1, 1), "replicate")
+    nine = [around[:, :, None, i : i + size, j : j + size] for i in range(3) for j in range(3)]  # (B, 2, 1, g, g) each
+    weights = blend.unflatten(1, (9, 1, 4)).softmax(1).unbind(1)  # (B, 1, 4, g, g) each
+    quarters = sum(flows * weight for flows, weight in zip(nine, weights, strict=True))  # (B, 2, 4, g, g)
+    return F.pixel_shuffle(quarters.flatten(1, 2), 2)
 
 
 def head_motion(flow: Tensor, relief: Tensor, stillness: Tensor) -> Tensor:
@@ -222,6 +239,12 @@ def head_motion(flow: Tensor, relief: Tensor, stillness: Tensor) -> Tensor:
     ridge = 1e-2 * torch.eye(4, dtype=flow.dtype, device=flow.device)
     motion = torch.linalg.solve(weighted @ body + ridge, weighted @ flow.flatten(2).mT)  # (B, 4, 2)
     return (body @ motion).mT.reshape(flow.shape)
+
+
+def edges(first: Tensor, second: Tensor) -> Tensor:
+    """EDGES maps (B, EDGES, GRID, GRID) of what lies within a cell: detail (B, 1, SIZE, SIZE) of its four quarters, and
+    its change."""
+    return F.pixel_unshuffle(shrink(torch.cat([first, second - first], 1), SIZE // OUT), OUT // GRID)
 
 
 def look(first: Tensor, second: Tensor, grid: int) -> Tensor:

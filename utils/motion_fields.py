@@ -77,7 +77,7 @@ class FlowNoise:
 
 
 # Of method "faceflow" on 256 px pictures, maps of 28 x 28: `python -m utils.motion_fields` (60 people, seed 0).
-FLOW_NOISE = FlowNoise(gain=0.96, blur=0.4, floor=0.026, relative=0.168, length=0.76, phases=-0.46, lost=0.042)
+FLOW_NOISE = FlowNoise(gain=0.974, blur=0.4, floor=0.023, relative=0.15, length=0.769, phases=-0.455, lost=0.042)
 
 
 # Fields -----------------------------------------------------------------------------------------------------

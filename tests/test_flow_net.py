@@ -280,6 +280,18 @@ def test_a_pure_shift_is_told_from_one_with_an_expression(pairs):
     assert face_motion(first, away)[1][pairs[0].visible].any()
 
 
+@pytest.mark.parametrize(("gain", "believed"), [(2e-4, False), (2e-3, True)])
+def test_a_motion_beside_a_shift_is_believed_if_it_brings_the_frame_back_clearly_better(
+    speckle, monkeypatch, gain, believed
+):
+    first, second = shifted(speckle, 0, 0), shifted(speckle, 14, -9)
+    some = np.full((SIZE, SIZE, 2), 0.3, np.float32)
+    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [(some, some)])
+    monkeypatch.setattr(face_flow, "resemblance", lambda a, b, flow: 0.9 + gain * flow.any())
+    flow, still = face_motion(first, second)
+    assert np.allclose(flow, np.float32([14, -9]) + 0.3 * believed) and still.any() == believed
+
+
 def test_deepflows_head_motion_is_fitted_over_the_face(speckle, monkeypatch):
     first, second = shifted(speckle, 0, 0), shifted(speckle, 2, 1)
     second[SIZE // 2 :] = first[SIZE // 2 :]  # the lower half, which is no face, rests

@@ -21,6 +21,7 @@ SIZE = 256  # pixels a side, what the network sees
 WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out before the network looks
 RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is asked too
 MARGIN = 0.01  # by which DeepFlow must be better to be believed
+BESIDE_SHIFT = 5e-4  # by which a motion beside the whole picture's must be better than none to be believed
 Motion = tuple[np.ndarray, np.ndarray]  # flow, and flow without the head's motion
 BATCH = 8  # pairs that the network sees at once, which takes it less time than one by one
 
@@ -102,7 +103,7 @@ def _best_explained(
         return resemblance(first[inner], second[inner], flow[inner])
 
     by_network = explained(motion[0])
-    if border and explained(0 * motion[0]) >= by_network:
+    if border and explained(0 * motion[0]) > by_network - BESIDE_SHIFT:
         return np.zeros_like(motion[0]), np.zeros_like(motion[1])
     if by_network < RESEMBLANCE:
         other = deepflow(first, second)

@@ -91,7 +91,7 @@ $(BOOKS)/05_submit.ipynb: notebooks/05_submit.ipynb $(BOOKS)/04_ablation.ipynb $
 test: $(READY)
 	$(PY) -m pytest -q -n 2 --dist loadfile
 
-## train-flow: the flow network taught by rendered faces anew, into utils/weights (75 minutes, most of them on one core)
+## train-flow: the flow network taught by rendered faces anew, into utils/weights (55 minutes on two cores)
 train-flow: $(READY)
 	$(PY) -m utils.train_flow --jobs $(JOBS)
 

@@ -19,7 +19,7 @@ TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, (
 
 
 @pytest.fixture(autouse=True)
-def same_lots():
+def same_random_numbers():
     """Every test draws the same numbers in every run."""
     torch.manual_seed(0)
 

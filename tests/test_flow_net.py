@@ -36,7 +36,7 @@ from utils.flow_net import (
 )
 from utils.flow_pairs import Conditions
 from utils.ground_truth import flow_errors
-from utils.train_flow import FlowTraining, batches, charbonnier, foreign_pairs, mirrored, train
+from utils.train_flow import FlowTraining, batches, charbonnier, foreign_pairs, mirrored, near, train
 
 SMALL = FlowNetConfig((8, 8, 16), (8, 8, 8, 16))
 
@@ -127,8 +127,10 @@ def test_each_quarter_of_a_cell_moves_as_the_neighbours_that_it_is_told():
     torch.testing.assert_close(sharp[..., ::2, ::2][..., 1:], flow[..., :-1])
     torch.testing.assert_close(sharp[..., 1::2, 1::2][..., :-1, :-1], flow[..., 1:, 1:])
     torch.testing.assert_close(sharp[..., ::2, 1::2], smooth(flow))  # the others, told nothing, as all nine
-    picture = torch.rand(1, 1, SIZE, SIZE)
-    torch.testing.assert_close(F.pixel_shuffle(edges(picture, picture)[:, :4], 2), shrink(picture, 2))
+    first, second = torch.rand(2, 1, 1, SIZE, SIZE)
+    detail_there, change = F.pixel_shuffle(edges(first, second), 2).split(1, 1)
+    torch.testing.assert_close(detail_there, shrink(first, 2))
+    torch.testing.assert_close(change, shrink(second - first, 2))
 
 
 # Learning
@@ -155,7 +157,6 @@ def test_a_mirrored_flow_points_the_other_way():
 
 
 def test_foreign_pairs_are_moved_by_their_flow(speckle):
-    torch.manual_seed(0)
     pictures = as_tensor(shifted(speckle, 0, 0)).expand(8, 1, SIZE, SIZE)
     first, second, flow = foreign_pairs(pictures)
     assert flow.shape == (8, 2, OUT, OUT) and flow.norm(dim=1).mean() > 0.2
@@ -180,6 +181,14 @@ def test_a_foreign_pair_replaces_a_lesson_with_all_that_belongs_to_it(speckle, s
     else:
         assert torch.equal(seen, torch.from_numpy(visible).float()) and torch.equal(known, seen)
         assert (moved_by.abs() == 0.5).all() and (still.abs() == 0.25).all()
+
+
+def test_pairs_that_move_too_far_on_the_face_are_left_out():
+    flow, visible = np.zeros((3, 2, OUT, OUT), np.float16), np.zeros((3, OUT, OUT), bool)
+    visible[:, : OUT // 2] = True
+    flow[0, 1], flow[1, :, : OUT // 2], flow[2, :, OUT // 2 :] = 3.9, 3, 90  # 3.9 px, 4.2 px, and far off the face
+    frames = np.arange(3, dtype=np.uint8)[:, None, None]
+    assert near(Lessons(frames, frames, flow, flow, visible)).first.ravel().tolist() == [0, 2]
 
 
 def test_an_error_off_the_face_does_not_count():

@@ -303,7 +303,7 @@ def learning_curves(fitted) -> Figure:
         )
         kept = history[history["epoch"] == member.epoch]
         axis.plot(kept["epoch"], kept["val_loss"], "o", color=colour)
-    axis.set(xlabel="epoch", ylabel="focal loss (dotted: training)", title="learning curves")
+    axis.set(xlabel="epoch", ylabel="loss (dotted: of training, all its terms)", title="learning curves")
     axis.legend(fontsize=8)
     return figure
 

@@ -104,9 +104,10 @@ pretrain: $(READY)
 bench: $(READY)
 	$(PY) -m utils.bench --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
-## lint: ruff over code and tests
+## lint: ruff over code, tests and notebooks: faults and format
 lint: $(READY)
-	$(VENV)/bin/ruff check utils tests
+	$(VENV)/bin/ruff check utils tests notebooks
+	$(VENV)/bin/ruff format --check utils tests notebooks
 
 ## lab: JupyterLab on the notebooks
 lab: $(READY)

@@ -65,9 +65,7 @@ def person():
 def speckle():
     """Smooth random texture (256, 256, 3) uint8 with detail at several scales, for flow to hold on to."""
     rng = np.random.default_rng(0)
-    layers = [
-        cv2.GaussianBlur(rng.standard_normal((256, 256, 3)), (0, 0), sigma) * sigma for sigma in (1.5, 3, 6)
-    ]
+    layers = [cv2.GaussianBlur(rng.standard_normal((256, 256, 3)), (0, 0), sigma) * sigma for sigma in (1.5, 3, 6)]
     return np.clip(128 + 60 * sum(layers), 0, 255).astype(np.uint8)
 
 

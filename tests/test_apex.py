@@ -29,9 +29,7 @@ def blinker(request, person, tmp_path_factory):
             break
     vertices = pose_vertices(person.identity, act.contraction, act.angles, act.shift)
     source, camera, faces = scanner_surface()
-    photos = photograph(
-        vertices, person.albedo, np.random.default_rng(person.light), np.random.default_rng(seed), True
-    )
+    photos = photograph(vertices, person.albedo, np.random.default_rng(person.light), np.random.default_rng(seed), True)
     folder = write_clip(
         tmp_path_factory.mktemp("blink") / "S01_001",
         vertices[:, source],

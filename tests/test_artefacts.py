@@ -77,6 +77,7 @@ def test_the_temporary_file_is_renamed_not_copied(tmp_path):
 
 # Keys -----------------------------------------------------------------------------------------------
 
+
 def test_a_key_does_not_depend_on_the_order_of_parameters_nor_on_where_the_data_lies(tmp_path):
     for place in ("here", "there"):
         (tmp_path / place / "clip").mkdir(parents=True)
@@ -141,6 +142,7 @@ def test_an_artefact_as_input_counts_by_its_own_key_whatever_its_time(tmp_path):
 
 
 # Reuse ----------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def maker(tmp_path):

@@ -4,16 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from utils.baselines import (
-    OffApexNetConfig,
-    STSTNetConfig,
-    average,
-    averaged_flow,
-    baselines,
-    bi_woof,
-    lda,
-    ststnet,
-)
+from utils.baselines import OffApexNetConfig, STSTNetConfig, average, averaged_flow, baselines, bi_woof, lda, ststnet
 from utils.evaluate import cross_validate, grouped_folds, pooled_score, run_fold
 from utils.model import count_parameters
 from utils.samples import Samples
@@ -41,9 +32,7 @@ def test_classical_baselines_learn_what_is_plain_to_see(name, mode):
 
 
 @pytest.mark.parametrize("mode", ["multi-label", "single-label"])
-@pytest.mark.parametrize(
-    "name", ["prior-random", "best constant", "STSTNet", "Off-ApexNet", "paper-faithful"]
-)
+@pytest.mark.parametrize("name", ["prior-random", "best constant", "STSTNet", "Off-ApexNet", "paper-faithful"])
 def test_every_other_baseline_runs_through_the_protocol(name, mode, monkeypatch):
     samples = make(mode == "single-label", n=36)
     folds = grouped_folds(samples.y, samples.subjects, 2)
@@ -64,9 +53,7 @@ def test_the_price_of_saying_yes_to_everything_is_known():
 @pytest.mark.parametrize("mode", ["multi-label", "single-label"])
 def test_prior_random_answers_as_often_as_the_prior(mode):
     samples = make(mode == "single-label", n=600)
-    oof = cross_validate(
-        samples, baselines(mode)["prior-random"], grouped_folds(samples.y, samples.subjects, 3)
-    )
+    oof = cross_validate(samples, baselines(mode)["prior-random"], grouped_folds(samples.y, samples.subjects, 3))
     assert oof.decision[0].mean(axis=0) == pytest.approx(samples.y.mean(axis=0), abs=0.07)
     assert abs(np.corrcoef(oof.decision[0, :, 0], samples.y[:, 0])[0, 1]) < 0.15
 

@@ -69,6 +69,7 @@ def assert_same_frames(one, other):
 
 # Sequences ------------------------------------------------------------------------------------------
 
+
 def test_a_clip_reads_back_as_written(clip):
     vertices, faces, uv, textures = face_like()
     assert (clip.id, clip.kind, len(clip), clip.fps, clip.constant_topology) == ("c1", "mesh", T, 60, True)
@@ -122,7 +123,8 @@ def test_a_vertex_on_a_uv_seam_is_doubled(tmp_path):
         (folder / f"{t}.obj").write_text(
             "v 0 0 0\nv 100 0 0\nv 0 100 0\nv 100 100 0\n"
             "vt 0 0\nvt .4 0\nvt 0 .4\nvt .6 0\nvt .6 .4\nvt 1 .4\n"
-            "f 1/1 2/2 3/3\nf 2/4 4/6 3/5\n")
+            "f 1/1 2/2 3/3\nf 2/4 4/6 3/5\n"
+        )
         write_image(folder / f"{t}.png", np.zeros((4, 8, 3), np.uint8))
     vertices, faces, uv = open_sequence(folder).geometry(0)
     np.testing.assert_array_equal(vertices[faces[1]], [[100, 0, 0], [100, 100, 0], [0, 100, 0]])
@@ -206,6 +208,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
 
 # Bad sequences --------------------------------------------------------------------------------------
 
+
 def refuses(action, *words):
     """The action raises DataError, and the message names these words and a remedy."""
     with pytest.raises(DataError) as caught:
@@ -214,14 +217,17 @@ def refuses(action, *words):
         assert str(word) in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "fault"), [
-    ("", "empty"),
-    ("# nothing\n", "empty"),
-    ("v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\n", "empty"),
-    ("v 0 0 0\nvt 0 0\nf 1/1 2/1 9/1\n", "frame_0001.obj"),
-    ("v 0 0 0\nv 90 0 0\nv 0 90 0\nf 1 2 3\n", "no texture coordinates"),
-    ("\x00\x01 not a mesh", "frame_0001.obj"),
-])
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("", "empty"),
+        ("# nothing\n", "empty"),
+        ("v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\n", "empty"),
+        ("v 0 0 0\nvt 0 0\nf 1/1 2/1 9/1\n", "frame_0001.obj"),
+        ("v 0 0 0\nv 90 0 0\nv 0 90 0\nf 1 2 3\n", "no texture coordinates"),
+        ("\x00\x01 not a mesh", "frame_0001.obj"),
+    ],
+)
 def test_unreadable_or_empty_mesh_is_named(obj, content, fault):
     obj.files[1].write_text(content)
     refuses(lambda: open_sequence(obj.folder).frame(1), "frame_0001.obj", fault)
@@ -237,7 +243,7 @@ def test_damaged_binary_mesh_is_named(tmp_path, suffix):
 def test_nan_vertex_in_obj_is_named(obj):
     text = obj.files[2].read_text()
     start = text.index("v ")
-    obj.files[2].write_text(text[:start] + "v nan 0 0" + text[text.index("\n", start):])
+    obj.files[2].write_text(text[:start] + "v nan 0 0" + text[text.index("\n", start) :])
     refuses(lambda: open_sequence(obj.folder).frame(2), "frame_0002.obj", "NaN")
 
 
@@ -307,6 +313,7 @@ def test_ambiguous_folders_are_refused(obj, composites):
 
 # Tables ---------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def root(tmp_path):
     """A data root of two training clips and one test clip, composites only."""
@@ -315,8 +322,9 @@ def root(tmp_path):
         for t in range(4):
             write_image(tmp_path / folder / f"{t}.png", np.zeros((2, 4, 3), np.uint8))
     labels = {name: [0, 1] for name in CLASSES}
-    train = pd.DataFrame({"Id": ["007", "s2_b"], "subject": ["01", "02"], **labels,
-                          "onset": [0, 0], "apex": ["2", ""], "offset": [3, 3]})
+    train = pd.DataFrame(
+        {"Id": ["007", "s2_b"], "subject": ["01", "02"], **labels, "onset": [0, 0], "apex": ["2", ""], "offset": [3, 3]}
+    )
     train.to_csv(tmp_path / "train.csv", index=False)
     write_sample(tmp_path, ["t1"])
     return tmp_path
@@ -422,14 +430,17 @@ def test_sample_submission_keeps_its_own_column_order(root):
     assert load_sample_submission(root, CLASSES).columns.tolist() == order
 
 
-@pytest.mark.parametrize(("columns", "fault"), [
-    ({"onset": ["0", "4"], "offset": ["3", "3"]}, "s2_b has its onset after its offset"),
-    ({"apex": ["1", "9"], "offset": ["3", "8"]}, "s2_b has its apex after its offset"),
-    ({"offset": ["3", "4"]}, "s2_b names frame 4 of 4"),
-    ({"onset": ["-1", "0"]}, "007 has onset = '-1'"),
-    ({"apex": ["1.5", "1"]}, "007 has apex = '1.5'"),
-    ({"apex": ["early", "1"]}, "007 has apex = 'early'"),
-])
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        ({"onset": ["0", "4"], "offset": ["3", "3"]}, "s2_b has its onset after its offset"),
+        ({"apex": ["1", "9"], "offset": ["3", "8"]}, "s2_b has its apex after its offset"),
+        ({"offset": ["3", "4"]}, "s2_b names frame 4 of 4"),
+        ({"onset": ["-1", "0"]}, "007 has onset = '-1'"),
+        ({"apex": ["1.5", "1"]}, "007 has apex = '1.5'"),
+        ({"apex": ["early", "1"]}, "007 has apex = 'early'"),
+    ],
+)
 def test_phases_out_of_order_or_range_are_refused(root, columns, fault):
     rewrite(root / "train.csv", **columns)
     refuses(lambda: open_data(root, CLASSES), "train.csv", fault)

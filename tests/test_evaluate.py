@@ -30,9 +30,7 @@ def make(n: int = 120, subjects: int = 12, seed: int = 0) -> Samples:
     rng = np.random.default_rng(seed)
     y = rng.random((n, 3)) < (0.5, 0.3, 0.12)
     x = rng.normal(size=(n, 1, 1, 3, 8, 8)) + (y * 0.3)[:, None, None, :, None, None]
-    return Samples(
-        x, y, [f"c{i:03d}" for i in range(n)], [f"s{i:02d}" for i in rng.integers(0, subjects, n)], CLASSES
-    )
+    return Samples(x, y, [f"c{i:03d}" for i in range(n)], [f"s{i:02d}" for i in rng.integers(0, subjects, n)], CLASSES)
 
 
 def mean_predictor(train, inner, seed):
@@ -99,9 +97,7 @@ def test_permuting_held_out_labels_leaves_predictions_unchanged():
     a, b = (run_fold(one, mean_predictor, fold, seed=0) for one in (samples, replace(samples, y=y)))
     np.testing.assert_array_equal(a.probability, b.probability)
     np.testing.assert_array_equal(a.decision, b.decision)
-    leak_a, leak_b = (
-        run_leaking_fold(one, mean_predictor, fold, seed=0) for one in (samples, replace(samples, y=y))
-    )
+    leak_a, leak_b = (run_leaking_fold(one, mean_predictor, fold, seed=0) for one in (samples, replace(samples, y=y)))
     assert not np.array_equal(leak_a.thresholds, leak_b.thresholds)
 
 
@@ -177,9 +173,7 @@ def test_an_absent_class_lowers_the_mean_and_is_named():
 
 
 def test_the_single_label_decision_is_the_arg_max():
-    np.testing.assert_array_equal(
-        decide(np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]), None), [[0, 1, 0], [1, 0, 0]]
-    )
+    np.testing.assert_array_equal(decide(np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]), None), [[0, 1, 0], [1, 0, 0]])
 
 
 def test_calibrated_probabilities_have_a_small_calibration_error_and_squared_ones_a_large_one():
@@ -217,9 +211,7 @@ def test_bagged_thresholds_lose_less_than_the_single_best_cut():
 def test_classes_without_positives_follow_the_stated_rule():
     probability = np.linspace(0.01, 0.99, 50)[:, None].repeat(2, axis=1)
     found = choose_thresholds(np.zeros((50, 2)), probability, np.array([0.2, 0.0]))
-    assert (probability[:, 0] > found.values[0]).sum() == 10 and "training prevalence 0.200" in found.sources[
-        0
-    ]
+    assert (probability[:, 0] > found.values[0]).sum() == 10 and "training prevalence 0.200" in found.sources[0]
     assert not (probability[:, 1] > found.values[1]).any() and "never predicted" in found.sources[1]
 
 
@@ -267,8 +259,7 @@ def test_averaged_predictions_are_the_mean_and_need_equal_folds():
 
 def test_the_interval_covers_the_pooled_score_and_shrinks_with_subjects():
     few, many = (
-        cross_validate(s, mean_predictor, grouped_folds(s.y, s.subjects, 4))
-        for s in (make(80, 8), make(640, 64))
+        cross_validate(s, mean_predictor, grouped_folds(s.y, s.subjects, 4)) for s in (make(80, 8), make(640, 64))
     )
     for oof in (few, many):
         bounds = interval(oof)
@@ -283,15 +274,10 @@ def test_bootstrap_counts_equal_scoring_each_resample():
     drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=300)
     values = []
     for times in drawn:
-        rows = np.concatenate(
-            [np.flatnonzero(oof.subjects == s).repeat(t) for s, t in zip(names, times, strict=True)]
-        )
+        rows = np.concatenate([np.flatnonzero(oof.subjects == s).repeat(t) for s, t in zip(names, times, strict=True)])
         values.append(
             np.mean(
-                [
-                    f1_score(oof.truth[rows], oof.decision[r, rows], average="macro", zero_division=0)
-                    for r in range(2)
-                ]
+                [f1_score(oof.truth[rows], oof.decision[r, rows], average="macro", zero_division=0) for r in range(2)]
             )
         )
     assert interval(oof, resamples=300).low == pytest.approx(np.percentile(values, 2.5))
@@ -314,10 +300,7 @@ def test_the_table_has_a_row_per_variant_with_its_cost():
     def all_ones(train, inner, seed):
         return Classifier(lambda x: np.ones((len(x), 3)), Thresholds(np.full(3, 0.5), ("fixed",) * 3))
 
-    results = {
-        "mean": cross_validate(samples, mean_predictor, folds),
-        "ones": cross_validate(samples, all_ones, folds),
-    }
+    results = {"mean": cross_validate(samples, mean_predictor, folds), "ones": cross_validate(samples, all_ones, folds)}
     table = results_table(results, reference="ones")
     assert table.loc["ones", "difference"] == 0 and table.loc["mean", "difference"] > 0
     assert table.loc["mean", "parameters"] == 3 and table.loc["mean", "folds"] == 4

@@ -60,9 +60,7 @@ def test_a_trait_halfway_gives_the_shape_halfway(model):
 
 def test_the_same_seed_gives_the_same_person_and_another_seed_another():
     one, again, other = (sample_identity(np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(one.vertices, again.vertices) and np.array_equal(
-        one.unit_offsets, again.unit_offsets
-    )
+    assert np.array_equal(one.vertices, again.vertices) and np.array_equal(one.unit_offsets, again.unit_offsets)
     assert np.linalg.norm(one.vertices - other.vertices, axis=1).mean() > 1  # mm
     assert one.traits != other.traits
 

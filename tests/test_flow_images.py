@@ -23,9 +23,7 @@ def write_sample(folder: Path, clips: int = 24, size: int = 28) -> tuple[Path, P
         name = f"clip{i:02d}_{dataset}"
         cv2.imwrite(str(folder / "images" / f"{name} .png"), image[:, :, ::-1])
         rows.append((dataset, subject, label, f"{name}.jpg " if i % 3 else name))
-    pd.DataFrame(rows, columns=["dataset", "sub", "label", "imagename"]).to_csv(
-        folder / "labels.csv", index=False
-    )
+    pd.DataFrame(rows, columns=["dataset", "sub", "label", "imagename"]).to_csv(folder / "labels.csv", index=False)
     return folder / "images", folder / "labels.csv"
 
 
@@ -100,9 +98,7 @@ def test_the_fields_loso_tree_is_read_from_its_test_halves_alone(tmp_path):
 def test_the_command_scores_every_row_pooled_and_per_dataset(tmp_path, monkeypatch, capsys):
     root, labels = write_sample(tmp_path)
     monkeypatch.setattr("utils.flow_images.MEMBERS", 1)
-    monkeypatch.setattr(
-        "utils.flow_images.TRAIN", TrainConfig(mode="single-label", patience=0, batch=16, epochs=20)
-    )
+    monkeypatch.setattr("utils.flow_images.TRAIN", TrainConfig(mode="single-label", patience=0, batch=16, epochs=20))
     out = tmp_path / "scores.json"
     rows = ["best constant", "RBF-SVM", "best constant + RBF-SVM"]
     common = ["--root", str(root), "--labels", str(labels), "--jobs", "1", "--seeds", "1"]

@@ -20,9 +20,7 @@ def bend(vertices):
 def test_the_flow_of_a_translated_plane_is_the_projected_translation(yaw):
     camera = CAMERA._replace(yaw_deg=yaw)
     right, up, backward = camera.axes
-    plane = np.array(
-        [-50 * right - 50 * up, 50 * right - 50 * up, 50 * right + 50 * up, 50 * up - 50 * right]
-    )
+    plane = np.array([-50 * right - 50 * up, 50 * right - 50 * up, 50 * right + 50 * up, 50 * up - 50 * right])
     flow, visible = exact_flow(plane, plane + 3 * right + 2 * up, np.array([[0, 1, 2], [0, 2, 3]]), camera)
     assert flow.dtype == np.float32 and visible.sum() == 90 * 90  # 100 mm at 0.9 px a mm
     assert np.allclose(flow[visible], [2.7, -1.8], atol=1e-4)  # x right, y down
@@ -38,9 +36,7 @@ def test_exact_flow_agrees_with_the_projection_of_moved_vertices(dome, yaw):
     inner = cv2.erode(visible.astype(np.uint8), np.ones((5, 5)), borderValue=0)
     pixel = np.rint(at).astype(int).clip(0, 127)
     kept = inner[pixel[:, 1], pixel[:, 0]] > 0
-    sampled = cv2.remap(
-        flow, at[None, :, 0].astype(np.float32), at[None, :, 1].astype(np.float32), cv2.INTER_LINEAR
-    )[0]
+    sampled = cv2.remap(flow, at[None, :, 0].astype(np.float32), at[None, :, 1].astype(np.float32), cv2.INTER_LINEAR)[0]
     assert kept.sum() > 500
     assert np.abs(sampled[kept] - true[kept]).max() < 0.03
 

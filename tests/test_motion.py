@@ -43,9 +43,7 @@ def test_every_unit_of_an_au_is_in_the_face_model(au):
 def test_blinks_and_gaze_are_units_of_the_face_model_that_no_expression_uses():
     confounders = {*BLINK} | {f"eyeLook{way}{side}" for way in GAZE for side in ("Left", "Right")}
     assert confounders <= set(load_face_model().unit_names)
-    assert not confounders & {
-        side for units in ACTION_UNITS.values() for unit in units for side in sides_of(unit)
-    }
+    assert not confounders & {side for units in ACTION_UNITS.values() for unit in units for side in sides_of(unit)}
 
 
 def test_no_unit_belongs_to_two_aus():
@@ -55,9 +53,7 @@ def test_no_unit_belongs_to_two_aus():
 
 def test_every_class_has_expressions_of_known_aus_and_every_au_is_used():
     assert set(EXPRESSIONS) == set(CLASSES)
-    assert {au for combinations in EXPRESSIONS.values() for _, aus in combinations for au in aus} == set(
-        ACTION_UNITS
-    )
+    assert {au for combinations in EXPRESSIONS.values() for _, aus in combinations for au in aus} == set(ACTION_UNITS)
 
 
 def test_every_class_shares_aus_with_others_and_most_of_it_can_do_without_its_own():
@@ -145,11 +141,7 @@ def test_a_units_own_envelope_peaks_near_the_apex_and_leaves_at_most_a_rest():
 
 
 def test_a_blink_closes_faster_than_it_opens():
-    lids = next(
-        lids
-        for seed in range(50)
-        if 8 < (lids := sample_blink(30, np.random.default_rng(seed))).argmax() < 20
-    )
+    lids = next(lids for seed in range(50) if 8 < (lids := sample_blink(30, np.random.default_rng(seed))).argmax() < 20)
     t = lids.argmax()
     assert 0.3 < lids[t] <= 1
     assert (lids[:t] > lids[t] / 2).sum() < (lids[t + 1 :] > lids[t] / 2).sum()

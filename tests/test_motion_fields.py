@@ -37,9 +37,7 @@ def exact_maps(person, weights, angles, cameras, size):
     """Flow maps (V, P, 2, size, size) of the posed mesh by ray casting, from weights (M, 58)."""
     vertices = pose_vertices(person, weights[:, :N_UNITS], weights[:, 52:55] + angles, weights[:, 55:])
     faces, moments = load_face_model().faces, range(len(weights) - 1)
-    found = [
-        [exact_flow(vertices[0], vertices[m], faces, c)[0] for m in range(len(weights))] for c in cameras
-    ]
+    found = [[exact_flow(vertices[0], vertices[m], faces, c)[0] for m in range(len(weights))] for c in cameras]
     flows = np.array([[view[m + 1] - view[m] for m in moments] for view in found])
     return flow_maps(flows, np.ones((len(cameras), CROP, CROP), bool), size)[:, :, :2]
 
@@ -92,11 +90,7 @@ def test_the_same_seed_gives_the_same_motion(person):
 def test_the_fit_finds_the_noise_that_made_the_estimate():
     rng = np.random.default_rng(5)
     noise = FlowNoise(gain=0.85, blur=0.6, floor=0.04, relative=0.2, length=0.8, phases=-0.4, lost=0.05)
-    true = (
-        0.6
-        * smooth_noise((20, 2, 2, 2, 28, 28), 2.0, rng)
-        * (smooth_noise((20, 2, 2, 1, 28, 28), 4.0, rng) > 0)
-    )
+    true = 0.6 * smooth_noise((20, 2, 2, 2, 28, 28), 2.0, rng) * (smooth_noise((20, 2, 2, 1, 28, 28), 4.0, rng) > 0)
     share = np.ones((20, 2, 28, 28), np.float32)
     seen = np.stack([maps_of(estimated_flow(clip[None], noise, rng), share[0], noise)[0] for clip in true])
     found = fit_flow_noise(true.astype(np.float32), seen, share, largest=9)

@@ -21,21 +21,11 @@ def run_notebooks(folder: Path, obj_frames: bool) -> Path:
     config = load_config("smoke", data=str(folder / "data"), obj_frames=obj_frames, jobs=1)
     write_card(make_dataset(config))
     for book in BOOKS:
-        parameters = {
-            "PROFILE": "smoke",
-            "DATA": str(folder / "data"),
-            "WORK": str(folder / "work"),
-            "JOBS": 1,
-        }
+        parameters = {"PROFILE": "smoke", "DATA": str(folder / "data"), "WORK": str(folder / "work"), "JOBS": 1}
         if book.stem == "05_submit":
             parameters["OUT"] = str(folder / "out")
         papermill.execute_notebook(
-            book,
-            folder / book.name,
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=folder,
-            progress_bar=False,
+            book, folder / book.name, parameters=parameters, kernel_name="python3", cwd=folder, progress_bar=False
         )
     return folder / "out"
 
@@ -73,9 +63,7 @@ def test_every_stage_leaves_its_figures_and_record(compact_run):
         assert list((work / "records").glob(f"{stage}_*.json")), stage
 
 
-def test_obj_frames_give_the_same_submission_as_compact_sequences_byte_for_byte(
-    compact_run, tmp_path_factory
-):
+def test_obj_frames_give_the_same_submission_as_compact_sequences_byte_for_byte(compact_run, tmp_path_factory):
     obj_run = run_notebooks(tmp_path_factory.mktemp("obj"), obj_frames=True)
     assert len(list((obj_run.parent / "data" / "train").rglob("*.obj"))) > 0
     assert (obj_run / "submission.csv").read_bytes() == (compact_run / "submission.csv").read_bytes()

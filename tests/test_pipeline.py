@@ -25,11 +25,7 @@ def copied(tiny_run, tmp_path):
 
 def times(config):
     """When each artefact of a clip was written."""
-    files = [
-        job_file
-        for job in jobs_of(config, load_data(config))
-        for job_file in (job.views_path, job.features_path)
-    ]
+    files = [job_file for job in jobs_of(config, load_data(config)) for job_file in (job.views_path, job.features_path)]
     return {file.relative_to(config.work_root): file.stat().st_mtime_ns for file in files if file.exists()}
 
 
@@ -108,9 +104,7 @@ def test_a_damaged_artefact_is_made_again_and_no_other(copied):
     extract_all(copied, data)
     after = times(copied)
     assert load_views(job.views_path).frames.shape[0] == 6
-    assert {file for file in before if before[file] != after[file]} == {
-        job.views_path.relative_to(copied.work_root)
-    }
+    assert {file for file in before if before[file] != after[file]} == {job.views_path.relative_to(copied.work_root)}
 
 
 def test_another_feature_size_makes_features_but_no_views_anew(copied):
@@ -155,9 +149,7 @@ def test_a_broken_test_clip_is_a_warning_and_the_rest_goes_on(copied):
     file = data.folder("test", broken) / "frame_0000.png"
     cut_off(file)
     manifest = render_all(copied, data).set_index("Id")
-    assert (
-        str(file) in manifest.loc[broken, "warning"] and "training prior" in manifest.loc[broken, "warning"]
-    )
+    assert str(file) in manifest.loc[broken, "warning"] and "training prior" in manifest.loc[broken, "warning"]
     assert (manifest.drop(broken)["warning"] == "").all() and manifest.loc[broken, "n_frames"] == 0
     assert str(file) in unread_clips(copied)[broken]
     moments = extract_all(copied, data)  # what the run before the damage made of this clip is not used
@@ -171,9 +163,7 @@ def test_a_test_clip_without_folder_is_a_warning_and_the_rest_goes_on(copied):
     shutil.rmtree(copied.data_root / "test" / missing)
     data = load_data(copied)
     manifest = render_all(copied, data).set_index("Id")
-    assert (
-        missing in manifest.loc[missing, "warning"] and "training prior" in manifest.loc[missing, "warning"]
-    )
+    assert missing in manifest.loc[missing, "warning"] and "training prior" in manifest.loc[missing, "warning"]
     assert (manifest.drop(missing)["warning"] == "").all()
 
 

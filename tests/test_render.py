@@ -109,9 +109,7 @@ def test_a_cropped_camera_projects_into_the_crops_pixels():
 def test_camera_axes_are_a_right_handed_frame_that_looks_at_the_target():
     for yaw in (-25.0, 0.0, 40.0):
         camera = FRONT._replace(yaw_deg=yaw)
-        assert np.allclose(camera.axes @ camera.axes.T, np.eye(3)) and np.isclose(
-            np.linalg.det(camera.axes), 1
-        )
+        assert np.allclose(camera.axes @ camera.axes.T, np.eye(3)) and np.isclose(np.linalg.det(camera.axes), 1)
         assert np.allclose(camera.project(np.zeros(3)), FRONT.centre)
 
 
@@ -125,9 +123,7 @@ def test_opengl_and_embree_draw_the_same_picture(person):
     (ours,), (theirs,) = opengl.render(mesh, [camera]), EmbreeRenderer().render(mesh, [camera])
     both = ours.mask & theirs.mask
     difference = ours.rgb[both].astype(float) - theirs.rgb[both]
-    assert (
-        ours.mask != theirs.mask
-    ).mean() < 0.015  # the outline: one takes a pixel's centre, the other its quarters
+    assert (ours.mask != theirs.mask).mean() < 0.015  # the outline: one takes a pixel's centre, the other its quarters
     assert np.abs(difference).mean() < 2.5 and abs(difference.mean()) < 0.3
 
 
@@ -184,7 +180,5 @@ def test_where_nothing_draws_every_failure_is_told(monkeypatch):
 
     monkeypatch.setattr(render, "PyrenderRenderer", no_driver)
     monkeypatch.setattr(render, "EmbreeRenderer", Blank)
-    with pytest.raises(
-        RuntimeError, match="(?s)no driver for egl.*no driver for osmesa.*embree drew a wrong picture"
-    ):
+    with pytest.raises(RuntimeError, match="(?s)no driver for egl.*no driver for osmesa.*embree drew a wrong picture"):
         first_working()

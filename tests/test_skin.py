@@ -35,14 +35,10 @@ def around(place, radius=3.0):
 def test_every_texel_of_a_face_knows_its_place_on_the_template():
     model = load_face_model()
     position, island, masks = texel_surface()
-    at = (
-        np.rint(np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], -1) * SIZE - 0.5).astype(int).clip(0, SIZE - 1)
-    )
+    at = np.rint(np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], -1) * SIZE - 0.5).astype(int).clip(0, SIZE - 1)
     found = position[at[:, 1], at[:, 0]]
     on_skin = (model.island == 0) & (island[at[:, 1], at[:, 0]] == 0)
-    assert (
-        np.median(np.linalg.norm(found - model.template, axis=1)[on_skin]) < 0.5
-    )  # mm; a texel is about 0.3
+    assert np.median(np.linalg.norm(found - model.template, axis=1)[on_skin]) < 0.5  # mm; a texel is about 0.3
     assert set(masks) == set(model.masks)
 
 

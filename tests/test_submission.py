@@ -28,13 +28,13 @@ def test_rows_and_columns_are_the_samples_whatever_order_predictions_come_in(tmp
     path = tmp_path / "run" / "submission.csv"
     assert write_submission(path, ["a", "b", "007"], LABELS, CLASSES, sample, PRIOR) == []
     assert path.read_text() == (
-        "Id,Others,Surprise,Repression,Positive,Negative\nb,0,0,0,1,0\n007,0,0,1,0,0\na,0,0,0,0,1\n")
+        "Id,Others,Surprise,Repression,Positive,Negative\nb,0,0,0,1,0\n007,0,0,1,0,0\na,0,0,0,0,1\n"
+    )
 
 
 def test_a_clip_without_prediction_gets_the_training_prior_and_a_warning(tmp_path, sample):
     path = tmp_path / "submission.csv"
-    warnings = write_submission(path, ["a", "b"], LABELS[1:3], CLASSES, sample, PRIOR,
-                                {"007": "Torn."})
+    warnings = write_submission(path, ["a", "b"], LABELS[1:3], CLASSES, sample, PRIOR, {"007": "Torn."})
     assert warnings == ["Id 007 has no prediction, so its row is the training prior (Negative). Torn."]
     row = validate_submission(path, sample).set_index("Id").loc["007", list(CLASSES)]
     assert row.tolist() == ["1", "0", "0", "0", "0"]
@@ -46,13 +46,16 @@ def test_the_same_predictions_give_the_same_bytes(tmp_path, sample):
     assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
 
 
-@pytest.mark.parametrize(("ids", "labels", "fault"), [
-    (["a", "a"], LABELS[:2], "Id a"),
-    (["a", "stranger"], LABELS[:2], "Id stranger"),
-    (["a", "b"], LABELS[:2] * 0.7, "not 0/1"),
-    (["a", "b"], LABELS, "(3, 5)"),
-    (["a", "b"], LABELS[:2, :4], "(2, 4)"),
-])
+@pytest.mark.parametrize(
+    ("ids", "labels", "fault"),
+    [
+        (["a", "a"], LABELS[:2], "Id a"),
+        (["a", "stranger"], LABELS[:2], "Id stranger"),
+        (["a", "b"], LABELS[:2] * 0.7, "not 0/1"),
+        (["a", "b"], LABELS, "(3, 5)"),
+        (["a", "b"], LABELS[:2, :4], "(2, 4)"),
+    ],
+)
 def test_predictions_that_do_not_fit_are_refused_and_nothing_is_written(tmp_path, sample, ids, labels, fault):
     with pytest.raises(DataError) as caught:
         write_submission(tmp_path / "out" / "submission.csv", ids, labels, CLASSES, sample, PRIOR)
@@ -60,17 +63,20 @@ def test_predictions_that_do_not_fit_are_refused_and_nothing_is_written(tmp_path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("change", "fault"), [
-    (lambda t: t[::-1], "another order"),
-    (lambda t: t[t.columns[::-1]], "its columns are"),
-    (lambda t: t.assign(extra=1), "its columns are"),
-    (lambda t: t[:2], "Id a is missing"),
-    (lambda t: t.assign(Id=["b", "007", "c"]), "Id a is missing"),
-    (lambda t: pd.concat([t, t[:1].assign(Id="c")]), "Id c is not a test Id"),
-    (lambda t: pd.concat([t, t[:1]]), "twice"),
-    (lambda t: t.assign(Surprise=["0", "1", "0.5"]), "Id a has Surprise = '0.5'"),
-    (lambda t: t.assign(Surprise=["0", "", "1"]), "Id 007 has Surprise = ''"),
-])
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda t: t[::-1], "another order"),
+        (lambda t: t[t.columns[::-1]], "its columns are"),
+        (lambda t: t.assign(extra=1), "its columns are"),
+        (lambda t: t[:2], "Id a is missing"),
+        (lambda t: t.assign(Id=["b", "007", "c"]), "Id a is missing"),
+        (lambda t: pd.concat([t, t[:1].assign(Id="c")]), "Id c is not a test Id"),
+        (lambda t: pd.concat([t, t[:1]]), "twice"),
+        (lambda t: t.assign(Surprise=["0", "1", "0.5"]), "Id a has Surprise = '0.5'"),
+        (lambda t: t.assign(Surprise=["0", "", "1"]), "Id 007 has Surprise = ''"),
+    ],
+)
 def test_a_submission_that_is_not_like_the_sample_is_refused(tmp_path, sample, change, fault):
     path = tmp_path / "submission.csv"
     change(sample).to_csv(path, index=False)
@@ -88,6 +94,7 @@ def test_the_prior_is_what_most_clips_carry_or_else_the_most_frequent_class():
 
 # Record ---------------------------------------------------------------------------------------------
 
+
 def test_the_record_is_json_and_names_code_and_packages_but_no_place():
     record = run_record({"yaw_deg": 25.0}, 7, {"macro_uf1": np.float64(0.5), "map": np.nan}, ["careful"])
     assert json.loads(json.dumps(record, allow_nan=False)) == record
@@ -104,6 +111,7 @@ def test_outside_git_the_commit_is_unknown(tmp_path, monkeypatch):
 
 # Leaderboard ----------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def challenge(tmp_path):
     """48 clips of 6 subjects with 30% prevalence, and a submission that has 10% of the labels wrong."""
@@ -114,9 +122,11 @@ def challenge(tmp_path):
     subjects = pd.Series([f"s{i % 6}" for i in range(48)], name="subject")
     columns = list(CLASSES)
     pd.concat([ids, subjects, pd.DataFrame(truth, columns=columns)], axis=1).to_csv(
-        tmp_path / "solution.csv", index=False)
+        tmp_path / "solution.csv", index=False
+    )
     pd.concat([ids, pd.DataFrame(flipped, columns=columns)], axis=1)[::-1].to_csv(
-        tmp_path / "submission.csv", index=False)
+        tmp_path / "submission.csv", index=False
+    )
     return tmp_path, truth, flipped
 
 

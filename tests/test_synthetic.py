@@ -96,9 +96,7 @@ def test_peak_motion_lies_between_a_third_and_two_and_a_half_pixels(person, acts
 
 
 def test_strength_scales_the_expression(person):
-    one, two = (
-        perform(person.identity, ["Positive"], np.random.default_rng(0), strength) for strength in (1.0, 2.0)
-    )
+    one, two = (perform(person.identity, ["Positive"], np.random.default_rng(0), strength) for strength in (1.0, 2.0))
     assert np.allclose(2 * one.expression, two.expression, rtol=1e-5)
 
 
@@ -120,9 +118,7 @@ def test_blinks_close_the_lids_and_are_no_expression(acts):
 
 def test_heads_move_little_unless_they_drift(acts):
     wander = {
-        drifts: np.mean(
-            [np.ptp(act.shift, axis=0).mean() for act in acts if act.confounders["drift"] == drifts]
-        )
+        drifts: np.mean([np.ptp(act.shift, axis=0).mean() for act in acts if act.confounders["drift"] == drifts])
         for drifts in (True, False)
     }
     assert wander[True] > 10 * wander[False]
@@ -194,15 +190,11 @@ def test_a_scanners_uv_points_to_where_its_vertex_stands_in_its_own_half(shot):
 
 def test_light_flickers_by_about_a_percent(person, shot):
     vertices = np.repeat(shot[0], 6, axis=0)
-    photos = list(
-        photograph(vertices, person.albedo, np.random.default_rng(1), np.random.default_rng(3), True)
-    )
+    photos = list(photograph(vertices, person.albedo, np.random.default_rng(1), np.random.default_rng(3), True))
     light = np.array([photo.mean() for photo in photos])
     assert 0.001 < np.ptp(light) / light.mean() < 0.05
     noise = (
-        (photos[1].astype(float) / light[1] - photos[0] / light[0])[150:170, 150:170].std()
-        * light.mean()
-        / np.sqrt(2)
+        (photos[1].astype(float) / light[1] - photos[0] / light[0])[150:170, 150:170].std() * light.mean() / np.sqrt(2)
     )
     assert 0.5 < noise < 4  # grey levels
 
@@ -216,11 +208,7 @@ def test_the_root_is_what_the_stages_read(tiny):
     assert data.solution is not None and not data.warnings
     for id in data.train["Id"]:
         sequence = data.sequence("train", id)
-        assert (
-            sequence.kind == "mesh"
-            and len(sequence) == 6
-            and sequence.texture(0).shape == (PHOTO, 2 * PHOTO, 3)
-        )
+        assert sequence.kind == "mesh" and len(sequence) == 6 and sequence.texture(0).shape == (PHOTO, 2 * PHOTO, 3)
 
 
 def test_labels_of_the_root_are_those_of_the_plan(tiny):

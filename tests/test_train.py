@@ -217,9 +217,7 @@ def test_an_ensemble_takes_its_thresholds_from_every_training_clip():
     train, _ = halves(make())
     fitted = fit_ensemble(train, grouped_folds(train.y, train.subjects, 2), MODEL, replace(TRAIN, epochs=2))
     assert len(fitted.members) == 2
-    assert all(
-        f"of {len(train)}" in source and "out-of-fold" in source for source in fitted.thresholds.sources
-    )
+    assert all(f"of {len(train)}" in source and "out-of-fold" in source for source in fitted.thresholds.sources)
     raw = replace(fitted, calibration=None)
     one, two = (predict(replace(raw, members=(m,)), train.x)[0] for m in fitted.members)
     np.testing.assert_allclose(predict(raw, train.x)[0], (one + two) / 2, rtol=1e-5)
@@ -240,9 +238,7 @@ def test_weights_to_start_from_are_matched_by_name_and_the_rest_is_listed():
     other = {name: value for name, value in first.state.items() if not name.startswith("head")}
     started = fit(train, val, MODEL, replace(TRAIN, epochs=1, lr=1e-12), init=other).members[0]
     assert set(started.missing) == {"head.weight", "head.bias"}
-    torch.testing.assert_close(
-        started.state["streams.u.project.weight"], first.state["streams.u.project.weight"]
-    )
+    torch.testing.assert_close(started.state["streams.u.project.weight"], first.state["streams.u.project.weight"])
 
 
 def test_a_network_may_end_part_of_the_way_from_where_it_started():

@@ -188,9 +188,7 @@ def test_a_crop_of_the_same_scale_is_the_slice(speckle):
 
 
 def test_a_crop_beyond_the_edge_repeats_it(speckle):
-    assert np.array_equal(
-        crop_image(speckle, (-10, 0, 64), 64)[:, :10], np.repeat(speckle[:64, :1], 10, axis=1)
-    )
+    assert np.array_equal(crop_image(speckle, (-10, 0, 64), 64)[:, :10], np.repeat(speckle[:64, :1], 10, axis=1))
 
 
 def test_a_smaller_crop_keeps_places():

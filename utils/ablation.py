@@ -12,27 +12,13 @@ from utils.artefacts import artefact_key, cached, read_artefact
 from utils.baselines import average, baselines, rbf_svm
 from utils.config import CLASSES, Config
 from utils.dataset import DataRoot, open_sequence
-from utils.evaluate import (
-    OutOfFold,
-    Predictor,
-    cross_validate,
-    grouped_folds,
-    leave_one_subject_out,
-    run_leaking_fold,
-)
+from utils.evaluate import OutOfFold, Predictor, cross_validate, grouped_folds, leave_one_subject_out, run_leaking_fold
 from utils.face_flow import WEIGHTS as FLOW_WEIGHTS
 from utils.features import clip_features
 from utils.model import ModelConfig
 from utils.parallel import parallel_map
 from utils.pipeline import FEATURE_CODE, VIEW_CODE, Job, load_views, samples_of
-from utils.pretrain import (
-    FINE_TUNE,
-    WEIGHTS,
-    fine_tuned_predictor,
-    initial_state,
-    load_pretrained,
-    zero_shot_predictor,
-)
+from utils.pretrain import FINE_TUNE, WEIGHTS, fine_tuned_predictor, initial_state, load_pretrained, zero_shot_predictor
 from utils.render import TexturedMesh, get_renderer
 from utils.samples import Samples
 from utils.train import Fitted, TrainConfig, fit_ensemble, network_predictor

@@ -36,6 +36,7 @@ BLOCKS, BLOCK = 16, 1 << 12  # blocks of so many bytes that stand for a large fi
 
 # Atomic writing -----------------------------------------------------------------------------------
 
+
 @contextmanager
 def atomic_path(path: str | Path):
     """Yield a temporary name beside `path`, of the same suffix, that becomes `path` on success.
@@ -163,8 +164,10 @@ def _format(path: str | Path) -> tuple[Callable, Callable]:
 
 # Keys ---------------------------------------------------------------------------------------------
 
-def artefact_key(inputs: Iterable[str | Path] = (), params: Any = None,
-                 code_modules: Sequence[str | ModuleType] = ()) -> str:
+
+def artefact_key(
+    inputs: Iterable[str | Path] = (), params: Any = None, code_modules: Sequence[str | ModuleType] = ()
+) -> str:
     """Hash what an artefact is made from: input files, parameters and code. 32 hexadecimal digits.
 
     inputs: files or folders (read recursively, hidden files left out). A file enters with its name
@@ -221,6 +224,7 @@ def _source_hash(file: str, mtime_ns: int) -> str:
 
 
 # Reuse --------------------------------------------------------------------------------------------
+
 
 def cached(path: str | Path, key: str, make: Callable[[], Any]) -> Any:
     """The artefact at `path` if it is current, else `make()`, written there under `key`."""

@@ -42,9 +42,8 @@ def prior_random(mode: str = "multi-label") -> Predictor:
             noise = np.random.default_rng([seed, len(train)]).random((len(x), len(prevalence)))
             if mode == "multi-label":
                 return noise
-            race = np.maximum(prevalence, 1e-9) / -np.log(
-                noise
-            )  # its arg max is class k with probability prevalence[k]
+            # The arg max of this race is class k with probability prevalence[k].
+            race = np.maximum(prevalence, 1e-9) / -np.log(noise)
             return race / race.sum(axis=1, keepdims=True)
 
         return Classifier(probabilities, _fixed(1 - prevalence, "1 - training prevalence", mode))
@@ -55,9 +54,7 @@ def prior_random(mode: str = "multi-label") -> Predictor:
 def all_ones(mode: str = "multi-label") -> Predictor:
     """Every label for every clip; it is also the constant answer with the best macro-UF1."""
     if mode != "multi-label":
-        raise ValueError(
-            "all_ones gives several labels per clip. Remedy: leave it out where labels are single."
-        )
+        raise ValueError("all_ones gives several labels per clip. Remedy: leave it out where labels are single.")
     return lambda train, inner, seed: _constant(np.ones(train.y.shape[1]), mode)
 
 
@@ -75,9 +72,7 @@ def best_constant(mode: str = "multi-label") -> Predictor:
 
 
 def _constant(answer: np.ndarray, mode: str) -> Classifier:
-    return Classifier(
-        lambda x: np.tile(answer, (len(x), 1)), _fixed(np.full(len(answer), 0.5), "fixed", mode)
-    )
+    return Classifier(lambda x: np.tile(answer, (len(x), 1)), _fixed(np.full(len(answer), 0.5), "fixed", mode))
 
 
 def _fixed(values: np.ndarray, source: str, mode: str) -> Thresholds | None:
@@ -121,11 +116,7 @@ Trainer = Callable[[np.ndarray, np.ndarray, Sequence], Callable[[np.ndarray], np
 
 
 def tuned(
-    extract: Callable[..., np.ndarray],
-    inputs: Sequence[dict],
-    train_all: Trainer,
-    settings: Sequence,
-    mode: str,
+    extract: Callable[..., np.ndarray], inputs: Sequence[dict], train_all: Trainer, settings: Sequence, mode: str
 ) -> Predictor:
     """A classical model whose input and setting are chosen on the inner out-of-fold scores.
 
@@ -144,10 +135,7 @@ def tuned(
                 scores[:, judge_on] = model(features[judge_on])
             candidates += [(chosen, setting, one) for setting, one in zip(settings, scores, strict=True)]
         chosen, setting, held_out = max(candidates, key=lambda one: _separation(train.y, one[2], mode))
-        model, curves = (
-            train_all(extract(train.x, **chosen), train.y, [setting]),
-            _calibrate(held_out, train.y, mode),
-        )
+        model, curves = (train_all(extract(train.x, **chosen), train.y, [setting]), _calibrate(held_out, train.y, mode))
         held_out, thresholds = curves(held_out), None
         if mode == "multi-label":
             source = "inner out-of-fold"
@@ -161,9 +149,7 @@ def tuned(
 def each_class(build: Callable) -> Trainer:
     """One binary model of `build(setting)` per class and setting, on standardised features."""
 
-    def train_all(
-        features: np.ndarray, y: np.ndarray, settings: Sequence
-    ) -> Callable[[np.ndarray], np.ndarray]:
+    def train_all(features: np.ndarray, y: np.ndarray, settings: Sequence) -> Callable[[np.ndarray], np.ndarray]:
         scaler = StandardScaler().fit(features)
         scaled = scaler.transform(features)
         models = [[_fit_binary(build(setting), scaled, column) for column in y.T] for setting in settings]
@@ -195,10 +181,7 @@ def _scores(models: list[list], features: np.ndarray) -> np.ndarray:
     """Decision scores (settings, n, K)."""
     return np.array(
         [
-            [
-                np.full(len(features), m) if isinstance(m, float) else m.decision_function(features)
-                for m in row
-            ]
+            [np.full(len(features), m) if isinstance(m, float) else m.decision_function(features) for m in row]
             for row in models
         ]
     ).transpose(0, 2, 1)
@@ -312,11 +295,7 @@ class OffApexNet(nn.Module):
             for _ in range(2)
         )
         self.head = nn.Sequential(
-            nn.Linear(wide, 1024),
-            nn.ReLU(),
-            nn.Linear(1024, 1024),
-            nn.ReLU(),
-            nn.Linear(1024, config.classes),
+            nn.Linear(wide, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, config.classes)
         )
 
     def forward_all(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -367,16 +346,12 @@ def plain_network(config: type[ModelConfig], train_config: TrainConfig) -> Predi
 
 def ststnet(mode: str = "multi-label") -> Predictor:
     """STSTNet, Adam, cross-entropy; more and larger steps than its 5e-5, which needs hours."""
-    return plain_network(
-        STSTNetConfig, replace(PLAIN, mode=mode, loss="bce", epochs=100, patience=20, lr=3e-3)
-    )
+    return plain_network(STSTNetConfig, replace(PLAIN, mode=mode, loss="bce", epochs=100, patience=20, lr=3e-3))
 
 
 def off_apexnet(mode: str = "multi-label") -> Predictor:
     """Off-ApexNet, Adam 1e-4, cross-entropy."""
-    return plain_network(
-        OffApexNetConfig, replace(PLAIN, mode=mode, loss="bce", epochs=60, patience=15, lr=1e-4)
-    )
+    return plain_network(OffApexNetConfig, replace(PLAIN, mode=mode, loss="bce", epochs=60, patience=15, lr=1e-4))
 
 
 def paper_faithful(mode: str = "multi-label") -> Predictor:
@@ -406,9 +381,7 @@ def average(*predictors: Predictor) -> Predictor:
             held_out = np.mean([part.held_out for part in parts], axis=0)
         if parts[0].thresholds is not None:
             if held_out is None:
-                raise ValueError(
-                    "a part has no out-of-fold probabilities. Remedy: how='inner' in network_predictor."
-                )
+                raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_predictor.")
             thresholds = choose_thresholds(
                 train.y, held_out, train.y.mean(axis=0), source="inner out-of-fold of the mean"
             )
@@ -416,9 +389,7 @@ def average(*predictors: Predictor) -> Predictor:
             "parts": [part.notes for part in parts],
             "parameters": sum(p.notes.get("parameters", 0) for p in parts),
         }
-        return Classifier(
-            lambda x: np.mean([p.probabilities(x) for p in parts], axis=0), thresholds, notes, held_out
-        )
+        return Classifier(lambda x: np.mean([p.probabilities(x) for p in parts], axis=0), thresholds, notes, held_out)
 
     return predictor
 
@@ -436,6 +407,4 @@ def baselines(mode: str = "multi-label") -> dict[str, Predictor]:
         "Off-ApexNet": off_apexnet,
         "paper-faithful": paper_faithful,
     }
-    return {
-        name: make(mode) for name, make in makers.items() if mode == "multi-label" or make is not all_ones
-    }
+    return {name: make(mode) for name, make in makers.items() if mode == "multi-label" or make is not all_ones}

@@ -47,10 +47,7 @@ class Pair:
 
 
 def make_pairs(
-    conditions: Conditions,
-    clips_each: int = 1,
-    people: Sequence[tuple[int, str]] = PEOPLE,
-    quiet_eyes: bool = False,
+    conditions: Conditions, clips_each: int = 1, people: Sequence[tuple[int, str]] = PEOPLE, quiet_eyes: bool = False
 ) -> list[Pair]:
     """Onset to apex and apex to offset in both views, of clips with all confounders drawn as in the challenge.
 
@@ -211,8 +208,7 @@ def _measure_method(method: FlowMethod, pairs: list[Pair]) -> dict[str, float]:
 
 def _errors(pairs: list[Pair], flows: Sequence[np.ndarray], stills: Sequence[np.ndarray]) -> dict[str, float]:
     rows = [
-        flow_errors(flow, pair.flow, pair.visible)
-        | {"still_epe": flow_errors(still, pair.still, pair.visible)["epe"]}
+        flow_errors(flow, pair.flow, pair.visible) | {"still_epe": flow_errors(still, pair.still, pair.visible)["epe"]}
         for pair, flow, still in zip(pairs, flows, stills, strict=True)
     ]
     return {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]}

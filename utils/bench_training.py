@@ -20,16 +20,7 @@ from utils.model import ModelConfig
 from utils.parallel import parallel_map
 from utils.pretrain import PER_PERSON, sample_dual
 from utils.samples import Samples
-from utils.train import (
-    Fitted,
-    Member,
-    TrainConfig,
-    class_weights,
-    focal_loss,
-    mix,
-    network_predictor,
-    predict,
-)
+from utils.train import Fitted, Member, TrainConfig, class_weights, focal_loss, mix, network_predictor, predict
 
 NETWORKS = 2  # of the four inner folds, to spare time: training is linear in them
 CLIPS_OF_A_SUBJECT = 12  # in training, about as many as in 4DME

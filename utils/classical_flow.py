@@ -56,9 +56,7 @@ def deepflow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return cv2.optflow.createOptFlow_DeepFlow().calc(first, second, None)
 
 
-def fit_affine(
-    flow: np.ndarray, mask: np.ndarray, iterations: int = 6, inlier_px: float = 0.15
-) -> np.ndarray:
+def fit_affine(flow: np.ndarray, mask: np.ndarray, iterations: int = 6, inlier_px: float = 0.15) -> np.ndarray:
     """The affine flow (H, W, 2) that most of the masked flow follows: the head's motion under an expression.
 
     Iteratively reweighted least squares with Geman-McClure weights; `inlier_px` is the residual in pixels that

@@ -16,9 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @dataclass(frozen=True)
 class Config:
     profile: str = "demo"
-    data: str = (
-        ""  # data root; empty: data/<dataset> in the repository, which `make data` fills with synthetic faces
-    )
+    # data root; empty: data/<dataset> in the repository, which `make data` fills with synthetic faces
+    data: str = ""
     dataset: str = "demo"
     work: str = ""  # where the stages leave their artefacts; empty: artefacts/<profile> in the repository
     out: str = ""  # where the submission goes; empty: submissions/<name of the work folder> in the repository
@@ -33,9 +32,7 @@ class Config:
     obj_frames: bool = False  # write OBJ + MTL + texture per frame instead of compact clips
 
     # Real data
-    subject_pattern: str = (
-        ""  # regular expression with one group that takes the subject from an Id without one
-    )
+    subject_pattern: str = ""  # regular expression with one group that takes the subject from an Id without one
 
     # 01_render
     views: str = "render"  # "render": the mesh from two virtual cameras; "split": the halves of the composite
@@ -107,9 +104,7 @@ def load_config(profile: str = "demo", settings: str = "", **changes: Any) -> Co
         if name not in types:
             raise ValueError(f"parameter {name!r} is unknown. Remedy: choose one of {', '.join(types)}.")
         if type(value) is not types[name] and not (types[name] is float and type(value) is int):
-            raise ValueError(
-                f"parameter {name}={value!r} must be {types[name].__name__}. Remedy: pass such a value."
-            )
+            raise ValueError(f"parameter {name}={value!r} must be {types[name].__name__}. Remedy: pass such a value.")
     return replace(PROFILES[profile], **changes)
 
 
@@ -127,7 +122,5 @@ def parse_settings(text: str, types: dict[str, type]) -> dict[str, Any]:
         try:
             values[name] = value == "True" if types[name] is bool else types[name](value)
         except ValueError:
-            raise ValueError(
-                f"setting {part!r} must be {types[name].__name__}. Remedy: pass such a value."
-            ) from None
+            raise ValueError(f"setting {part!r} must be {types[name].__name__}. Remedy: pass such a value.") from None
     return values

@@ -56,6 +56,7 @@ class DataError(ValueError):
 
 # Sequences ----------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class Frame:
     """One moment of a sequence; the mesh is None where there are only composite images."""
@@ -129,8 +130,11 @@ class CompositeSequence(Sequence):
         check_composite(image, self.files[t])
         self._size = self._size or image.shape[:2]
         if image.shape[:2] != self._size:
-            raise DataError.at(self.files[t], f"its size {image.shape[:2]} differs from {self._size}",
-                               "export all frames of a sequence at one size")
+            raise DataError.at(
+                self.files[t],
+                f"its size {image.shape[:2]} differs from {self._size}",
+                "export all frames of a sequence at one size",
+            )
         return image
 
 
@@ -190,8 +194,11 @@ def open_sequence(path: str | Path, fps: float = FPS) -> Sequence:
     folder = Path(path)
     files = _frame_files(folder)
     if len(files) < MIN_FRAMES:
-        raise DataError.at(folder, f"it holds {len(files)} frame, and motion needs {MIN_FRAMES}",
-                           "deliver all frames of the sequence or drop this Id")
+        raise DataError.at(
+            folder,
+            f"it holds {len(files)} frame, and motion needs {MIN_FRAMES}",
+            "deliver all frames of the sequence or drop this Id",
+        )
     if files[0].suffix.lower() in MESH_SUFFIXES:
         return MeshSequence(folder, files, fps)
     if (folder / CLIP).exists():
@@ -210,8 +217,9 @@ def _frame_files(folder: Path) -> list[Path]:
         raise DataError.at(folder, f"it mixes {' and '.join(sorted(kinds))}", "keep one form of the sequence")
     frames = meshes or [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not frames:
-        raise DataError.at(folder, "it holds no meshes and no images",
-                           f"put {', '.join(MESH_SUFFIXES + IMAGE_SUFFIXES)} frames there")
+        raise DataError.at(
+            folder, "it holds no meshes and no images", f"put {', '.join(MESH_SUFFIXES + IMAGE_SUFFIXES)} frames there"
+        )
     return _in_order(frames)
 
 
@@ -230,6 +238,7 @@ def _in_order(files: list[Path]) -> list[Path]:
 
 # Reading one file ---------------------------------------------------------------------------------
 
+
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image as (H, W, 3) uint8 RGB. Raises DataError if it is missing, cut off or no image.
 
@@ -245,8 +254,9 @@ def read_image(path: str | Path) -> np.ndarray:
 def check_composite(image: np.ndarray, path: str | Path) -> None:
     """Raise DataError if the image (H, W, 3) cannot be cut into two halves of one width."""
     if image.shape[1] % 2:
-        raise DataError.at(path, f"a composite has two halves, and its width {image.shape[1]} is odd",
-                           "export both views at one width")
+        raise DataError.at(
+            path, f"a composite has two halves, and its width {image.shape[1]} is odd", "export both views at one width"
+        )
 
 
 def _read_clip(path: Path, n_images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
@@ -255,20 +265,20 @@ def _read_clip(path: Path, n_images: int) -> tuple[np.ndarray, np.ndarray, np.nd
             vertices, faces, uv = arrays["vertices"], arrays["faces"], arrays["uv"]
             fps = float(arrays["fps"]) if "fps" in arrays else FPS
     except Exception as error:  # zip, header and key errors differ by the damage
-        raise DataError.at(path, f"the clip cannot be read ({error})",
-                           "write it again with write_clip") from error
+        raise DataError.at(path, f"the clip cannot be read ({error})", "write it again with write_clip") from error
     shapes = f"vertices {vertices.shape}, faces {faces.shape}, uv {uv.shape}"
     if vertices.ndim != 3 or uv.ndim not in (2, 3) or (uv.ndim == 3 and len(uv) != len(vertices)):
-        raise DataError.at(path, f"the arrays have the shapes {shapes}",
-                           "write vertices (T, V, 3) and uv (V, 2)")
+        raise DataError.at(path, f"the arrays have the shapes {shapes}", "write vertices (T, V, 3) and uv (V, 2)")
     if len(vertices) != n_images:
-        raise DataError.at(path, f"it has {len(vertices)} frames, and {n_images} images lie beside it",
-                           "put one composite per frame there")
+        raise DataError.at(
+            path,
+            f"it has {len(vertices)} frames, and {n_images} images lie beside it",
+            "put one composite per frame there",
+        )
     vertices, uv = vertices.astype(np.float32, copy=False), uv.astype(np.float32, copy=False)
     _check_mesh(path, vertices[0], faces, uv if uv.ndim == 2 else uv[0])
     if not (np.isfinite(vertices).all() and np.isfinite(uv).all()):
-        raise DataError.at(path, "vertices or uv are not finite in some frame",
-                           "repair or drop this sequence")
+        raise DataError.at(path, "vertices or uv are not finite in some frame", "repair or drop this sequence")
     return vertices, faces.astype(np.int32, copy=False), uv, fps
 
 
@@ -302,15 +312,14 @@ def _check_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray, uv: np.ndar
         raise DataError.at(path, "the mesh is empty", "export this frame again")
     if vertices.shape[1:] != (3,) or faces.shape[1:] != (3,) or uv.shape != (len(vertices), 2):
         shapes = f"vertices {vertices.shape}, faces {faces.shape}, uv {uv.shape}"
-        raise DataError.at(path, f"the arrays have the shapes {shapes}",
-                           "export triangles with one uv per vertex")
+        raise DataError.at(path, f"the arrays have the shapes {shapes}", "export triangles with one uv per vertex")
     if faces.min() < 0 or faces.max() >= len(vertices):
-        raise DataError.at(path, f"its faces name vertices beyond the {len(vertices)} there are",
-                           "export it again")
+        raise DataError.at(path, f"its faces name vertices beyond the {len(vertices)} there are", "export it again")
     bad = ~np.isfinite(vertices).all(axis=1)
     if bad.any():
-        raise DataError.at(path, f"{bad.sum()} vertices are NaN or infinite, the first is {bad.argmax()}",
-                           "repair or drop this frame")
+        raise DataError.at(
+            path, f"{bad.sum()} vertices are NaN or infinite, the first is {bad.argmax()}", "repair or drop this frame"
+        )
     if not np.isfinite(uv).all():
         raise DataError.at(path, "some texture coordinates are NaN or infinite", "repair or drop this frame")
 
@@ -337,8 +346,11 @@ def _read_texture(path: Path) -> np.ndarray:
         if candidate.is_file():
             return read_image(candidate)
     missing = f" (the file names {named[0]})" if named else ""
-    raise DataError.at(path, f"its texture is missing{missing}",
-                       f"put the image beside it, as {named[0] if named else path.stem + '.png'}")
+    raise DataError.at(
+        path,
+        f"its texture is missing{missing}",
+        f"put the image beside it, as {named[0] if named else path.stem + '.png'}",
+    )
 
 
 def _named_images(path: Path) -> list[str]:
@@ -369,14 +381,21 @@ def _embedded_image(path: Path) -> np.ndarray | None:
         images = [getattr(material, "baseColorTexture", None) for material in materials]
         return next((np.array(image.convert("RGB")) for image in images if image is not None), None)
     except Exception as error:  # as for meshes: the loaders raise whatever the damage leads to
-        raise DataError.at(path, f"its texture cannot be read ({error})",
-                           "export this frame again") from error
+        raise DataError.at(path, f"its texture cannot be read ({error})", "export this frame again") from error
 
 
 # Writing ------------------------------------------------------------------------------------------
 
-def write_clip(folder: str | Path, vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, fps: float,
-               textures: Iterable[np.ndarray], suffix: str = ".png") -> Path:
+
+def write_clip(
+    folder: str | Path,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    uv: np.ndarray,
+    fps: float,
+    textures: Iterable[np.ndarray],
+    suffix: str = ".png",
+) -> Path:
     """Write a sequence in the compact form; an existing folder is replaced when the new one is complete.
 
     vertices (T, V, 3) millimetres; faces (F, 3); uv (V, 2) or (T, V, 2); textures: T composites (H, W, 3)
@@ -386,8 +405,14 @@ def write_clip(folder: str | Path, vertices: np.ndarray, faces: np.ndarray, uv: 
     folder = Path(folder)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        np.savez(temporary / CLIP, allow_pickle=False, vertices=np.asarray(vertices, np.float32),
-                 faces=np.asarray(faces, np.int32), uv=np.asarray(uv, np.float32), fps=np.float32(fps))
+        np.savez(
+            temporary / CLIP,
+            allow_pickle=False,
+            vertices=np.asarray(vertices, np.float32),
+            faces=np.asarray(faces, np.int32),
+            uv=np.asarray(uv, np.float32),
+            fps=np.float32(fps),
+        )
         for t, texture in enumerate(textures):
             write_image(temporary / f"frame_{t:04d}{suffix}", texture)
         open_sequence(temporary)  # what cannot be read again is not worth keeping
@@ -436,6 +461,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
 
 # Tables -------------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class DataRoot:
     """A checked data root: the training table, the test Ids, and where the sequences lie."""
@@ -478,8 +504,11 @@ def open_data(data_root: str | Path, classes: Iterable[str], subject_pattern: st
     sample = load_sample_submission(root, classes)
     missing = _match_folders(root / "train", train["Id"], root / "train.csv")
     if missing:
-        raise DataError.at(root / "train.csv", f"Id {missing[0]} has no folder {root / 'train' / missing[0]}",
-                           "deliver the sequence or remove the row")
+        raise DataError.at(
+            root / "train.csv",
+            f"Id {missing[0]} has no folder {root / 'train' / missing[0]}",
+            "deliver the sequence or remove the row",
+        )
     missing = _match_folders(root / "test", sample["Id"], root / "sample_submission.csv")
     if len(missing) == len(sample):
         raise DataError.at(root / "test", "no test Id has a folder here", "check the data root")
@@ -488,8 +517,9 @@ def open_data(data_root: str | Path, classes: Iterable[str], subject_pattern: st
     return DataRoot(root, classes, train, sample, warnings)
 
 
-def load_labels(data_root: str | Path, classes: Iterable[str], subject_pattern: str | None = None,
-                file_name: str = "train.csv") -> pd.DataFrame:
+def load_labels(
+    data_root: str | Path, classes: Iterable[str], subject_pattern: str | None = None, file_name: str = "train.csv"
+) -> pd.DataFrame:
     """Read `train.csv`: Id, subject (texts), classes (int8, 0/1), and onset, apex, offset (Int64) if known.
 
     `solution.csv` of synthetic data has the same form, and is read by `file_name="solution.csv"`.
@@ -511,8 +541,9 @@ def load_labels(data_root: str | Path, classes: Iterable[str], subject_pattern: 
     for first, second in combinations(phases, 2):  # any of the three may be unknown
         wrong = (table[first] > table[second]).fillna(False)
         if wrong.any():
-            raise DataError.at(path, f"Id {_first_id(table, wrong)} has its {first} after its {second}",
-                               "correct the frame positions")
+            raise DataError.at(
+                path, f"Id {_first_id(table, wrong)} has its {first} after its {second}", "correct the frame positions"
+            )
     return table[["Id", "subject", *classes, *phases]]
 
 
@@ -525,27 +556,26 @@ def load_sample_submission(data_root: str | Path, classes: Iterable[str]) -> pd.
     table = read_table(path, expected)
     extra = [name for name in table if name not in expected]
     if extra:
-        raise DataError.at(path, f"its column {extra[0]} is not a class",
-                           f"keep the columns {', '.join(expected)}")
+        raise DataError.at(path, f"its column {extra[0]} is not a class", f"keep the columns {', '.join(expected)}")
     return table
 
 
 def read_table(path: Path, required: list[str]) -> pd.DataFrame:
     """A CSV as texts, with its required columns present and its Ids unique and fit for folder names."""
     if not path.is_file():
-        raise DataError.at(path, "there is no such table",
-                           "put it there, or correct the path of the data root")
+        raise DataError.at(path, "there is no such table", "put it there, or correct the path of the data root")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True,
-                            encoding="utf-8-sig")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise DataError.at(path, f"the table cannot be read ({error})",
-                           "deliver it as comma-separated UTF-8") from error
+        raise DataError.at(
+            path, f"the table cannot be read ({error})", "deliver it as comma-separated UTF-8"
+        ) from error
     table.columns = table.columns.str.strip()
     missing = [name for name in required if name not in table]
     if missing:
-        raise DataError.at(path, f"the column {', '.join(missing)} is missing",
-                           f"give the columns {', '.join(required)}")
+        raise DataError.at(
+            path, f"the column {', '.join(missing)} is missing", f"give the columns {', '.join(required)}"
+        )
     if table.empty:
         raise DataError.at(path, "the table has no rows", "give one row per Id")
     table["Id"] = table["Id"].str.strip()
@@ -554,8 +584,7 @@ def read_table(path: Path, required: list[str]) -> pd.DataFrame:
         raise DataError.at(path, f"Id {_first_id(table, repeated)} stands there twice", "keep one row per Id")
     unfit = ~table["Id"].str.fullmatch(r"[^/\\]+") | table["Id"].isin([".", ".."])
     if unfit.any():
-        raise DataError.at(path, f"Id {_first_id(table, unfit)!r} is not the name of a folder",
-                           "correct the Id")
+        raise DataError.at(path, f"Id {_first_id(table, unfit)!r} is not the name of a folder", "correct the Id")
     return table
 
 
@@ -569,27 +598,31 @@ def _fill_subjects(path: Path, table: pd.DataFrame, pattern: str | None) -> None
         table.loc[empty, "subject"] = table.loc[empty, "Id"].str.extract(pattern, expand=False).fillna("")
         empty = table["subject"] == ""
     if empty.any():
-        raise DataError.at(path, f"Id {_first_id(table, empty)} has no subject, and splits are by subject",
-                           "add a subject column, or a subject pattern that fits every Id")
+        raise DataError.at(
+            path,
+            f"Id {_first_id(table, empty)} has no subject, and splits are by subject",
+            "add a subject column, or a subject pattern that fits every Id",
+        )
 
 
 def _check_pattern(pattern: str) -> None:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise DataError.at(f"subject pattern {pattern!r}", f"it is no regular expression ({error})",
-                           "correct it") from error
+        raise DataError.at(
+            f"subject pattern {pattern!r}", f"it is no regular expression ({error})", "correct it"
+        ) from error
     if groups != 1:
-        raise DataError.at(f"subject pattern {pattern!r}", f"it has {groups} groups",
-                           "put one pair of brackets in it")
+        raise DataError.at(f"subject pattern {pattern!r}", f"it has {groups} groups", "put one pair of brackets in it")
 
 
 def as_binary(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     numbers = pd.to_numeric(table[name], errors="coerce")
     wrong = ~numbers.isin([0, 1])
     if wrong.any():
-        raise DataError.at(path, f"Id {_first_id(table, wrong)} has {name} = {table[name][wrong].iloc[0]!r}",
-                           "labels are 0 or 1")
+        raise DataError.at(
+            path, f"Id {_first_id(table, wrong)} has {name} = {table[name][wrong].iloc[0]!r}", "labels are 0 or 1"
+        )
     return numbers.astype(np.int8)
 
 
@@ -599,8 +632,11 @@ def _as_position(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     numbers = pd.to_numeric(text, errors="coerce")
     wrong = (text != "") & ~((numbers >= 0) & (numbers % 1 == 0))
     if wrong.any():
-        raise DataError.at(path, f"Id {_first_id(table, wrong)} has {name} = {text[wrong].iloc[0]!r}",
-                           "give frame positions from 0, or leave the cell empty")
+        raise DataError.at(
+            path,
+            f"Id {_first_id(table, wrong)} has {name} = {text[wrong].iloc[0]!r}",
+            "give frame positions from 0, or leave the cell empty",
+        )
     return numbers.astype("Int64")
 
 
@@ -613,8 +649,7 @@ def _match_folders(folder: Path, ids: pd.Series, table: Path) -> list[str]:
     present = {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
     unknown = sorted(name for name in present - set(ids) if not name.startswith("."))
     if unknown:
-        raise DataError.at(folder / unknown[0], f"{table.name} has no row for it",
-                           "add the row or remove the folder")
+        raise DataError.at(folder / unknown[0], f"{table.name} has no row for it", "add the row or remove the folder")
     return [id for id in ids if id not in present]
 
 
@@ -625,5 +660,8 @@ def _check_phase_range(root: Path, train: pd.DataFrame) -> None:
     last = train[phases].max(axis=1)
     for id, position in zip(train["Id"], last, strict=True):
         if not pd.isna(position) and position >= (frames := len(_frame_files(root / "train" / id))):
-            raise DataError.at(root / "train.csv", f"Id {id} names frame {position} of {frames}",
-                               "count frame positions from 0 within the sequence")
+            raise DataError.at(
+                root / "train.csv",
+                f"Id {id} names frame {position} of {frames}",
+                "count frame positions from 0 within the sequence",
+            )

@@ -42,9 +42,7 @@ def leave_one_subject_out(subjects: np.ndarray) -> list[Fold]:
     return [(np.flatnonzero(subjects != name), np.flatnonzero(subjects == name)) for name in names]
 
 
-def grouped_folds(
-    y: np.ndarray, subjects: np.ndarray, k: int, seed: int = 0, restarts: int = 12
-) -> list[Fold]:
+def grouped_folds(y: np.ndarray, subjects: np.ndarray, k: int, seed: int = 0, restarts: int = 12) -> list[Fold]:
     """k subject-disjoint folds balanced in clips and in the count of every label.
 
     Greedy, ours: subjects are taken from the one with most labels to the one with fewest (with a random
@@ -54,16 +52,12 @@ def grouped_folds(
     """
     names, member = np.unique(subjects, return_inverse=True)
     if k < 2 or len(names) < k:
-        raise ValueError(
-            f"{k} folds of {len(names)} subjects. Remedy: choose between 2 and {len(names)} folds."
-        )
+        raise ValueError(f"{k} folds of {len(names)} subjects. Remedy: choose between 2 and {len(names)} folds.")
     counts = np.zeros((len(names), y.shape[1] + 1))
     np.add.at(counts, member, np.column_stack([y, np.ones(len(y))]))
     share = counts / np.maximum(counts.sum(axis=0), 1)  # of every label's clips, the part each subject holds
     rng = np.random.default_rng(seed)
-    fold_of = min(
-        (_assign(share, k, rng) for _ in range(restarts)), key=lambda folds: _imbalance(share, folds, k)
-    )
+    fold_of = min((_assign(share, k, rng) for _ in range(restarts)), key=lambda folds: _imbalance(share, folds, k))
     return [(np.flatnonzero(fold_of[member] != f), np.flatnonzero(fold_of[member] == f)) for f in range(k)]
 
 
@@ -156,9 +150,7 @@ class FoldResult:
     seconds: float
 
 
-def run_fold(
-    samples: Samples, predictor: Predictor, fold: Fold, seed: int, inner_folds: int = 4
-) -> FoldResult:
+def run_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
     """Train on a fold's training clips, with inner folds made of those alone, and predict its held-out
     clips.
     """
@@ -168,9 +160,7 @@ def run_fold(
     return _predict_fold(lambda: predictor(train, inner, seed), test)
 
 
-def run_leaking_fold(
-    samples: Samples, predictor: Predictor, fold: Fold, seed: int, inner_folds: int = 4
-) -> FoldResult:
+def run_leaking_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
     """NOT an honest score: the predictor chooses its epoch and thresholds on the held-out clips themselves.
 
     The field's habit, kept apart so that its price can be measured. `inner_folds` is unused: there is one
@@ -245,17 +235,13 @@ def average_predictions(*parts: OutOfFold) -> OutOfFold:
         raise ValueError("thresholds do not average. Remedy: cross-validate `baselines.average` instead.")
     probability = np.mean([part.probability for part in parts], axis=0)
     decision = np.stack([decide(one, None) for one in probability])
-    return replace(
-        parts[0], probability=probability, decision=decision, seconds=sum(part.seconds for part in parts)
-    )
+    return replace(parts[0], probability=probability, decision=decision, seconds=sum(part.seconds for part in parts))
 
 
 def _check_paired(a: OutOfFold, b: OutOfFold) -> None:
     for name in ("ids", "subjects", "fold", "seeds"):
         if not np.array_equal(getattr(a, name), getattr(b, name)):
-            raise ValueError(
-                f"the two results differ in {name}. Remedy: use the same clips, folds and seeds."
-            )
+            raise ValueError(f"the two results differ in {name}. Remedy: use the same clips, folds and seeds.")
 
 
 def _run_task(
@@ -276,9 +262,7 @@ def _join_by_id(ids: np.ndarray, parts: Sequence[FoldResult]) -> tuple[np.ndarra
     found, counts = np.unique(np.concatenate([part.ids for part in parts]), return_counts=True)
     wrong = np.concatenate([found[counts > 1], np.setxor1d(ids, found)])
     if len(wrong):
-        raise ValueError(
-            f"Id {wrong[0]} is not held out exactly once. Remedy: let the folds cover every clip once."
-        )
+        raise ValueError(f"Id {wrong[0]} is not held out exactly once. Remedy: let the folds cover every clip once.")
     row = {name: i for i, name in enumerate(ids)}
     place = np.concatenate([[row[name] for name in part.ids] for part in parts])
     order = np.argsort(place)
@@ -325,11 +309,7 @@ def _measures(counts: np.ndarray, absent: float = 0.0) -> dict[str, np.ndarray]:
 
 
 def score(
-    truth: np.ndarray,
-    decision: np.ndarray,
-    probability: np.ndarray,
-    classes: Sequence[str],
-    absent: float = 0.0,
+    truth: np.ndarray, decision: np.ndarray, probability: np.ndarray, classes: Sequence[str], absent: float = 0.0
 ) -> dict:
     """All figures of one set of pooled predictions; truth, decision, probability (N, K).
 
@@ -347,17 +327,14 @@ def score(
     measures = _measures(counts, absent)
     support = truth.astype(bool).sum(axis=0)
     precision_curve = [
-        average_precision_score(truth[:, k], probability[:, k]) if support[k] else np.nan
-        for k in range(len(classes))
+        average_precision_score(truth[:, k], probability[:, k]) if support[k] else np.nan for k in range(len(classes))
     ]
     bins = reliability(truth, probability)
     return {
         **{name: float(measures[name]) for name in COUNT_METRICS[:-1]},
         "map": float(np.nanmean(precision_curve)) if support.any() else float("nan"),
         "subset_accuracy": float((truth.astype(bool) == decision.astype(bool)).all(axis=1).mean()),
-        "ece": float(
-            (bins["count"] * (bins["observed"] - bins["predicted"]).abs()).sum() / bins["count"].sum()
-        ),
+        "ece": float((bins["count"] * (bins["observed"] - bins["predicted"]).abs()).sum() / bins["count"].sum()),
         "per_class": {
             name: {
                 "f1": float(measures["f1"][k]),
@@ -374,16 +351,10 @@ def score(
 
 def pooled_score(oof: OutOfFold, absent: float = 0.0) -> dict:
     """`score` of each seed's pooled predictions, averaged over the seeds; "seeds" holds macro_uf1 of each."""
-    each = [
-        score(oof.truth, oof.decision[r], oof.probability[r], oof.classes, absent)
-        for r in range(len(oof.seeds))
-    ]
+    each = [score(oof.truth, oof.decision[r], oof.probability[r], oof.classes, absent) for r in range(len(oof.seeds))]
     mean = {name: float(np.mean([one[name] for one in each])) for name in (*COUNT_METRICS, "map", "ece")}
     mean["per_class"] = {
-        name: {
-            key: float(np.mean([one["per_class"][name][key] for one in each]))
-            for key in each[0]["per_class"][name]
-        }
+        name: {key: float(np.mean([one["per_class"][name][key] for one in each])) for key in each[0]["per_class"][name]}
         for name in oof.classes
     }
     mean["absent"] = sorted({name for one in each for name in one["absent"]})
@@ -437,19 +408,14 @@ def _bootstrap(oof: OutOfFold, metric: str, resamples: int, seed: int) -> tuple[
     if metric not in COUNT_METRICS and metric.removeprefix("f1:") not in oof.classes:
         raise ValueError(f"metric {metric} has no interval. Remedy: one of {COUNT_METRICS} or f1:<class>.")
     names, member = np.unique(oof.subjects, return_inverse=True)
-    weights = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=resamples
-    )
+    weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     weights = np.concatenate([np.ones((1, len(names))), weights])  # the first row is the data itself
     if metric == "subset_accuracy":
         right = (oof.truth == oof.decision).all(axis=2).mean(axis=0)
         values = (weights @ np.bincount(member, right)) / (weights @ np.bincount(member))
     else:
         counts = np.stack(
-            [
-                confusion_counts(oof.truth[member == s], oof.decision[:, member == s])
-                for s in range(len(names))
-            ]
+            [confusion_counts(oof.truth[member == s], oof.decision[:, member == s]) for s in range(len(names))]
         )  # (S, R, K, 4)
         drawn = (weights @ counts.reshape(len(names), -1)).reshape(-1, *counts.shape[1:])
         measures = _measures(drawn)
@@ -466,9 +432,7 @@ def interval(oof: OutOfFold, metric: str = "macro_uf1", resamples: int = 5000, s
     return Interval(value, *(float(bound) for bound in np.percentile(drawn, (2.5, 97.5))))
 
 
-def compare(
-    a: OutOfFold, b: OutOfFold, metric: str = "macro_uf1", resamples: int = 5000, seed: int = 0
-) -> Interval:
+def compare(a: OutOfFold, b: OutOfFold, metric: str = "macro_uf1", resamples: int = 5000, seed: int = 0) -> Interval:
     """Paired difference a - b with its 95% interval: the same subjects are drawn for both.
 
     Raises ValueError unless both come from the same clips, folds and seeds.
@@ -492,8 +456,7 @@ def results_table(results: dict[str, OutOfFold], reference: str | None = None) -
             gain = compare(oof, results[reference])
             row |= {"difference": gain.value, "difference_low": gain.low, "difference_high": gain.high}
         row |= {
-            key: pooled[key]
-            for key in ("macro_f1_both", "uar", "balanced_accuracy", "map", "subset_accuracy", "ece")
+            key: pooled[key] for key in ("macro_f1_both", "uar", "balanced_accuracy", "map", "subset_accuracy", "ece")
         }
         row |= {f"f1_{label}": pooled["per_class"][label]["f1"] for label in oof.classes}
         row |= {

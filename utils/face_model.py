@@ -28,9 +28,7 @@ class FaceModel:
     units: dict[str, np.ndarray]  # name -> (V, 3) float32
     macro: dict[str, np.ndarray]  # name -> (V, 3) float32, ancestry x sex x age and sex x age x weight
     local: dict[str, np.ndarray]  # name -> (V, 3) float32, local shape changes at full strength
-    weld: (
-        np.ndarray
-    )  # (V,) int32, vertices at the same place share a number: the surface without texture seams
+    weld: np.ndarray  # (V,) int32, vertices at the same place share a number: the surface without texture seams
 
     @property
     def unit_names(self) -> tuple[str, ...]:

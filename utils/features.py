@@ -14,9 +14,7 @@ def flow_maps(flows: np.ndarray, masks: np.ndarray, size: int) -> np.ndarray:
     """
     magnitude = np.linalg.norm(flows, axis=-1, keepdims=True)
     planes = np.concatenate([flows, magnitude], -1) * masks[:, None, :, :, None]
-    small = [
-        [cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA) for plane in view] for view in planes
-    ]
+    small = [[cv2.resize(plane, (size, size), interpolation=cv2.INTER_AREA) for plane in view] for view in planes]
     return np.moveaxis(np.array(small, np.float32), -1, 2)
 
 

@@ -35,9 +35,7 @@ def exact_flows(
     return flows, visible
 
 
-def flow_errors(
-    flow: np.ndarray, truth: np.ndarray, mask: np.ndarray, moving_px: float = 0.3
-) -> dict[str, float]:
+def flow_errors(flow: np.ndarray, truth: np.ndarray, mask: np.ndarray, moving_px: float = 0.3) -> dict[str, float]:
     """End-point error and others of a flow against the truth, both (H, W, 2) px, over `mask` (H, W) bool.
 
     epe: mean end-point error, px. direction_deg: mean angle where the truth exceeds `moving_px` (NaN if nowhere).
@@ -51,8 +49,6 @@ def flow_errors(
     return {
         "epe": float(np.linalg.norm(estimate - true, axis=1).mean()),
         "zero_epe": float(size.mean()),
-        "direction_deg": float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
-        if moving.any()
-        else float("nan"),
+        "direction_deg": float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()) if moving.any() else float("nan"),
         "magnitude_ratio": float((a * b).sum() / (b * b).sum()) if moving.any() else float("nan"),
     }

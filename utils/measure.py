@@ -30,10 +30,7 @@ def apex_errors(found: pd.Series, truth: pd.DataFrame) -> pd.DataFrame:
     """
     error = (found - truth.loc[found.index, "apex"]).abs()
     own = truth.loc[found.index]
-    groups = {
-        "all clips": np.ones(len(own), bool),
-        "no confounder": ~own[list(CONFOUNDERS)].any(axis=1).to_numpy(),
-    }
+    groups = {"all clips": np.ones(len(own), bool), "no confounder": ~own[list(CONFOUNDERS)].any(axis=1).to_numpy()}
     groups |= {f"with {name}": own[name].to_numpy(bool) for name in CONFOUNDERS}
     return pd.DataFrame(
         {
@@ -75,7 +72,5 @@ def _measure_clip(task: tuple[Job, int, tuple[str, ...]]) -> list[dict]:
             start = time.perf_counter()
             flow = estimate_flow(views.frames[0, v], views.frames[apex, v], method)
             seconds = time.perf_counter() - start
-            rows.append(
-                {"method": method, **flow_errors(flow, true, visible & views.masks[v]), "ms": seconds * 1000}
-            )
+            rows.append({"method": method, **flow_errors(flow, true, visible & views.masks[v]), "ms": seconds * 1000})
     return rows

@@ -136,9 +136,7 @@ class FusionAttention(nn.Module):
 
     def __init__(self, streams: int, features: int) -> None:
         super().__init__()
-        self.score = nn.Sequential(
-            nn.Flatten(), nn.Linear(streams * features, 32), nn.Tanh(), nn.Linear(32, streams)
-        )
+        self.score = nn.Sequential(nn.Flatten(), nn.Linear(streams * features, 32), nn.Tanh(), nn.Linear(32, streams))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.score(x).softmax(dim=1)  # (B, S)
@@ -169,9 +167,7 @@ class ModelConfig:
         object.__setattr__(self, "widths", tuple(self.widths))
         unknown = [name for name in self.streams if name not in CHANNEL]
         if unknown or not self.streams:
-            raise ValueError(
-                f"streams {self.streams}: unknown or none. Remedy: choose from {tuple(CHANNEL)}."
-            )
+            raise ValueError(f"streams {self.streams}: unknown or none. Remedy: choose from {tuple(CHANNEL)}.")
         if min(self.classes, self.views, self.phases) < 1 or self.size < 8:
             raise ValueError(f"{self}: classes, views, phases start at 1, size at 8. Remedy: raise them.")
 
@@ -208,9 +204,7 @@ class MicroAttNet(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         expected = (self.config.views, self.config.phases, len(CHANNEL))
         if x.ndim != 6 or tuple(x.shape[1:4]) != expected:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}. Remedy: give (B, {expected[0]}, {expected[1]}, 3, H, W)."
-            )
+            raise ValueError(f"x has shape {tuple(x.shape)}. Remedy: give (B, {expected[0]}, {expected[1]}, 3, H, W).")
         # Views share the convolutions, or stand beside the phases as maps of one picture.
         x = turn_right_views(x) if self.config.share_views else x.flatten(1, 2)[:, None]
         return self.streams(x)

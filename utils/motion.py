@@ -89,16 +89,7 @@ EXPRESSIONS: dict[str, tuple[tuple[float, tuple[str, ...]], ...]] = {
         (0.5, ("AU16",)),
     ),
 }
-ONE_SIDED = {
-    "AU12": 0.3,
-    "AU14": 0.5,
-    "AU10": 0.35,
-    "AU2": 0.3,
-    "AU15": 0.2,
-    "AU20": 0.2,
-    "AU9": 0.15,
-    "AU24": 0.2,
-}
+ONE_SIDED = {"AU12": 0.3, "AU14": 0.5, "AU10": 0.35, "AU2": 0.3, "AU15": 0.2, "AU20": 0.2, "AU9": 0.15, "AU24": 0.2}
 
 
 @dataclass(frozen=True)
@@ -176,9 +167,7 @@ def sample_blink(n_frames: int, rng: np.random.Generator) -> np.ndarray:
     """Lid closure over time (n_frames,): closes in about 3 frames, opens in about 5, may be cut by the clip's ends."""
     centre, depth = rng.uniform(-1, n_frames), rng.uniform(0.4, 1)
     t = np.arange(n_frames) - centre
-    return (depth * np.where(t < 0, np.exp(-0.5 * (t / 1.3) ** 2), np.exp(-0.5 * (t / 2.2) ** 2))).astype(
-        np.float32
-    )
+    return (depth * np.where(t < 0, np.exp(-0.5 * (t / 1.3) ** 2), np.exp(-0.5 * (t / 2.2) ** 2))).astype(np.float32)
 
 
 def sample_drift(n_frames: int, amplitude: float, rng: np.random.Generator) -> np.ndarray:

@@ -121,9 +121,7 @@ def _motion_to_map(vertices: np.ndarray, camera: Camera, size: int) -> tuple[spa
     column = corners[:, :, None, None] * 3 + np.arange(3)  # (n, 3, 1, 3)
     values = weights[:, :, None, None] * jacobian[:, None]  # (n, 3 corners, 2, 3 axes)
     index = [np.broadcast_to(part, values.shape).ravel() for part in (row, column)]
-    operator = sparse.csr_array(
-        (values.ravel().astype(np.float32), index), shape=(2 * size**2, vertices.size)
-    )
+    operator = sparse.csr_array((values.ravel().astype(np.float32), index), shape=(2 * size**2, vertices.size))
     share = np.bincount(pixel, minlength=size**2) / RAYS**2
     return operator, share.reshape(size, size).astype(np.float32)
 
@@ -292,9 +290,7 @@ def frontal_view(identity: Identity, crop: FrontalCrop) -> tuple[Identity, Camer
     scale = np.array([1, stretch, 1], np.float32)
     y = 255.5 + (y - 255.5) * stretch
     camera = wide.cropped((x + 0.5 - crop.eye_x * side, y + 0.5 - crop.eye_y * side, side), CROP)
-    return replace(
-        identity, vertices=identity.vertices * scale, unit_offsets=identity.unit_offsets * scale
-    ), camera
+    return replace(identity, vertices=identity.vertices * scale, unit_offsets=identity.unit_offsets * scale), camera
 
 
 def flow_image(flow: np.ndarray) -> np.ndarray:
@@ -316,9 +312,7 @@ def flow_image(flow: np.ndarray) -> np.ndarray:
 # Fitting the noise model ------------------------------------------------------------------------------------
 
 
-def rendered_flow(
-    n_clips: int, seed: int, method: str, size: int = 28
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def rendered_flow(n_clips: int, seed: int, method: str, size: int = 28) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of rendered clips: true flow (N, V=2, P=2, 2, size, size), estimated maps (.., 3, ..), the face's share.
 
     The clips are as the pipeline sees them: photographed, textured from the composite, drawn from both virtual
@@ -329,9 +323,7 @@ def rendered_flow(
     return tuple(np.stack(part) for part in zip(*parts, strict=True))
 
 
-def _rendered_clip(
-    rng: np.random.Generator, method: str, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rendered_clip(rng: np.random.Generator, method: str, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     identity = sample_identity(rng)
     act = perform(identity, [str(rng.choice(CLASSES))], rng)
     moments = [act.course.onset, act.course.apex, act.course.offset]
@@ -369,9 +361,8 @@ def fit_flow_noise(true: np.ndarray, seen: np.ndarray, share: np.ndarray, larges
     blur = min(np.arange(0, 2.01, 0.1), key=lambda sigma: (residual(sigma)[0] ** 2).sum())
     left, gain = residual(blur)
     slope, floor = np.polyfit(power[inside], left[inside] ** 2, 1, w=1 / (0.03 + power[inside]))
-    left /= np.sqrt(
-        max(floor, 1e-9) + max(slope, 0) * power
-    )  # every pixel has its say, not those that move most
+    # Every pixel has its say, not those that move most.
+    left /= np.sqrt(max(floor, 1e-9) + max(slope, 0) * power)
     pairs = inside[..., 1:] & inside[..., :-1]
     beside = (left[..., 1:] * left[..., :-1])[pairs].sum() / (left[..., 1:] ** 2)[pairs].sum()
     both = inside[:, :, 0] & inside[:, :, 1]

@@ -19,15 +19,26 @@ BACKENDS = ("loky", "threading", "dask")
 PROGRESS_SECONDS = 20.0  # between two progress lines, so that a log stays readable
 
 
-def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], n_jobs: int = 1, backend: str = "loky",
-                 description: str = "", scheduler: str | None = None) -> list[Any]:
+def parallel_map(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    n_jobs: int = 1,
+    backend: str = "loky",
+    description: str = "",
+    scheduler: str | None = None,
+) -> list[Any]:
     """`[function(item) for item in items]` over several workers; for the parameters see `parallel_iter`."""
     return list(parallel_iter(function, items, n_jobs, backend, description, scheduler))
 
 
-def parallel_iter(function: Callable[[Any], Any], items: Iterable[Any], n_jobs: int = 1,
-                  backend: str = "loky", description: str = "",
-                  scheduler: str | None = None) -> Iterator[Any]:
+def parallel_iter(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    n_jobs: int = 1,
+    backend: str = "loky",
+    description: str = "",
+    scheduler: str | None = None,
+) -> Iterator[Any]:
     """Yield `function(item)` for every item, in the items' order, as the results come.
 
     n_jobs: workers; 1 for a plain loop, -1 for one per core. A cluster uses all that it has.

@@ -53,9 +53,7 @@ def load_data(config: Config) -> DataRoot:
 
 def jobs_of(config: Config, data: DataRoot) -> list[Job]:
     """All sequences of the root, training first."""
-    return [Job(config, "train", id) for id in data.train["Id"]] + [
-        Job(config, "test", id) for id in data.test_ids
-    ]
+    return [Job(config, "train", id) for id in data.train["Id"]] + [Job(config, "test", id) for id in data.test_ids]
 
 
 # 01_render ----------------------------------------------------------------------------------------------------------
@@ -75,9 +73,7 @@ def render_all(config: Config, data: DataRoot) -> pd.DataFrame:
 def _render(job: Job) -> dict:
     config = job.config
     row = {"Id": job.id, "split": job.split, "n_frames": 0, "crop": "", "stabilised": False, "warning": ""}
-    parameters = {
-        name: getattr(config, name) for name in ("views", "size", "yaw_deg", "stabilise", "renderer")
-    }
+    parameters = {name: getattr(config, name) for name in ("views", "size", "yaw_deg", "stabilise", "renderer")}
     boxes = read_boxes(config.data_root)
     if job.id in boxes:
         parameters["boxes"] = boxes[job.id]
@@ -154,9 +150,7 @@ def extract_all(config: Config, data: DataRoot) -> pd.DataFrame:
 
 def _extract(job: Job) -> dict[str, np.ndarray]:
     config = job.config
-    parameters = {
-        name: getattr(config, name) for name in ("flow_method", "apex_method", "apex_size", "feature_size")
-    }
+    parameters = {name: getattr(config, name) for name in ("flow_method", "apex_method", "apex_size", "feature_size")}
 
     def make() -> dict[str, np.ndarray]:
         views = load_views(job.views_path)
@@ -177,9 +171,7 @@ def _extract(job: Job) -> dict[str, np.ndarray]:
 def samples_of(data: DataRoot, split: str, items: list[tuple[str, np.ndarray]]) -> Samples:
     """Samples of a split from (Id, features) pairs; the test split has no labels (zeros) and no subjects (its Id)."""
     if not items:
-        raise DataError.at(
-            data.root / split, "no clip of it could be read", "see the warnings in views/manifest.csv"
-        )
+        raise DataError.at(data.root / split, "no clip of it could be read", "see the warnings in views/manifest.csv")
     ids = np.array([id for id, _ in items])
     x = np.stack([features for _, features in items])
     if split == "test":

@@ -119,14 +119,7 @@ def label_counts(table: pd.DataFrame, classes: Many[str]) -> Figure:
     left.set(ylabel="clips", title="clips per class")
     np.fill_diagonal(together, alone)
     sns.heatmap(
-        together,
-        annot=True,
-        fmt="d",
-        cmap="Blues",
-        cbar=False,
-        ax=right,
-        xticklabels=classes,
-        yticklabels=classes,
+        together, annot=True, fmt="d", cmap="Blues", cbar=False, ax=right, xticklabels=classes, yticklabels=classes
     )
     right.set_title("clips with both labels (diagonal: one label alone)")
     return figure
@@ -174,9 +167,7 @@ def flow_figure(
 
     frames (T, V, S, S, 3), flows (V, P, S, S, 2), masks (V, S, S).
     """
-    figure, axes = plt.subplots(
-        2, 6, figsize=(13, 4.6), layout="constrained", width_ratios=(1, 1, 1, 1, 1, 0.6)
-    )
+    figure, axes = plt.subplots(2, 6, figsize=(13, 4.6), layout="constrained", width_ratios=(1, 1, 1, 1, 1, 0.6))
     magnitude = np.linalg.norm(flows, axis=-1) * masks[:, None]
     largest = float(np.quantile(magnitude[magnitude > 0], 0.995))
     step = flows.shape[2] // 24
@@ -191,9 +182,7 @@ def flow_figure(
             u, w = flow[grid[0], grid[1]].T
             arrows = axes[v, 2 + 2 * p]
             arrows.imshow(frames[moments[1], v], alpha=0.45)
-            arrows.quiver(
-                grid[1], grid[0], u, -w, angles="uv", scale=largest * 12, width=0.006, color=CLASS_COLOURS[3]
-            )
+            arrows.quiver(grid[1], grid[0], u, -w, angles="uv", scale=largest * 12, width=0.006, color=CLASS_COLOURS[3])
             _bare(arrows, f"{phase}, arrows")
     colour_wheel(axes[0, 5], largest)
     _bare(axes[1, 5])
@@ -234,8 +223,7 @@ def mean_flow(samples) -> Figure:
         width_ratios=[1] * len(samples.classes) + [0.7],
     )
     chosen = [
-        np.moveaxis(samples.x[samples.y[:, k] > 0][:, :, 0, :2].mean(0), 1, -1)
-        for k in range(len(samples.classes))
+        np.moveaxis(samples.x[samples.y[:, k] > 0][:, :, 0, :2].mean(0), 1, -1) for k in range(len(samples.classes))
     ]
     largest = max(float(np.linalg.norm(flow, axis=-1).max()) for flow in chosen)
     for k, name in enumerate(samples.classes):
@@ -263,9 +251,7 @@ def overview(
 
     flows (V, P, S, S, 2) px; weights (S,) of one clip; probability (K,).
     """
-    figure, axes = plt.subplots(
-        2, 5, figsize=(13, 4.9), layout="constrained", width_ratios=(1.1, 1, 1, 1, 1.5)
-    )
+    figure, axes = plt.subplots(2, 5, figsize=(13, 4.9), layout="constrained", width_ratios=(1.1, 1, 1, 1, 1.5))
     frame = sequence.frame(moments[1])
     if frame.vertices is None:
         _bare(axes[0, 0], "no mesh")
@@ -298,9 +284,7 @@ def learning_curves(fitted) -> Figure:
         history = pd.DataFrame(member.history)
         colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
         axis.plot(history["epoch"], history["train_loss"], color=colour, lw=1, ls=":")
-        axis.plot(
-            history["epoch"], history["val_loss"], color=colour, lw=1.6, label=f"inner fold {number + 1}"
-        )
+        axis.plot(history["epoch"], history["val_loss"], color=colour, lw=1.6, label=f"inner fold {number + 1}")
         kept = history[history["epoch"] == member.epoch]
         axis.plot(kept["epoch"], kept["val_loss"], "o", color=colour)
     axis.set(xlabel="epoch", ylabel="loss (dotted: of training, all its terms)", title="learning curves")
@@ -344,9 +328,7 @@ def _bars(axis: plt.Axes, names: Many[str], spans: Many[Interval], colours: Many
 def confusion_per_label(oof: OutOfFold) -> Figure:
     """One two by two table per class: clips by truth and decision, mean over the seeds."""
     counts = np.mean([confusion_counts(oof.truth, decision) for decision in oof.decision], axis=0)
-    figure, axes = plt.subplots(
-        1, len(oof.classes), figsize=(2.3 * len(oof.classes), 2.5), layout="constrained"
-    )
+    figure, axes = plt.subplots(1, len(oof.classes), figsize=(2.3 * len(oof.classes), 2.5), layout="constrained")
     for k, axis in enumerate(axes):
         tp, fp, fn, tn = counts[k]
         sns.heatmap(
@@ -384,9 +366,7 @@ def attention_by_class(weights: np.ndarray, y: np.ndarray, classes: Many[str], s
     )
     axis.axhline(1 / len(streams), color=GREY, ls="--", lw=1)
     sns.move_legend(axis, "upper left", bbox_to_anchor=(1, 1))
-    axis.set(
-        xlabel="", ylabel="attention weight (sums to 1)", title="which stream is listened to, held-out clips"
-    )
+    axis.set(xlabel="", ylabel="attention weight (sums to 1)", title="which stream is listened to, held-out clips")
     return figure
 
 
@@ -492,9 +472,7 @@ def forest(table: pd.DataFrame, reference: str, title: str = "") -> Figure:
 
     table: index variant; columns macro_uf1, low, high, difference, difference_low, difference_high.
     """
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(11, 0.32 * len(table) + 1.4), sharey=True, layout="constrained"
-    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.32 * len(table) + 1.4), sharey=True, layout="constrained")
     rows = np.arange(len(table))[::-1]
     for axis, (value, low, high) in (
         (left, ("macro_uf1", "low", "high")),
@@ -537,9 +515,7 @@ def predicted_shares(decision: np.ndarray, train_y: np.ndarray, classes: Many[st
             "clips": ["test, decided"] * len(classes) + ["training, true"] * len(classes),
         }
     )
-    sns.barplot(
-        shares, x="class", y="share", hue="clips", ax=axis, palette=[CLASS_COLOURS[3], CLASS_COLOURS[4]]
-    )
+    sns.barplot(shares, x="class", y="share", hue="clips", ax=axis, palette=[CLASS_COLOURS[3], CLASS_COLOURS[4]])
     axis.set(xlabel="", ylabel="share of clips", ylim=(0, 1))
     return figure
 

@@ -48,12 +48,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 THREE = ("negative", "positive", "surprise")
 # The emotions that each of THREE draws from, with how often among all clips: half negative, about as in the
 # field's composite of three databases (250, 109 and 83 of 442 clips).
-EMOTIONS_OF_THREE = (
-    ("Negative", 0, 0.38),
-    ("Repression", 0, 0.12),
-    ("Positive", 1, 0.25),
-    ("Surprise", 2, 0.25),
-)
+EMOTIONS_OF_THREE = (("Negative", 0, 0.38), ("Repression", 0, 0.12), ("Positive", 1, 0.25), ("Surprise", 2, 0.25))
 PER_PERSON = 100  # clips of one person in one pose and crop
 FIELD_CROP = FrontalCrop(0.5, 0.29, 0.57, 0.48)  # of the shared flow images, from their mean images
 
@@ -136,16 +131,9 @@ class Recipe:
     clips: int
 
 
-def _recipe(
-    classes: tuple[str, ...], mode: str, views: int, sample: Callable, clips: int, epochs: int
-) -> Recipe:
+def _recipe(classes: tuple[str, ...], mode: str, views: int, sample: Callable, clips: int, epochs: int) -> Recipe:
     model = ModelConfig(
-        classes=len(classes),
-        views=views,
-        phases=views,
-        widths=(16, 32, 64),
-        features=64,
-        units=len(ACTION_UNITS),
+        classes=len(classes), views=views, phases=views, widths=(16, 32, 64), features=64, units=len(ACTION_UNITS)
     )
     train = TrainConfig(mode=mode, loss="bce", epochs=epochs, patience=0, batch=128, mixup=0.0, device="cpu")
     return Recipe(classes, sample, model, train, clips)

@@ -15,11 +15,8 @@ import trimesh
 
 BACKENDS = ("egl", "osmesa", "embree")
 SUBSAMPLES = 2  # rays per pixel side of the ray caster
-GL_TRIANGLES, GL_LINEAR, GL_CLAMP = (
-    4,
-    9729,
-    33071,
-)  # OpenGL's numbers, so that it is not imported before it is chosen
+# OpenGL's numbers, so that it is not imported before it is chosen
+GL_TRIANGLES, GL_LINEAR, GL_CLAMP = 4, 9729, 33071
 
 
 class Camera(NamedTuple):
@@ -88,27 +85,18 @@ class PyrenderRenderer:
         self._offscreen = pyrender.OffscreenRenderer(64, 64)
         self._scene = pyrender.Scene(bg_color=[0, 0, 0, 0], ambient_light=[1.0, 1.0, 1.0])
         self._camera = self._scene.add(pyrender.IntrinsicsCamera(1, 1, 0, 0))
-        self._flags = (
-            pyrender.RenderFlags.FLAT | pyrender.RenderFlags.RGBA | pyrender.RenderFlags.SKIP_CULL_FACES
-        )
-        self._drawn = (
-            None  # the node drawn last, kept until the next one stands, so that a shared texture stays
-        )
+        self._flags = pyrender.RenderFlags.FLAT | pyrender.RenderFlags.RGBA | pyrender.RenderFlags.SKIP_CULL_FACES
+        self._drawn = None  # the node drawn last, kept until the next one stands, so that a shared texture stays
         self._image, self._texture = None, None  # the texture sent last and what it was made from
 
     def _texture_of(self, image: np.ndarray):
         """The image as a texture; the same array as last time is not sent to OpenGL again."""
         if image is not self._image:
             # Four channels, since OpenGL reads rows in steps of four bytes; no mipmaps, the scale is about 1:1.
-            self._image, self._texture = (
-                image,
-                self._pyrender.Texture(
-                    source=cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),
-                    source_channels="RGBA",
-                    sampler=self._pyrender.Sampler(
-                        magFilter=GL_LINEAR, minFilter=GL_LINEAR, wrapS=GL_CLAMP, wrapT=GL_CLAMP
-                    ),
-                ),
+            sampler = self._pyrender.Sampler(magFilter=GL_LINEAR, minFilter=GL_LINEAR, wrapS=GL_CLAMP, wrapT=GL_CLAMP)
+            self._image = image
+            self._texture = self._pyrender.Texture(
+                source=cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), source_channels="RGBA", sampler=sampler
             )
         return self._texture
 
@@ -141,10 +129,8 @@ class PyrenderRenderer:
         height, width = camera.size
         lens = self._camera.camera
         lens.fx = lens.fy = camera.focal
-        lens.cx, lens.cy = (
-            camera.centre[0] + 0.5,
-            camera.centre[1] + 0.5,
-        )  # OpenGL counts from the pixel's corner
+        # OpenGL counts from the pixel's corner.
+        lens.cx, lens.cy = camera.centre[0] + 0.5, camera.centre[1] + 0.5
         lens.znear, lens.zfar = camera.distance * 0.2, camera.distance * 2
         pose = np.eye(4)
         pose[:3, :3] = camera.axes.T
@@ -180,9 +166,7 @@ class EmbreeRenderer:
         if mesh.tint is not None:
             colour[seen] *= np.einsum("nk,nkc->nc", bary[seen], mesh.tint[corners])
         rgb = cv2.resize(colour, (width, height), interpolation=cv2.INTER_AREA)
-        return Picture(
-            np.rint(rgb).clip(0, 255).astype(np.uint8), seen.reshape(height, n, width, n).any((1, 3))
-        )
+        return Picture(np.rint(rgb).clip(0, 255).astype(np.uint8), seen.reshape(height, n, width, n).any((1, 3)))
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -194,9 +178,7 @@ def sample_bilinear(image: np.ndarray, at: np.ndarray) -> np.ndarray:
     grid = np.zeros((rows * 8192, 2), np.float32)
     grid[: len(at)] = at
     grid = grid.reshape(rows, 8192, 2)
-    sampled = cv2.remap(
-        image.astype(np.float32), grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    sampled = cv2.remap(image.astype(np.float32), grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return sampled.reshape(rows * 8192, -1)[: len(at)]
 
 
@@ -210,12 +192,7 @@ def surface_points(vertices: np.ndarray, faces: np.ndarray, camera: Camera) -> t
     height, width = camera.size
     ys, xs = np.mgrid[:height, :width]
     local = np.stack(
-        [
-            (xs - camera.centre[0]) / camera.focal,
-            -(ys - camera.centre[1]) / camera.focal,
-            np.full(xs.shape, -1.0),
-        ],
-        -1,
+        [(xs - camera.centre[0]) / camera.focal, -(ys - camera.centre[1]) / camera.focal, np.full(xs.shape, -1.0)], -1
     ).reshape(-1, 3)
     directions = local @ camera.axes
     origin = np.asarray(camera.target) + camera.distance * camera.axes[2]
@@ -252,9 +229,8 @@ def make_renderer(backend: str) -> PyrenderRenderer | EmbreeRenderer:
     return renderer
 
 
-_in_use: dict[
-    str, PyrenderRenderer | EmbreeRenderer
-] = {}  # at most one: OpenGL contexts of one process disturb each other
+# At most one: OpenGL contexts of one process disturb each other.
+_in_use: dict[str, PyrenderRenderer | EmbreeRenderer] = {}
 
 
 def get_renderer(backend: str = "auto") -> PyrenderRenderer | EmbreeRenderer:

@@ -24,8 +24,7 @@ FLOW_PLACES = ("256 px, head still, noise x1", "256 px, head moves, noise x1", Q
 def results(run: str) -> str:
     """The figures of merit of one run as a Markdown table."""
     records = {
-        path.stem: read_artefact(path)
-        for path in sorted((ROOT / "artefacts" / run / "records").glob("0*.json"))
+        path.stem: read_artefact(path) for path in sorted((ROOT / "artefacts" / run / "records").glob("0*.json"))
     }
     submit = read_artefact(ROOT / "submissions" / run / "run.json")
     board = {row["prediction"]: row for row in submit["scores"]["leaderboard"]}

@@ -45,36 +45,24 @@ class Samples:
 
     def _check(self) -> None:
         if self.x.ndim != 6 or self.x.shape[3] != len(CHANNELS):
-            raise ValueError(
-                f"x has shape {self.x.shape}. Remedy: give (N, views, phases, 3 channels, H, W)."
-            )
+            raise ValueError(f"x has shape {self.x.shape}. Remedy: give (N, views, phases, 3 channels, H, W).")
         n, k = len(self.x), len(self.classes)
         if self.y.shape != (n, k):
-            raise ValueError(
-                f"y has shape {self.y.shape} for {n} clips of {k} classes. Remedy: give ({n}, {k})."
-            )
+            raise ValueError(f"y has shape {self.y.shape} for {n} clips of {k} classes. Remedy: give ({n}, {k}).")
         for name, part in (("ids", self.ids), ("subjects", self.subjects)):
             if part.shape != (n,):
                 raise ValueError(f"{name} has shape {part.shape} for {n} clips. Remedy: give one per clip.")
         if self.units is not None and (self.units.ndim != 2 or len(self.units) != n):
-            raise ValueError(
-                f"units has shape {self.units.shape} for {n} clips. Remedy: give one row per clip."
-            )
+            raise ValueError(f"units has shape {self.units.shape} for {n} clips. Remedy: give one row per clip.")
         values, counts = np.unique(self.ids, return_counts=True)
         if (counts > 1).any():
-            raise ValueError(
-                f"Id {values[counts > 1][0]} appears more than once. Remedy: give each clip its own Id."
-            )
+            raise ValueError(f"Id {values[counts > 1][0]} appears more than once. Remedy: give each clip its own Id.")
         finite = np.isfinite(self.x).all(axis=(1, 2, 3, 4, 5))
         if not finite.all():
-            raise ValueError(
-                f"Id {self.ids[~finite][0]}: x holds NaN or infinity. Remedy: make its flow again."
-            )
+            raise ValueError(f"Id {self.ids[~finite][0]}: x holds NaN or infinity. Remedy: make its flow again.")
         binary = np.isin(self.y, (0, 1)).all(axis=1)
         if not binary.all():
-            raise ValueError(
-                f"Id {self.ids[~binary][0]}: a label is not 0 or 1. Remedy: correct the label table."
-            )
+            raise ValueError(f"Id {self.ids[~binary][0]}: a label is not 0 or 1. Remedy: correct the label table.")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -83,12 +71,7 @@ class Samples:
         """The clips at `index` (positions or a boolean mask), in that order."""
         units = None if self.units is None else self.units[index]
         return replace(
-            self,
-            x=self.x[index],
-            y=self.y[index],
-            ids=self.ids[index],
-            subjects=self.subjects[index],
-            units=units,
+            self, x=self.x[index], y=self.y[index], ids=self.ids[index], subjects=self.subjects[index], units=units
         )
 
     def take_views(self, views: Sequence[int]) -> Samples:
@@ -103,11 +86,7 @@ class Samples:
         """Write one .npz, without pickles; the name appears only when the file is whole."""
         path = Path(path)
         parts = dict(
-            x=self.x,
-            y=self.y,
-            ids=self.ids,
-            subjects=self.subjects,
-            classes=np.array(self.classes, dtype=str),
+            x=self.x, y=self.y, ids=self.ids, subjects=self.subjects, classes=np.array(self.classes, dtype=str)
         )
         if self.units is not None:
             parts["units"] = self.units

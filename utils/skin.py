@@ -11,10 +11,8 @@ import numpy as np
 from utils.face_model import MOUTH_CAVITY, SKIN, SOCKETS, Identity, load_face_model
 
 SIZE = 1024  # texels a side; the face takes about 0.3 mm a texel
-DARK, LIGHT = (
-    np.array([96, 62, 44.0]),
-    np.array([236, 194, 168.0]),
-)  # RGB albedo of the darkest and lightest skin
+# RGB albedo of the darkest and lightest skin
+DARK, LIGHT = np.array([96, 62, 44.0]), np.array([236, 194, 168.0])
 EYE_FRONT_MM = 10.0  # from the centre of an eyeball to the mean of its front half
 BLOOD = np.array([14, -12, -9.0])  # what more blood adds
 
@@ -32,9 +30,7 @@ def texel_surface() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     here = np.argwhere(inside)[:, ::-1]
     area = cross2(b - a, c - a)
     area[np.abs(area) < 1e-9] = 1e-9
-    weights = np.stack(
-        [cross2(b - here, c - here), cross2(c - here, a - here), cross2(a - here, b - here)], -1
-    )
+    weights = np.stack([cross2(b - here, c - here), cross2(c - here, a - here), cross2(a - here, b - here)], -1)
     weights /= area[:, None]
 
     def spread(values: np.ndarray) -> np.ndarray:
@@ -100,18 +96,12 @@ def paint_skin(identity: Identity, rng: np.random.Generator) -> np.ndarray:
         return bump((x - abs(marks[mark][0])) / width, 1.0) * bump((y - marks[mark][1]) / height, 1.0)
 
     melanin = np.clip(
-        0.85 * traits["african"] + 0.3 * traits["asian"] + 0.12 * traits["caucasian"] + rng.normal(0, 0.08),
-        0.02,
-        0.95,
+        0.85 * traits["african"] + 0.3 * traits["asian"] + 0.12 * traits["caucasian"] + rng.normal(0, 0.08), 0.02, 0.95
     )
     colour = np.tile(LIGHT + (DARK - LIGHT) * melanin, (SIZE, SIZE, 1))
-    flush = (
-        0.5 * near("cheek", 16, 14) + 0.6 * near("nose", 9, 9) + 0.16 * noise(rng, 40) + 0.12 * noise(rng, 14)
-    )
+    flush = 0.5 * near("cheek", 16, 14) + 0.6 * near("nose", 9, 9) + 0.16 * noise(rng, 40) + 0.12 * noise(rng, 14)
     colour += (rng.uniform(0.5, 1.3) * (1 - 0.5 * melanin) * flush)[..., None] * BLOOD
-    tone = (
-        1 + 0.02 * noise(rng, 60) + 0.022 * noise(rng, 12) + 0.024 * noise(rng, 4) + 0.022 * noise(rng, 1.6)
-    )
+    tone = 1 + 0.02 * noise(rng, 60) + 0.022 * noise(rng, 12) + 0.024 * noise(rng, 4) + 0.022 * noise(rng, 1.6)
     pores = (noise(rng, 1.1) > 2.0) * 0.1 * (0.3 + near("nose", 30, 25))
     colour *= (tone - cv2.GaussianBlur(pores.astype(np.float32), (0, 0), 0.8))[..., None]
     spots = np.clip(noise(rng, 3) - 2.4, 0, 0.8) * rng.choice([0, 0.25, 0.7])
@@ -122,20 +112,14 @@ def paint_skin(identity: Identity, rng: np.random.Generator) -> np.ndarray:
     lids = masks["eyelids"] * 0.5 + 0.35 * near("eye", 17, 9)
     colour *= 1 - lids[..., None] * rng.uniform(0.1, 0.3) * np.array([0.8, 1, 1])
     lips = cv2.GaussianBlur(masks["lips"], (0, 0), 3) * (1 + 0.08 * noise(rng, 5) + 0.1 * noise(rng, 1.5))
-    colour += (
-        (rng.uniform(0.5, 1.0) * lips)[..., None] * (np.array([176, 88, 84]) - colour) * (1 - 0.4 * melanin)
-    )
+    colour += (rng.uniform(0.5, 1.0) * lips)[..., None] * (np.array([176, 88, 84]) - colour) * (1 - 0.4 * melanin)
 
     hair = np.array([70, 50, 36]) * (1 - 0.7 * np.clip(melanin + rng.uniform(0, 0.6), 0, 1))
     if traits["age"] > 0.65:
         hair = hair * 0.5 + [84, 76, 70]
     inner, tail = abs(marks["eye"][0]) - 20, abs(marks["eye"][0]) + 21
     along = np.clip((x - inner) / (tail - inner), 0, 1)
-    arch = (
-        marks["brow"][1]
-        + rng.uniform(-1.5, 1.5)
-        + rng.uniform(3, 7) * np.sin(np.pi * np.clip(along * 0.75, 0, 1))
-    )
+    arch = marks["brow"][1] + rng.uniform(-1.5, 1.5) + rng.uniform(3, 7) * np.sin(np.pi * np.clip(along * 0.75, 0, 1))
     thick = rng.uniform(2.2, 4.2) * (1 - 0.65 * along**2)
     brow = bump(y - arch, thick) * (1 / (1 + np.exp(-(x - inner) * 0.8))) / (1 + np.exp((x - tail) * 0.6))
     strokes = np.clip(0.75 + 0.35 * cv2.GaussianBlur(noise(rng, 1.0), (1, 9), 3) + 0.15 * noise(rng, 2), 0, 1)

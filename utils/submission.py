@@ -18,15 +18,32 @@ from utils.dataset import DataError, load_labels, read_table
 from utils.evaluate import OutOfFold, compare, interval
 
 # What numbers depend on; the versions of these go into the record of a run.
-PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "torch", "opencv-contrib-python-headless", "trimesh",
-            "pyrender2", "pillow", "joblib")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "torch",
+    "opencv-contrib-python-headless",
+    "trimesh",
+    "pyrender2",
+    "pillow",
+    "joblib",
+)
 
 
 # Submission -----------------------------------------------------------------------------------------
 
-def write_submission(path: str | Path, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str],
-                     sample: pd.DataFrame, prior: np.ndarray,
-                     reasons: Mapping[str, str] | None = None) -> list[str]:
+
+def write_submission(
+    path: str | Path,
+    ids: Sequence[str],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    sample: pd.DataFrame,
+    prior: np.ndarray,
+    reasons: Mapping[str, str] | None = None,
+) -> list[str]:
     """Write the predictions in the rows and columns of the sample, atomically, and validate the file.
 
     ids: (N,), in any order
@@ -40,13 +57,15 @@ def write_submission(path: str | Path, ids: Sequence[str], labels: np.ndarray, c
     """
     path, ids, labels = Path(path), list(ids), np.asarray(labels)
     if labels.shape != (len(ids), len(classes)) or not np.isin(labels, (0, 1)).all():
-        raise DataError.at(path, f"the labels {labels.shape} are not 0/1 per Id and class",
-                           f"pass decisions of the shape {len(ids), len(classes)}")
+        raise DataError.at(
+            path,
+            f"the labels {labels.shape} are not 0/1 per Id and class",
+            f"pass decisions of the shape {len(ids), len(classes)}",
+        )
     table = pd.DataFrame(labels.astype(int), index=pd.Index(ids, name="Id"), columns=list(classes))
     wrong = table.index[table.index.duplicated() | ~table.index.isin(sample["Id"])]
     if len(wrong):
-        raise DataError.at(path, f"Id {wrong[0]} is predicted twice or is not a test Id",
-                           "predict each test Id once")
+        raise DataError.at(path, f"Id {wrong[0]} is predicted twice or is not a test Id", "predict each test Id once")
     missing = [id for id in sample["Id"] if id not in table.index]
     table = table.reindex(sample["Id"])
     table.loc[missing] = np.asarray(prior, dtype=int)
@@ -69,8 +88,7 @@ def validate_submission(path: str | Path, sample: pd.DataFrame) -> pd.DataFrame:
     """
     table = read_table(Path(path), ["Id"])
     if table.columns.tolist() != sample.columns.tolist():
-        raise DataError.at(path, f"its columns are {', '.join(table)}",
-                           f"write {', '.join(sample)}, in this order")
+        raise DataError.at(path, f"its columns are {', '.join(table)}", f"write {', '.join(sample)}, in this order")
     given, expected = table["Id"].tolist(), sample["Id"].tolist()
     for some, others, fault in ((expected, given, "is missing"), (given, expected, "is not a test Id")):
         odd = sorted(set(some) - set(others))
@@ -100,24 +118,27 @@ def prior_labels(labels: np.ndarray) -> np.ndarray:
 
 # Record ---------------------------------------------------------------------------------------------
 
-def run_record(parameters: Any, seed: int, scores: Mapping[str, Any],
-               warnings: Iterable[str] = ()) -> dict[str, Any]:
+
+def run_record(parameters: Any, seed: int, scores: Mapping[str, Any], warnings: Iterable[str] = ()) -> dict[str, Any]:
     """What run.json holds: what was run, with what, when, on what kind of machine, and what came out."""
-    return plain({
-        "parameters": parameters,
-        "seed": seed,
-        "scores": scores,
-        "warnings": list(warnings),
-        "commit": commit(),
-        "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
-    })
+    return plain(
+        {
+            "parameters": parameters,
+            "seed": seed,
+            "scores": scores,
+            "warnings": list(warnings),
+            "commit": commit(),
+            "python": platform.python_version(),
+            "packages": {name: found for name in PACKAGES if (found := _version(name))},
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        }
+    )
 
 
-def write_record(config: Config, stage: str, scores: Mapping[str, Any], warnings: Iterable[str] = (),
-                 path: Path | None = None) -> Path:
+def write_record(
+    config: Config, stage: str, scores: Mapping[str, Any], warnings: Iterable[str] = (), path: Path | None = None
+) -> Path:
     """Write the record of a stage to `records/<stage>.json` of the work folder, or to `path`; returns where it lies."""
     path = path or config.work_root / "records" / f"{stage}.json"
     warnings = [text.replace(str(config.data_root), "<DATA>") for text in warnings]
@@ -129,8 +150,7 @@ def commit() -> str:
     """The commit that this code is, "-dirty" where files were changed since, "unknown" outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True,
-                                check=True)
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return answer.stdout.strip()
@@ -145,8 +165,15 @@ def _version(package: str) -> str | None:
 
 # Leaderboard ----------------------------------------------------------------------------------------
 
-def leaderboard(submission_path: str | Path, solution_path: str | Path, classes: Sequence[str],
-                train_labels: np.ndarray, draws: int = 20, seed: int = 0) -> pd.DataFrame:
+
+def leaderboard(
+    submission_path: str | Path,
+    solution_path: str | Path,
+    classes: Sequence[str],
+    train_labels: np.ndarray,
+    draws: int = 20,
+    seed: int = 0,
+) -> pd.DataFrame:
     """Macro-UF1 of a submission beside predictions that look at no clip, with 95% intervals over subjects.
 
     all ones       every label for every clip; the best constant prediction under macro-UF1, since a class
@@ -161,8 +188,7 @@ def leaderboard(submission_path: str | Path, solution_path: str | Path, classes:
     truth = load_labels(solution_path.parent, classes, file_name=solution_path.name)
     submitted = read_table(Path(submission_path), ["Id", *classes]).set_index("Id")
     if set(submitted.index) != set(truth["Id"]):
-        raise DataError.at(submission_path, f"its Ids are not those of {solution_path.name}",
-                           "submit the test Ids")
+        raise DataError.at(submission_path, f"its Ids are not those of {solution_path.name}", "submit the test Ids")
     ours = submitted.loc[truth["Id"], classes].to_numpy() == "1"
     shape, labels = ours.shape, np.asarray(train_labels)
     coins = np.random.default_rng(seed).random((draws, *shape))
@@ -175,21 +201,37 @@ def leaderboard(submission_path: str | Path, solution_path: str | Path, classes:
     return pd.DataFrame([_board_row(name, decision, ours, truth, classes) for name, decision in rows.items()])
 
 
-def _board_row(name: str, decision: np.ndarray, ours: np.ndarray, truth: pd.DataFrame,
-               classes: list[str]) -> dict[str, Any]:
+def _board_row(
+    name: str, decision: np.ndarray, ours: np.ndarray, truth: pd.DataFrame, classes: list[str]
+) -> dict[str, Any]:
     """Scores of decisions (R, N, K), and how much better `ours` (N, K) is."""
     theirs = _as_predictions(decision, truth, classes)
     same_draws = _as_predictions(np.broadcast_to(ours, decision.shape), truth, classes)
     own, gain = interval(theirs), compare(same_draws, theirs)
-    return {"prediction": name, "macro_uf1": own.value, "low": own.low, "high": own.high,
-            "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+    return {
+        "prediction": name,
+        "macro_uf1": own.value,
+        "low": own.low,
+        "high": own.high,
+        "gain": gain.value,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+    }
 
 
 def _as_predictions(decision: np.ndarray, truth: pd.DataFrame, classes: list[str]) -> OutOfFold:
     """Decisions (R, N, K) in the form that the bootstrap takes; draws stand in the place of seeds."""
     draws, clips, _ = decision.shape
     return OutOfFold(
-        classes=tuple(classes), ids=truth["Id"].to_numpy(), subjects=truth["subject"].to_numpy(),
-        fold=np.zeros(clips, int), seeds=tuple(range(draws)), truth=truth[classes].to_numpy() == 1,
-        probability=decision.astype(float), decision=decision,
-        thresholds=np.full((draws, 1, len(classes)), np.nan), notes=[[{}] for _ in range(draws)], seconds=0.0)
+        classes=tuple(classes),
+        ids=truth["Id"].to_numpy(),
+        subjects=truth["subject"].to_numpy(),
+        fold=np.zeros(clips, int),
+        seeds=tuple(range(draws)),
+        truth=truth[classes].to_numpy() == 1,
+        probability=decision.astype(float),
+        decision=decision,
+        thresholds=np.full((draws, 1, len(classes)), np.nan),
+        notes=[[{}] for _ in range(draws)],
+        seconds=0.0,
+    )

@@ -60,8 +60,7 @@ SMOKE_LABEL_SETS = {
 MAX_DEALS = 10_000  # a possible plan was found within a few hundred
 PHOTO = 320  # pixels a side of each stereo photograph
 STEREO = tuple(
-    Camera(yaw, 1100.0, (0.0, 0.0, 0.0), PHOTO * 4.7, ((PHOTO - 1) / 2,) * 2, (PHOTO, PHOTO))
-    for yaw in (-18.0, 18.0)
+    Camera(yaw, 1100.0, (0.0, 0.0, 0.0), PHOTO * 4.7, ((PHOTO - 1) / 2,) * 2, (PHOTO, PHOTO)) for yaw in (-18.0, 18.0)
 )
 BACKGROUND = np.array([34, 33, 38], np.float32)
 PIXELS_PER_MM = 1.2  # of a face in a 256 px crop, about
@@ -103,10 +102,7 @@ def plan_clips(config: Config) -> pd.DataFrame:
         )
         in_test = subject >= config.n_subjects - n_test
         held = indicator[in_test].sum(0) / indicator.sum(0) / (n_test / config.n_subjects)
-        if (
-            np.bincount(subject, minlength=config.n_subjects).min() >= 3
-            and ((held > 0.7) & (held < 1.5)).all()
-        ):
+        if np.bincount(subject, minlength=config.n_subjects).min() >= 3 and ((held > 0.7) & (held < 1.5)).all():
             break
     else:
         raise ValueError(
@@ -122,9 +118,7 @@ def plan_clips(config: Config) -> pd.DataFrame:
     return table
 
 
-def perform(
-    identity: Identity, emotions: list[str], rng: np.random.Generator, strength: float = 1.0
-) -> Performance:
+def perform(identity: Identity, emotions: list[str], rng: np.random.Generator, strength: float = 1.0) -> Performance:
     """One person's clip of the given emotions, with confounders. `strength` scales the peak motion."""
     model = load_face_model()
     index = {name: i for i, name in enumerate(model.unit_names)}
@@ -166,9 +160,7 @@ def ease_step(n_frames: int, rng: np.random.Generator) -> np.ndarray:
     return 1 / (1 + np.exp(-2.5 * (np.arange(n_frames) - rng.uniform(2, n_frames))))
 
 
-def pose_vertices(
-    identity: Identity, contraction: np.ndarray, angles: np.ndarray, shift: np.ndarray
-) -> np.ndarray:
+def pose_vertices(identity: Identity, contraction: np.ndarray, angles: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Vertices (T, V, 3) float32 mm of the face under unit contractions (T, 52) and rigid motion (T, 3), (T, 3)."""
     return move_head(face_shapes(identity, contraction), angles, shift)
 
@@ -247,9 +239,7 @@ def scanner_uv(vertices: np.ndarray, source: np.ndarray, camera: np.ndarray) -> 
     """UVs (T, W, 2) of the scanner's vertices in the composite: where each stood in its camera's photograph."""
     pixels = np.stack([c.project(vertices[:, source]) for c in STEREO])
     own = np.where(camera[:, None] == 0, pixels[0], pixels[1] + [PHOTO, 0])
-    return np.stack([(own[..., 0] + 0.5) / (2 * PHOTO), 1 - (own[..., 1] + 0.5) / PHOTO], -1).astype(
-        np.float32
-    )
+    return np.stack([(own[..., 0] + 0.5) / (2 * PHOTO), 1 - (own[..., 1] + 0.5) / PHOTO], -1).astype(np.float32)
 
 
 # The data root ------------------------------------------------------------------------------------------------------
@@ -273,9 +263,7 @@ def make_subject(config: Config, root: Path, subject: str, clips: list[dict]) ->
         emotions = [name for name in CLASSES if clip[name]]
         act = perform(identity, emotions, rng)
         vertices = pose_vertices(identity, act.contraction, act.angles, act.shift)
-        photos = photograph(
-            vertices, albedo, np.random.default_rng(light_seed), rng, act.confounders["flicker"]
-        )
+        photos = photograph(vertices, albedo, np.random.default_rng(light_seed), rng, act.confounders["flicker"])
         folder = root / clip["split"] / clip["Id"]
         write_clip(folder, vertices[:, source], faces, scanner_uv(vertices, source, camera), FPS, photos)
         if config.obj_frames:
@@ -291,9 +279,7 @@ def make_subject(config: Config, root: Path, subject: str, clips: list[dict]) ->
                 "motion": curve.astype(np.float32),
             },
         )
-        moved = np.einsum(
-            "u,uvc->vc", act.expression[curve.argmax()] - act.expression[0], identity.unit_offsets
-        )
+        moved = np.einsum("u,uvc->vc", act.expression[curve.argmax()] - act.expression[0], identity.unit_offsets)
         rows.append(
             {
                 **clip,
@@ -351,9 +337,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the synthetic data root of a profile.")
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--data", default="", help="folder to write (default: the profile's)")
-    parser.add_argument(
-        "--obj", action="store_true", help="OBJ, MTL and texture per frame instead of compact clips"
-    )
+    parser.add_argument("--obj", action="store_true", help="OBJ, MTL and texture per frame instead of compact clips")
     parser.add_argument("--jobs", type=int, default=0)
     arguments = parser.parse_args()
     changes = {"obj_frames": arguments.obj, "data": arguments.data, "jobs": arguments.jobs}

@@ -32,9 +32,7 @@ class TrainConfig:
 
     mode: str = "multi-label"  # or "single-label": softmax and arg max instead of sigmoids and thresholds
     epochs: int = 40
-    patience: int = (
-        15  # epochs without a better validation loss before stopping; 0: all epochs, keep the last
-    )
+    patience: int = 15  # epochs without a better validation loss before stopping; 0: all epochs, keep the last
     batch: int = 32  # clips
     lr: float = 2e-3
     weight_decay: float = 1e-2  # of AdamW; 0 makes it Adam
@@ -212,15 +210,11 @@ def fit(
         return fitted
     if val is None:
         count = len(train.classes)
-        return replace(
-            fitted, thresholds=Thresholds(np.full(count, 0.5), ("0.5: no validation clips",) * count)
-        )
+        return replace(fitted, thresholds=Thresholds(np.full(count, 0.5), ("0.5: no validation clips",) * count))
     return _with_thresholds(fitted, train, predict(fitted, val.x)[0], val.y, "inner validation")
 
 
-def _with_thresholds(
-    fitted: Fitted, train: Samples, probability: np.ndarray, truth: np.ndarray, source: str
-) -> Fitted:
+def _with_thresholds(fitted: Fitted, train: Samples, probability: np.ndarray, truth: np.ndarray, source: str) -> Fitted:
     """`fitted` with calibration and thresholds from clips that the network in question was not trained on."""
     calibration = fit_calibration(truth, probability)
     thresholds = choose_thresholds(truth, calibration(probability), train.y.mean(axis=0), source=source)
@@ -272,9 +266,7 @@ def _check(train: Samples, val: Samples | None, model_config: ModelConfig, train
             f"Id {train.ids[train.y.sum(axis=1) != 1][0]}: not exactly one label. Remedy: mode='multi-label'."
         )
     if model_config.units and (train.units is None or train.units.shape[1] != model_config.units):
-        raise ValueError(
-            f"{model_config.units} action units are asked for but the samples lack them. Remedy: units=0."
-        )
+        raise ValueError(f"{model_config.units} action units are asked for but the samples lack them. Remedy: units=0.")
 
 
 def _fit_member(
@@ -308,21 +300,14 @@ def _fit_member(
 
 
 def _optimise(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    units: Tensor,
-    check: tuple[Tensor, Tensor] | None,
-    config: TrainConfig,
+    model: nn.Module, x: Tensor, y: Tensor, units: Tensor, check: tuple[Tensor, Tensor] | None, config: TrainConfig
 ) -> tuple[dict[str, Tensor], list[dict], int]:
     """Train; returns the weights of the best epoch, the learning curve, and that epoch (from 1)."""
     alpha, gamma = class_weights(y, config.mode), config.gamma
     if config.loss == "bce":
         alpha, gamma = torch.full_like(alpha, 0.5 if config.mode == "multi-label" else 1.0), 0.0
     steps = max(1, round(len(x) / config.batch))
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, _schedule(config, steps * config.epochs))
     best, history = (math.inf, 0, None), []
     for epoch in range(1, config.epochs + 1):
@@ -449,9 +434,7 @@ def _forward_all(fitted: Fitted, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]
     axis.
     """
     device = _device(fitted.train_config)
-    maps = _resize(
-        torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device), fitted.model_config.size
-    )
+    maps = _resize(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device), fitted.model_config.size)
     outputs = []
     for member in fitted.members:
         model = load_network(fitted, member).to(device)
@@ -496,9 +479,7 @@ def network_predictor(
             fit_on, stop_on = inner[0]
             fitted = fit(train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed, init)
         else:
-            each = [
-                fit(train, None, model_config, train_config, seed * 1000 + i, init) for i in range(members)
-            ]
+            each = [fit(train, None, model_config, train_config, seed * 1000 + i, init) for i in range(members)]
             fitted = replace(each[0], members=tuple(one.members[0] for one in each))
         notes = {"parameters": count_parameters(model_config), "epochs": [m.epoch for m in fitted.members]}
         return Classifier(lambda x: predict(fitted, x)[0], fitted.thresholds, notes, fitted.held_out)
@@ -530,8 +511,7 @@ def save(fitted: Fitted, folder: str | Path, name: str = "model") -> None:
         if fitted.calibration is None
         else {"slope": fitted.calibration.slope, "intercepts": fitted.calibration.intercepts.tolist()},
         "members": [
-            {"scale": m.scale, "history": m.history, "epoch": m.epoch, "missing": m.missing}
-            for m in fitted.members
+            {"scale": m.scale, "history": m.history, "epoch": m.epoch, "missing": m.missing} for m in fitted.members
         ],
     }
     weights, notes = folder / f"{name}.safetensors", folder / f"{name}.json"

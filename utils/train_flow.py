@@ -1,6 +1,6 @@
 """Teaches FaceFlow (`utils.flow_net`) on the rendered pairs of `utils.flow_lessons`, and writes its weights.
 
-    python -m utils.train_flow [--people 320] [--epochs 16] [--seed 0] [--jobs 2] [--out FILE]
+python -m utils.train_flow [--people 320] [--epochs 16] [--seed 0] [--jobs 2] [--out FILE]
 """
 
 import argparse

@@ -82,12 +82,7 @@ def read_boxes(root: Path) -> dict[str, list[Box]]:
 
 
 def render_views(
-    sequence: Sequence,
-    size: int,
-    yaw_deg: float,
-    stabilise: bool,
-    renderer: str,
-    boxes: list[Box] | None = None,
+    sequence: Sequence, size: int, yaw_deg: float, stabilise: bool, renderer: str, boxes: list[Box] | None = None
 ) -> Views:
     """Draw every frame of a mesh sequence from both virtual cameras, straight into the crop."""
     if sequence.kind != "mesh":

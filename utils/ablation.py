@@ -13,12 +13,11 @@ from utils.baselines import average, baselines, rbf_svm
 from utils.config import CLASSES, Config
 from utils.dataset import DataRoot, open_sequence
 from utils.evaluate import OutOfFold, Predictor, cross_validate, grouped_folds, leave_one_subject_out, run_leaking_fold
-from utils.face_flow import WEIGHTS as FLOW_WEIGHTS
 from utils.features import clip_features
 from utils.model import ModelConfig
 from utils.parallel import parallel_map
-from utils.pipeline import FEATURE_CODE, VIEW_CODE, Job, load_views, samples_of
-from utils.pretrain import FINE_TUNE, WEIGHTS, fine_tuned_predictor, initial_state, load_pretrained, zero_shot_predictor
+from utils.pipeline import Job, load_views, samples_of
+from utils.pretrain import FINE_TUNE, fine_tuned_predictor, initial_state, load_pretrained, zero_shot_predictor
 from utils.render import TexturedMesh, get_renderer
 from utils.samples import Samples
 from utils.train import Fitted, TrainConfig, fit_ensemble, network_predictor
@@ -26,9 +25,6 @@ from utils.views import view_cameras
 
 SCRATCH, PRETRAINED, ZERO_SHOT = "ours, from scratch", "ours, pretrained", "zero-shot"
 OTHER_FLOWS = ("faceflow", "dis", "farneback")  # the fast ones of the registry
-TRAINING_CODE = tuple(
-    f"utils.{name}" for name in ("ablation", "model", "train", "decision", "baselines", "evaluate", "pretrain")
-)
 Transform = Callable[[Samples], Samples]
 
 
@@ -122,7 +118,7 @@ def held_out(config: Config, samples: Samples, name: str, variant: Variant, seed
             for f in fields(oof)
         }
 
-    stored = cached(path, artefact_key([WEIGHTS], parameters, TRAINING_CODE), make)
+    stored = cached(path, artefact_key((), parameters, held_out), make)
     simple = {
         "classes": tuple(stored["classes"].tolist()),
         "seeds": tuple(stored["seeds"].tolist()),
@@ -166,7 +162,7 @@ def _unstabilised(task: tuple[Job, tuple[int, int, int]]) -> np.ndarray:
         return {"x": clip_features(frames, masks, (0, 1, 2), config.feature_size, config.flow_method)}
 
     path = config.work_root / "features" / "unstabilised" / f"{job.id}.npz"
-    return cached(path, artefact_key([job.folder, FLOW_WEIGHTS], parameters, VIEW_CODE + FEATURE_CODE), make)["x"]
+    return cached(path, artefact_key([job.folder], parameters, _unstabilised), make)["x"]
 
 
 def samples_with_flow(
@@ -188,7 +184,7 @@ def _with_flow(task: tuple[Job, tuple[int, int, int]]) -> np.ndarray:
         return {"x": clip_features(views.frames, views.masks, **parameters, subtract_head=not views.stabilised)}
 
     path = config.work_root / "features" / f"flow-{config.flow_method}" / f"{job.id}.npz"
-    return cached(path, artefact_key([job.views_path, FLOW_WEIGHTS], parameters, FEATURE_CODE), make)["x"]
+    return cached(path, artefact_key([job.views_path], parameters, _with_flow), make)["x"]
 
 
 # What the notebooks call ----------------------------------------------------------------------------------------------

@@ -11,23 +11,21 @@ and replaced files are found, a flipped bit between the blocks is not. A folder 
 sizes.
 """
 
-import ast
 import hashlib
-import importlib.util
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from utils.code_hash import Code, code_hash
 
 WHOLE_CHECKSUM = 1 << 20  # bytes, files up to this size are checksummed whole
 CONTENT_HASH = 1 << 16  # bytes, inputs up to this size enter a key by content, larger ones by size and time
@@ -165,9 +163,7 @@ def _format(path: str | Path) -> tuple[Callable, Callable]:
 # Keys ---------------------------------------------------------------------------------------------
 
 
-def artefact_key(
-    inputs: Iterable[str | Path] = (), params: Any = None, code_modules: Sequence[str | ModuleType] = ()
-) -> str:
+def artefact_key(inputs: Iterable[str | Path] = (), params: Any = None, code: Code | Iterable[Code] = ()) -> str:
     """Hash what an artefact is made from: input files, parameters and code. 32 hexadecimal digits.
 
     inputs: files or folders (read recursively, hidden files left out). A file enters with its name
@@ -175,16 +171,15 @@ def artefact_key(
         order: the key in its sidecar and its checksum, if it is an artefact itself; its content, up to
         64 kB; else its size and time of change.
     params: anything `plain` accepts; the order of dictionary entries does not matter.
-    code_modules: modules whose source enters, as modules or dotted names. Comments and layout do not count,
-        and neither do the modules that these import.
+    code: the function that makes it, or several, or modules by name: see `utils.code_hash`.
 
-    Raises FileNotFoundError for a missing input, ModuleNotFoundError for a module without source.
+    Raises FileNotFoundError for a missing input, ModuleNotFoundError for code that is not of this package.
     """
     paths = [Path(path) for path in inputs]
     parts = {
         "inputs": sorted(_fingerprint(file, path.parent) for path in paths for file in _files(path)),
         "params": plain(params),
-        "code": sorted(_module_hash(module) for module in code_modules),
+        "code": code_hash(code) if code else "",
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -206,21 +201,6 @@ def _fingerprint(path: Path, root: Path) -> list[str]:
     if status.st_size <= CONTENT_HASH:
         return [name, "content", hashlib.sha256(path.read_bytes()).hexdigest()]
     return [name, "time", str(status.st_size), str(status.st_mtime_ns)]
-
-
-def _module_hash(module: str | ModuleType) -> list[str]:
-    name = module if isinstance(module, str) else module.__name__
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        raise ModuleNotFoundError(f"{name}: no Python source found. Remedy: name it like 'utils.flow'.")
-    return [name, _source_hash(spec.origin, os.stat(spec.origin).st_mtime_ns)]
-
-
-@lru_cache
-def _source_hash(file: str, mtime_ns: int) -> str:
-    """Hash of the syntax tree, so that a reworded comment does not cost ten minutes of work."""
-    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 # Reuse --------------------------------------------------------------------------------------------

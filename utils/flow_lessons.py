@@ -22,10 +22,6 @@ from utils.synthetic import PIXELS_PER_MM, SENSOR_NOISE, face_shapes
 
 LESSONS = ROOT / "artefacts" / "flow_lessons"
 CLIPS_EACH, MOMENTS = 4, 4  # of one person
-LESSON_CODE = tuple(
-    f"utils.{name}"
-    for name in ("flow_lessons", "flow_pairs", "ground_truth", "synthetic", "face_model", "skin", "render", "views")
-)
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ def make_lessons(people: int, seed: int, jobs: int, folder: Path = LESSONS) -> L
 def _person(task: tuple[int, int, Path]) -> dict[str, np.ndarray]:
     seed, person, folder = task
     parameters = {"seed": seed, "person": person, "clips": CLIPS_EACH, "moments": MOMENTS}
-    key = artefact_key((), parameters, LESSON_CODE)
+    key = artefact_key((), parameters, pairs_of_person)
     return cached(folder / f"{seed}-{person:04d}.npz", key, lambda: pairs_of_person(seed, person))
 
 

@@ -14,15 +14,10 @@ from utils.apex import spot_apex
 from utils.artefacts import artefact_key, cached, is_current, read_artefact, remove, write_artefact
 from utils.config import CLASSES, Config
 from utils.dataset import DataError, DataRoot, open_data, open_sequence
-from utils.face_flow import WEIGHTS
 from utils.features import clip_features
 from utils.parallel import parallel_map
 from utils.samples import Samples
 from utils.views import Views, make_views, read_boxes
-
-VIEW_CODE = ("utils.dataset", "utils.render", "utils.views")
-FLOW_CODE = ("classical_flow", "flow_net", "face_flow", "flow")
-FEATURE_CODE = tuple(f"utils.{name}" for name in (*FLOW_CODE, "apex", "features"))
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ def _render(job: Job) -> dict:
         parameters["boxes"] = boxes[job.id]
     try:
         sequence = open_sequence(job.folder)
-        key = artefact_key([job.folder], parameters, VIEW_CODE)
+        key = artefact_key([job.folder], parameters, make_views)
         if is_current(job.views_path, key):
             views = load_views(job.views_path)
         else:
@@ -165,7 +160,7 @@ def _extract(job: Job) -> dict[str, np.ndarray]:
         )
         return {"x": x, "moments": np.array(spotting.moments), "curve": spotting.curve}
 
-    return cached(job.features_path, artefact_key([job.views_path, WEIGHTS], parameters, FEATURE_CODE), make)
+    return cached(job.features_path, artefact_key([job.views_path], parameters, _extract), make)
 
 
 def samples_of(data: DataRoot, split: str, items: list[tuple[str, np.ndarray]]) -> Samples:

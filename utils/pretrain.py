@@ -45,6 +45,7 @@ from utils.train import Fitted, TrainConfig, fit, load, network_predictor, predi
 from utils.views import view_cameras
 
 WEIGHTS = Path(__file__).parent / "weights"
+FILES = {"dual": "classifier-dual.safetensors", "single": "classifier-single.safetensors"}  # by kind of network
 THREE = ("negative", "positive", "surprise")
 # The emotions that each of THREE draws from, with how often among all clips: half negative, about as in the
 # field's composite of three databases (250, 109 and 83 of 442 clips).
@@ -168,7 +169,7 @@ def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | N
 @lru_cache
 def load_pretrained(kind: str, folder: Path = WEIGHTS) -> Fitted:
     """The shipped network: "dual" (two views, two phases, CLASSES) or "single" (a flow image, THREE)."""
-    return load(folder, f"classifier-{kind}")
+    return load(folder, Path(FILES[kind]).stem)
 
 
 def initial_state(kind: str) -> dict[str, torch.Tensor]:
@@ -236,7 +237,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # so that the sums, and the weights, do not depend on the cores
     start = time.perf_counter()
-    save(pretrain(options.kind, options.seed), options.out, f"classifier-{options.kind}")
+    save(pretrain(options.kind, options.seed), options.out, Path(FILES[options.kind]).stem)
     print(f"{options.kind}: trained in {time.perf_counter() - start:.0f} s")
 
 

@@ -66,7 +66,6 @@ BACKGROUND = np.array([34, 33, 38], np.float32)
 PIXELS_PER_MM = 1.2  # of a face in a 256 px crop, about
 SENSOR_BLUR, SENSOR_NOISE = 0.6, 1.5  # pixels; grey levels at mid grey
 PIVOT = np.array([0, -80, -70], np.float32)  # the head turns about the top of the neck, mm
-MODULES = ("synthetic", "face_model", "face_assets", "motion", "skin", "render")
 
 
 @dataclass(frozen=True)
@@ -314,7 +313,7 @@ def make_dataset(config: Config, n_jobs: int | None = None) -> Path:
         name: getattr(config, name)
         for name in ("clip_table", "n_subjects", "n_test_subjects", "data_seed", "obj_frames")
     }
-    key = artefact_key(params=parameters, code_modules=[f"utils.{name}" for name in MODULES])
+    key = artefact_key((), parameters, make_subject)
     if is_current(root / "truth" / "clips.csv", key):
         return root
     plan = plan_clips(config)

@@ -1,0 +1,106 @@
+"""What code makes an artefact: a hash that follows the imports of a function within this package.
+
+The modules that a function's module imports, they import, and so on, enter by their syntax trees without docstrings, so
+that a reworded comment does not cost ten minutes of work. So do the files of `assets/` and `weights/` that one of them
+names: the face model, the weights of a network with the record beside them. Nothing is listed by hand, and nothing is
+imported.
+"""
+
+import ast
+import hashlib
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGE = __name__.partition(".")[0]
+ROOT = Path(__file__).resolve().parent.parent  # the folder that holds the package
+DATA_FOLDERS = ("assets", "weights")
+
+Code = Callable | str  # a function or class of this package, or the dotted name of one of its modules
+
+
+class Module(NamedTuple):
+    """What counts of a module's source."""
+
+    digest: str  # of its syntax tree
+    imports: tuple[str, ...]  # dotted names within the package: modules, or names in modules
+    texts: frozenset[str]  # all string literals, among them the names of data files
+
+
+def code_hash(code: Code | Iterable[Code], root: Path = ROOT) -> str:
+    """Hash (64 hexadecimal digits) of the modules that `code` reaches and of the data files that these name.
+
+    root: the folder that holds the package; another copy of it has the same hash where its code is the same.
+    Raises ModuleNotFoundError for what is not of this package.
+    """
+    names = reached_modules(code, root)
+    parts = [f"{name} {_module(name, root).digest}" for name in names]
+    parts += [f"{file.name} {_content(file, file.stat().st_mtime_ns)}" for file in data_files(names, root)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def reached_modules(code: Code | Iterable[Code], root: Path = ROOT) -> list[str]:
+    """Dotted names of the modules that `code` stands in or imports, directly or through others, sorted."""
+    todo = [_name_of(one) for one in ([code] if isinstance(code, str) or callable(code) else code)]
+    reached: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in reached:
+            reached.add(name)
+            todo += [found for imported in _module(name, root).imports if (found := _within(imported, root))]
+    return sorted(reached)
+
+
+def data_files(names: Iterable[str], root: Path = ROOT) -> list[Path]:
+    """The files of DATA_FOLDERS whose names stand as texts in these modules, with those of the same stem, sorted."""
+    texts = frozenset().union(*(_module(name, root).texts for name in names))
+    files = [file for folder in DATA_FOLDERS for file in (root / PACKAGE / folder).glob("*")]
+    named = {file.with_suffix("") for file in files if file.name in texts}
+    return sorted(file for file in files if file.with_suffix("") in named)
+
+
+def _name_of(code: Code) -> str:
+    return code if isinstance(code, str) else code.__module__
+
+
+def _within(name: str, root: Path) -> str | None:
+    """The module of a dotted name: itself, or, where the last part is a name in a module, that module."""
+    return next((one for one in (name, name.rpartition(".")[0]) if one and _source(one, root)), None)
+
+
+def _source(name: str, root: Path) -> Path | None:
+    path = root.joinpath(*name.split("."))
+    candidates = path.with_suffix(".py"), path / "__init__.py"
+    is_own = name.partition(".")[0] == PACKAGE
+    return next((file for file in candidates if is_own and file.is_file()), None)
+
+
+def _module(name: str, root: Path) -> Module:
+    file = _source(name, root)
+    if file is None:
+        raise ModuleNotFoundError(f"{name}: not a module of {PACKAGE}. Remedy: name a function or module of it.")
+    return _parsed(file, name if file.name == "__init__.py" else name.rpartition(".")[0], file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(file: Path, package: str, mtime_ns: int) -> Module:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imports: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            outer = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            module = ".".join(part for part in (outer, node.module) if part)
+            imports += [f"{module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[ast.get_docstring(node) is not None :]
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    own = tuple(name for name in imports if name.partition(".")[0] == PACKAGE)
+    return Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), own, frozenset(texts))
+
+
+@lru_cache(maxsize=64)
+def _content(file: Path, mtime_ns: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

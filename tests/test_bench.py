@@ -12,10 +12,10 @@ import pytest
 import torch
 from conftest import tiny_clips
 
-from utils import bench
-from utils.bench_setting import SEEDS, row
-from utils.bench_stages import dask_cluster, errors_by_confounder, frame_difference_peak, mean_magnitude_peak, watch
-from utils.bench_training import augment_clip, people_to_train_and_test
+from utils.bench import __main__ as bench
+from utils.bench.setting import SEEDS, row
+from utils.bench.stages import dask_cluster, errors_by_confounder, frame_difference_peak, mean_magnitude_peak, watch
+from utils.bench.training import augment_clip, people_to_train_and_test
 from utils.config import PROFILES
 from utils.measure import CONFOUNDERS
 from utils.parallel import parallel_map

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from utils import bench_flow
-from utils.bench_flow import (
+from utils.bench import flow as bench_flow
+from utils.bench.flow import (
     AS_THEY_COME,
     PEOPLE,
     SETTINGS,
@@ -19,7 +19,7 @@ from utils.bench_flow import (
     turn_and_zoom,
     waves,
 )
-from utils.bench_setting import SEEDS
+from utils.bench.setting import SEEDS
 from utils.config import load_config
 from utils.flow import FLOW_METHODS
 from utils.flow_pairs import Conditions

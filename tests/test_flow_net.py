@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from utils import face_flow
-from utils.bench_flow import make_pairs, moved, turn_and_zoom
-from utils.bench_setting import SEEDS
+from utils.bench.flow import make_pairs, moved, turn_and_zoom
+from utils.bench.setting import SEEDS
 from utils.classical_flow import deepflow
 from utils.face_flow import WEIGHTS, face_motion, face_motions, load_flow_net, resemblance, whole_shift
 from utils.flow import FLOW_METHODS, estimate_flows

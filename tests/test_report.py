@@ -4,7 +4,7 @@ import pytest
 
 from utils import report
 from utils.artefacts import write_artefact
-from utils.bench_setting import row
+from utils.bench.setting import row
 from utils.report import FLOW_PLACES, benchmark, damaged_flow, fill, flow_images, flow_methods
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from utils.artefacts import atomic_path, read_artefact
-from utils.bench import cell
-from utils.bench_flow import QUIET_EYES
+from utils.bench.__main__ import cell
+from utils.bench.flow import QUIET_EYES
 from utils.config import ROOT
 from utils.evaluate import Interval
 

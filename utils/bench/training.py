@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from utils.artefacts import remove, write_artefact
-from utils.bench_setting import SEEDS, Setting, row, seconds_of
+from utils.bench.setting import SEEDS, Setting, row, seconds_of
 from utils.decision import Classifier, choose_thresholds, fit_calibration
 from utils.evaluate import Fold, FoldResult, OutOfFold, Predictor, compare, interval, run_fold
 from utils.model import ModelConfig

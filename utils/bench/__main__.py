@@ -1,10 +1,10 @@
 """What the parts cost and how right they are, against what a user would otherwise write, in one run.
 
-python -m utils.bench                            # every section, artefacts/bench/bench.md, bench.json, memory.png
-python -m utils.bench --only apex rendering      # some of them
-python -m utils.bench --quick                    # tiny, to see that it works; its numbers say nothing
+python -m utils.bench.__main__                            # every section, artefacts/bench/bench.md, bench.json, memory.png
+python -m utils.bench.__main__ --only apex rendering      # some of them
+python -m utils.bench.__main__ --quick                    # tiny, to see that it works; its numbers say nothing
 
-A section is a function from a Setting to rows (`utils.bench_setting.row`); its docstring is the table's caption.
+A section is a function from a Setting to rows (`utils.bench.setting.row`); its docstring is the table's caption.
 """
 
 import argparse
@@ -19,11 +19,11 @@ import pandas as pd
 import psutil
 
 from utils.artefacts import atomic_path, write_artefact
-from utils.bench_flow import damaged_flow, flow
-from utils.bench_render import leaks, rendering
-from utils.bench_setting import SEEDS, Setting
-from utils.bench_stages import apex, features, memory, workers
-from utils.bench_training import training
+from utils.bench.flow import damaged_flow, flow
+from utils.bench.render import leaks, rendering
+from utils.bench.setting import SEEDS, Setting
+from utils.bench.stages import apex, features, memory, workers
+from utils.bench.training import training
 from utils.config import ROOT
 from utils.submission import run_record
 
@@ -90,7 +90,7 @@ def report(record: dict, results: dict[str, dict]) -> str:
         lines += ["", "A quick run, to see that it works: its numbers say nothing."]
     for name, result in results.items():
         lines += ["", f"## {name}", "", caption(name), "", markdown_table(result["rows"])]
-        lines += ["", f"`python -m utils.bench --only {name}`, {result['seconds']:.0f} s."]
+        lines += ["", f"`python -m utils.bench.__main__ --only {name}`, {result['seconds']:.0f} s."]
     return "\n".join(lines) + "\n"
 
 

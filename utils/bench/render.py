@@ -9,7 +9,7 @@ import psutil
 import trimesh
 from PIL import Image
 
-from utils.bench_setting import Setting, measured_clips, resident_mb, row, seconds_of
+from utils.bench.setting import Setting, measured_clips, resident_mb, row, seconds_of
 from utils.config import load_config
 from utils.dataset import open_sequence, write_clip
 from utils.render import Camera, Picture, PyrenderRenderer, TexturedMesh, close_renderer, get_renderer

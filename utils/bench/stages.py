@@ -17,7 +17,7 @@ import psutil
 
 from utils.apex import spot_apex
 from utils.artefacts import remove
-from utils.bench_setting import Setting, clip_root, resident_mb, row, seconds_of
+from utils.bench.setting import Setting, clip_root, resident_mb, row, seconds_of
 from utils.config import Config
 from utils.flow import estimate_flow
 from utils.measure import apex_errors, load_truth

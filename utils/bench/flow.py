@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from utils.bench_setting import SEEDS, Setting, row
+from utils.bench.setting import SEEDS, Setting, row
 from utils.classical_flow import fit_affine
 from utils.config import CLASSES, load_config
 from utils.face_flow import BATCH, face_motion, face_motions, faceflow

@@ -10,7 +10,7 @@ import torch
 
 from utils import pipeline, synthetic
 from utils.config import load_config
-from utils.dataset import write_clip
+from utils.dataset.sequences import write_clip
 from utils.motion import Course
 from utils.skin import paint_skin
 

@@ -9,7 +9,7 @@ import pytest
 
 from utils.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_masks, spot_apex
 from utils.config import CLASSES
-from utils.dataset import open_sequence, write_clip
+from utils.dataset.sequences import open_sequence, write_clip
 from utils.synthetic import motion_curve as true_motion
 from utils.synthetic import perform, photograph, pose_vertices, scanner_surface, scanner_uv
 from utils.views import make_views

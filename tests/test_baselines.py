@@ -5,9 +5,9 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from utils.baselines import OffApexNetConfig, STSTNetConfig, average, averaged_flow, baselines, bi_woof, lda, ststnet
+from utils.dataset.samples import Samples
 from utils.evaluate import cross_validate, grouped_folds, pooled_score, run_fold
 from utils.model import count_parameters
-from utils.samples import Samples
 
 
 def make(single: bool = False, n: int = 90) -> Samples:

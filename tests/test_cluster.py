@@ -15,10 +15,10 @@ import pytest
 
 from utils import pipeline
 from utils.config import CLASSES
+from utils.dataset.samples import Samples
 from utils.evaluate import cross_validate, grouped_folds
 from utils.model import ModelConfig
 from utils.parallel import parallel_map
-from utils.samples import Samples
 from utils.train import TrainConfig, network_predictor
 
 

@@ -8,16 +8,9 @@ import pytest
 import trimesh
 from PIL import Image
 
-from utils.dataset import (
-    DataError,
-    load_labels,
-    load_sample_submission,
-    open_data,
-    open_sequence,
-    write_clip,
-    write_image,
-    write_obj_sequence,
-)
+from utils.dataset.files import DataError, write_image
+from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
+from utils.dataset.tables import load_labels, load_sample_submission, open_data
 
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")
 T, SIDE = 3, 5

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, recall_score
 
+from utils.dataset.samples import Samples
 from utils.decision import Classifier, Thresholds, choose_thresholds, decide, fit_calibration
 from utils.evaluate import (
     average_predictions,
@@ -20,7 +21,6 @@ from utils.evaluate import (
     run_leaking_fold,
     score,
 )
-from utils.samples import Samples
 
 CLASSES = ("a", "b", "c")
 

@@ -9,7 +9,7 @@ import pytest
 
 from utils.config import CLASSES, ROOT, load_config
 from utils.data_card import write_card
-from utils.dataset import load_sample_submission
+from utils.dataset.tables import load_sample_submission
 from utils.submission import validate_submission
 from utils.synthetic import make_dataset
 

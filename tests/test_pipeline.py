@@ -9,9 +9,9 @@ import pytest
 
 from utils import pipeline
 from utils.config import CLASSES
-from utils.dataset import DataError, write_image
+from utils.dataset.files import DataError, write_image
+from utils.dataset.samples import Samples
 from utils.pipeline import extract_all, jobs_of, load_data, load_views, render_all, unread_clips
-from utils.samples import Samples
 from utils.views import read_boxes
 
 

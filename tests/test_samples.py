@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.samples import Samples
+from utils.dataset.samples import Samples
 
 
 def make(n: int = 6, units: bool = False, **changes) -> Samples:

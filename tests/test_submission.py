@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from utils import submission
-from utils.dataset import DataError, load_sample_submission
+from utils.dataset.files import DataError
+from utils.dataset.tables import load_sample_submission
 from utils.submission import leaderboard, prior_labels, run_record, validate_submission, write_submission
 
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")

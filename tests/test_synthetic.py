@@ -10,7 +10,8 @@ from conftest import TINY_LABEL_SETS, tiny_clips
 
 from utils import synthetic
 from utils.config import CLASSES, load_config
-from utils.dataset import open_data, open_sequence
+from utils.dataset.sequences import open_sequence
+from utils.dataset.tables import open_data
 from utils.face_model import load_face_model
 from utils.motion import BLINK, rotation
 from utils.synthetic import (

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from utils.dataset.samples import Samples
 from utils.evaluate import grouped_folds, run_fold
 from utils.model import ModelConfig
-from utils.samples import Samples
 from utils.train import (
     TrainConfig,
     augment,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.dataset import DataError, open_sequence, write_clip, write_image, write_obj_sequence
+from utils.dataset.files import DataError, write_image
+from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.flow import estimate_flow
 from utils.motion import rotation
 from utils.synthetic import BACKGROUND

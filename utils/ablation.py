@@ -11,7 +11,9 @@ import numpy as np
 from utils.artefacts import artefact_key, cached, read_artefact
 from utils.baselines import average, baselines, rbf_svm
 from utils.config import CLASSES, Config
-from utils.dataset import DataRoot, open_sequence
+from utils.dataset.samples import Samples
+from utils.dataset.sequences import open_sequence
+from utils.dataset.tables import DataRoot
 from utils.evaluate import OutOfFold, Predictor, cross_validate, grouped_folds, leave_one_subject_out, run_leaking_fold
 from utils.features import clip_features
 from utils.model import ModelConfig
@@ -19,7 +21,6 @@ from utils.parallel import parallel_map
 from utils.pipeline import Job, load_views, samples_of
 from utils.pretrain import FINE_TUNE, fine_tuned_predictor, initial_state, load_pretrained, zero_shot_predictor
 from utils.render import TexturedMesh, get_renderer
-from utils.samples import Samples
 from utils.train import Fitted, TrainConfig, fit_ensemble, network_predictor
 from utils.views import view_cameras
 

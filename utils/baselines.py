@@ -23,10 +23,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from torch import Tensor, nn
 
+from utils.dataset.samples import Samples
 from utils.decision import Classifier, Thresholds, choose_thresholds
 from utils.evaluate import Fold, Predictor
 from utils.model import ModelConfig
-from utils.samples import Samples
 from utils.train import TrainConfig, network_predictor
 
 # Trivial answers -------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from utils import plots
 from utils.artefacts import atomic_path, read_artefact, write_artefact
 from utils.config import CLASSES
-from utils.dataset import open_sequence
+from utils.dataset.sequences import open_sequence
 from utils.decision import choose_thresholds, decide
 from utils.evaluate import grouped_folds, score
 from utils.motion import ACTION_UNITS

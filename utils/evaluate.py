@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from utils.dataset.samples import Samples
 from utils.decision import Classifier, decide
 from utils.parallel import parallel_map
-from utils.samples import Samples
 
 Fold = tuple[np.ndarray, np.ndarray]
 Predictor = Callable[[Samples, list[Fold], int], Classifier]

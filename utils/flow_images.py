@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from utils.baselines import baselines
+from utils.dataset.samples import Samples
 from utils.evaluate import (
     Interval,
     OutOfFold,
@@ -37,7 +38,6 @@ from utils.evaluate import (
 )
 from utils.model import ModelConfig
 from utils.pretrain import THREE, controls, fine_tuned_predictor, load_pretrained, zero_shot_predictor
-from utils.samples import Samples
 from utils.train import TrainConfig, network_predictor
 
 COLUMNS = ("dataset", "sub", "label", "imagename")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from utils.artefacts import read_artefact
 from utils.config import Config
-from utils.dataset import open_sequence
+from utils.dataset.sequences import open_sequence
 from utils.flow import FLOW_METHODS, estimate_flow
 from utils.ground_truth import exact_flow, flow_errors
 from utils.parallel import parallel_map

@@ -13,10 +13,12 @@ import pandas as pd
 from utils.apex import spot_apex
 from utils.artefacts import artefact_key, cached, is_current, read_artefact, remove, write_artefact
 from utils.config import CLASSES, Config
-from utils.dataset import DataError, DataRoot, open_data, open_sequence
+from utils.dataset.files import DataError
+from utils.dataset.samples import Samples
+from utils.dataset.sequences import open_sequence
+from utils.dataset.tables import DataRoot, open_data
 from utils.features import clip_features
 from utils.parallel import parallel_map
-from utils.samples import Samples
 from utils.views import Views, make_views, read_boxes
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from utils.config import CLASSES
+from utils.dataset.samples import Samples
 from utils.decision import Classifier
 from utils.evaluate import Predictor
 from utils.face_model import sample_identity
@@ -39,7 +40,6 @@ from utils.motion_fields import (
     true_flow,
 )
 from utils.render import Camera
-from utils.samples import Samples
 from utils.synthetic import LABEL_SETS, PIVOT
 from utils.train import Fitted, TrainConfig, fit, load, network_predictor, predict, predict_units, save
 from utils.views import view_cameras

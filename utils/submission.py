@@ -14,7 +14,8 @@ import pandas as pd
 
 from utils.artefacts import atomic_path, plain, write_artefact
 from utils.config import Config
-from utils.dataset import DataError, load_labels, read_table
+from utils.dataset.files import DataError
+from utils.dataset.tables import load_labels, read_table
 from utils.evaluate import OutOfFold, compare, interval
 
 # What numbers depend on; the versions of these go into the record of a run.
@@ -48,7 +49,7 @@ def write_submission(
 
     ids: (N,), in any order
     labels: (N, K) 0/1, columns as in `classes`
-    sample: the sample submission, from `utils.dataset.load_sample_submission`
+    sample: the sample submission, from `utils.dataset.tables.load_sample_submission`
     prior: (K,) 0/1, fills the row of every test Id that has no prediction, see `prior_labels`
     reasons: why there is no prediction, by Id, where it is known
 

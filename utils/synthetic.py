@@ -16,7 +16,7 @@ import pandas as pd
 
 from utils.artefacts import artefact_key, is_current, write_artefact
 from utils.config import CLASSES, Config, load_config
-from utils.dataset import open_sequence, write_clip, write_obj_sequence
+from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.face_model import Identity, load_face_model, sample_identity, vertex_normals
 from utils.motion import (
     ACTION_UNITS,

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from utils.dataset.samples import Samples
 from utils.decision import Calibration, Classifier, Thresholds, choose_thresholds, fit_calibration
 from utils.model import ModelConfig, count_parameters
-from utils.samples import Samples
 
 PREDICT_BATCH = 128  # clips: all at once would leave the cache
 

@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from utils.dataset import DataError, Sequence, check_composite, read_table
+from utils.dataset.files import DataError, check_composite
+from utils.dataset.sequences import Sequence
+from utils.dataset.tables import read_table
 from utils.render import Camera, TexturedMesh, get_renderer
 
 N_VIEWS = 2

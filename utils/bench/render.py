@@ -11,7 +11,7 @@ from PIL import Image
 
 from utils.bench.setting import Setting, measured_clips, resident_mb, row, seconds_of
 from utils.config import load_config
-from utils.dataset import open_sequence, write_clip
+from utils.dataset.sequences import open_sequence, write_clip
 from utils.render import Camera, Picture, PyrenderRenderer, TexturedMesh, close_renderer, get_renderer
 from utils.views import make_views, stable_vertices, view_cameras
 

@@ -1,0 +1,281 @@
+"""The sequence of one Id: its frames, read when asked for, whatever form they have on disk.
+
+A folder `<Id>/` holds one of three things, told apart by what lies in it:
+
+- `clip.npz` and one composite image per frame beside it (kind "mesh"),
+- one `.obj`, `.ply` or `.glb` mesh per frame, each with its texture (kind "mesh"),
+- composite images only (kind "composite").
+
+A composite is an image of two camera views side by side. Frames are ordered by the last number in the file's stem. Units and
+axes: see `utils.dataset.sequences.files`.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from utils.artefacts import atomic_path
+from utils.dataset.files import (
+    CLIP,
+    FPS,
+    IMAGE_SUFFIXES,
+    MESH_SUFFIXES,
+    DataError,
+    check_composite,
+    read_clip,
+    read_image,
+    read_mesh,
+    read_texture,
+    scale_to_mm,
+    write_image,
+)
+
+MIN_FRAMES = 2  # a motion needs two frames
+
+# Sequences ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One moment of a sequence; the mesh is None where there are only composite images."""
+
+    vertices: np.ndarray | None  # (V, 3) float32, millimetres
+    faces: np.ndarray | None  # (F, 3) int32
+    uv: np.ndarray | None  # (V, 2) float32, v up
+    texture: np.ndarray  # (H, W, 3) uint8 RGB
+
+
+Geometry = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+
+
+class Sequence:
+    """The frames of one Id, read when asked for. `len(sequence)` is the number of frames.
+
+    Textures are read anew each time, so that memory stays flat; meshes (100 times smaller) are kept after
+    the first reading, until the sequence is let go.
+    """
+
+    kind: str  # "mesh" or "composite"
+    constant_topology: bool  # all frames share one list of faces, so that vertex i is one point of the skin
+
+    def __init__(self, folder: Path, files: list[Path], fps: float):
+        self.folder, self.files, self.fps = folder, files, float(fps)
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self.frame(t) for t in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}: {len(self)} frames at {self.fps:g} fps>"
+
+    def frame(self, t: int) -> Frame:
+        """Mesh and texture of frame t."""
+        return Frame(*self.geometry(t), self.texture(t))
+
+    def geometry(self, t: int) -> Geometry:
+        """Vertices, faces and uv of frame t, without reading its texture."""
+        raise NotImplementedError
+
+    def texture(self, t: int) -> np.ndarray:
+        """The texture, or the composite, of frame t: (H, W, 3) uint8 RGB."""
+        raise NotImplementedError
+
+    def vertices(self) -> np.ndarray:
+        """All vertices, (T, V, 3) float32, millimetres. Raises DataError without constant topology."""
+        if not self.constant_topology:
+            raise DataError.at(self.folder, "the frames do not share one mesh", "use the frames one by one")
+        return np.stack([self.geometry(t)[0] for t in range(len(self))])
+
+
+class CompositeSequence(Sequence):
+    """Composite images without a mesh, all of one size."""
+
+    kind = "composite"
+    constant_topology = False
+    _size: tuple[int, int] | None = None  # height and width of the first frame read
+
+    def geometry(self, t: int) -> Geometry:
+        return None, None, None
+
+    def texture(self, t: int) -> np.ndarray:
+        image = read_image(self.files[t])
+        check_composite(image, self.files[t])
+        self._size = self._size or image.shape[:2]
+        if image.shape[:2] != self._size:
+            raise DataError.at(
+                self.files[t],
+                f"its size {image.shape[:2]} differs from {self._size}",
+                "export all frames of a sequence at one size",
+            )
+        return image
+
+
+class ClipSequence(CompositeSequence):
+    """The compact form: the meshes of all frames in `clip.npz`, the composites beside it."""
+
+    kind = "mesh"
+    constant_topology = True
+
+    def __init__(self, folder: Path, files: list[Path]):
+        self._vertices, self._faces, self._uv, fps = read_clip(folder / CLIP, len(files))
+        super().__init__(folder, files, fps)
+
+    def geometry(self, t: int) -> Geometry:
+        return self._vertices[t], self._faces, self._uv if self._uv.ndim == 2 else self._uv[t]
+
+    def vertices(self) -> np.ndarray:
+        return self._vertices
+
+
+class MeshSequence(Sequence):
+    """One mesh file per frame, scaled to millimetres by the size of the first (see UNITS)."""
+
+    kind = "mesh"
+
+    def __init__(self, folder: Path, files: list[Path], fps: float):
+        super().__init__(folder, files, fps)
+        self._meshes: dict[int, Geometry] = {}
+
+    def geometry(self, t: int) -> Geometry:
+        t = range(len(self))[t]
+        if t not in self._meshes:
+            vertices, faces, uv = read_mesh(self.files[t])
+            if t == 0:
+                self._scale = scale_to_mm(vertices)
+            elif np.array_equal(faces, self.geometry(0)[1]):
+                faces = self.geometry(0)[1]  # one array for all frames
+            self._meshes[t] = (vertices * self._scale).astype(np.float32), faces, uv.astype(np.float32)
+        return self._meshes[t]
+
+    def texture(self, t: int) -> np.ndarray:
+        return read_texture(self.files[t])
+
+    @cached_property
+    def constant_topology(self) -> bool:
+        vertices, faces, _ = self.geometry(0)
+        others = (self.geometry(t) for t in range(1, len(self)))
+        return all(len(other[0]) == len(vertices) and np.array_equal(other[1], faces) for other in others)
+
+
+def open_sequence(path: str | Path, fps: float = FPS) -> Sequence:
+    """Open the folder of one Id; `fps` counts where the files do not say.
+
+    Raises DataError for a folder that is missing, empty, mixes kinds, has one frame only, or frames without
+    a number or with the same one. What is wrong with a single frame is raised when that frame is read.
+    """
+    folder = Path(path)
+    files = frame_files(folder)
+    if len(files) < MIN_FRAMES:
+        raise DataError.at(
+            folder,
+            f"it holds {len(files)} frame, and motion needs {MIN_FRAMES}",
+            "deliver all frames of the sequence or drop this Id",
+        )
+    if files[0].suffix.lower() in MESH_SUFFIXES:
+        return MeshSequence(folder, files, fps)
+    if (folder / CLIP).exists():
+        return ClipSequence(folder, files)
+    return CompositeSequence(folder, files, fps)
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The one file per frame that counts (mesh files, else images), in the order of their numbers."""
+    if not folder.is_dir():
+        raise DataError.at(folder, "there is no such folder", "put the frames of this Id there")
+    files = [file for file in folder.iterdir() if not file.name.startswith(".")]
+    meshes = [file for file in files if file.suffix.lower() in MESH_SUFFIXES]
+    kinds = {file.suffix.lower() for file in meshes} | {CLIP for file in files if file.name == CLIP}
+    if len(kinds) > 1:
+        raise DataError.at(folder, f"it mixes {' and '.join(sorted(kinds))}", "keep one form of the sequence")
+    frames = meshes or [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not frames:
+        raise DataError.at(
+            folder, "it holds no meshes and no images", f"put {', '.join(MESH_SUFFIXES + IMAGE_SUFFIXES)} frames there"
+        )
+    return _in_order(frames)
+
+
+def _in_order(files: list[Path]) -> list[Path]:
+    """Sort by the last number in the stem: frame_2 comes before frame_10."""
+    numbered: dict[int, Path] = {}
+    for file in files:
+        digits = re.findall(r"\d+", file.stem)
+        if not digits:
+            raise DataError.at(file, "its name carries no frame number", "name frames like frame_0001")
+        twin = numbered.setdefault(int(digits[-1]), file)
+        if twin != file:
+            raise DataError.at(file, f"it has the frame number of {twin.name}", "keep one file per frame")
+    return [numbered[number] for number in sorted(numbered)]
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+def write_clip(
+    folder: str | Path,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    uv: np.ndarray,
+    fps: float,
+    textures: Iterable[np.ndarray],
+    suffix: str = ".png",
+) -> Path:
+    """Write a sequence in the compact form; an existing folder is replaced when the new one is complete.
+
+    vertices (T, V, 3) millimetres; faces (F, 3); uv (V, 2) or (T, V, 2); textures: T composites (H, W, 3)
+    uint8 RGB, an iterator will do; suffix: image format, ".jpg" (quality 95) loses what 2 grey levels of
+    noise would hide.
+    """
+    folder = Path(folder)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        np.savez(
+            temporary / CLIP,
+            allow_pickle=False,
+            vertices=np.asarray(vertices, np.float32),
+            faces=np.asarray(faces, np.int32),
+            uv=np.asarray(uv, np.float32),
+            fps=np.float32(fps),
+        )
+        for t, texture in enumerate(textures):
+            write_image(temporary / f"frame_{t:04d}{suffix}", texture)
+        open_sequence(temporary)  # what cannot be read again is not worth keeping
+    return folder
+
+
+def write_obj_sequence(sequence: Sequence, folder: str | Path) -> Path:
+    """Write a mesh sequence as OBJ, MTL and PNG per frame; a complete folder then replaces an existing one.
+
+    Nine significant digits hold float32 exactly, so that what is read again renders the same pixels.
+    """
+    folder = Path(folder)
+    if sequence.kind != "mesh":
+        raise DataError.at(sequence.folder, "it has no meshes to write", "choose a mesh sequence")
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for t, frame in enumerate(sequence):
+            _write_obj(temporary / f"frame_{t:04d}.obj", frame)
+    return folder
+
+
+def _write_obj(path: Path, frame: Frame) -> None:
+    texture, material = path.with_suffix(".png"), path.with_suffix(".mtl")
+    write_image(texture, frame.texture)
+    material.write_text(f"newmtl skin\nKd 1 1 1\nmap_Kd {texture.name}\n", encoding="utf-8")
+    corners = np.repeat(frame.faces + 1, 2, axis=1)  # vertex and uv share one number
+    with path.open("w", encoding="utf-8") as handle:
+        handle.write(f"mtllib {material.name}\n")
+        np.savetxt(handle, frame.vertices, "v %.9g %.9g %.9g")
+        np.savetxt(handle, frame.uv, "vt %.9g %.9g")
+        handle.write("usemtl skin\n")
+        np.savetxt(handle, corners, "f %d/%d %d/%d %d/%d")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from utils import pipeline, synthetic
-from utils.ablation import held_out
 from utils.code_hash import ROOT, code_hash, data_files, reached_modules
+from utils.experiments.held_out import held_out
 from utils.flow_lessons import pairs_of_person
 from utils.views import make_views
 

@@ -1,4 +1,4 @@
-"""Facts about utils.explain."""
+"""Facts about utils.experiments.explain."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 from utils import plots
 from utils.artefacts import read_artefact, write_artefact
 from utils.config import CLASSES
-from utils.explain import (
+from utils.experiments.explain import (
     AU_NAMES,
     NAMED_FROM,
     average_precision,
@@ -24,7 +24,7 @@ from utils.explain import (
     unit_table,
     why,
 )
-from utils.measure import load_truth
+from utils.experiments.measure import load_truth
 from utils.motion import ACTION_UNITS
 from utils.pipeline import Job, load_views
 from utils.pretrain import load_pretrained, sample_dual, unit_probabilities

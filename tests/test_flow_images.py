@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.flow_images import main, read_flow_images, read_loso_tree, recentre
+from utils.experiments.flow_images import main, read_flow_images, read_loso_tree, recentre
 from utils.train import TrainConfig
 
 
@@ -97,8 +97,10 @@ def test_the_fields_loso_tree_is_read_from_its_test_halves_alone(tmp_path):
 
 def test_the_command_scores_every_row_pooled_and_per_dataset(tmp_path, monkeypatch, capsys):
     root, labels = write_sample(tmp_path)
-    monkeypatch.setattr("utils.flow_images.MEMBERS", 1)
-    monkeypatch.setattr("utils.flow_images.TRAIN", TrainConfig(mode="single-label", patience=0, batch=16, epochs=20))
+    monkeypatch.setattr("utils.experiments.flow_images.MEMBERS", 1)
+    monkeypatch.setattr(
+        "utils.experiments.flow_images.TRAIN", TrainConfig(mode="single-label", patience=0, batch=16, epochs=20)
+    )
     out = tmp_path / "scores.json"
     rows = ["best constant", "RBF-SVM", "best constant + RBF-SVM"]
     common = ["--root", str(root), "--labels", str(labels), "--jobs", "1", "--seeds", "1"]

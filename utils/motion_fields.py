@@ -294,7 +294,7 @@ def frontal_view(identity: Identity, crop: FrontalCrop) -> tuple[Identity, Camer
 
 
 def flow_image(flow: np.ndarray) -> np.ndarray:
-    """Flow (..., 2, H, W) as the field shares it and `utils.flow_images.recentre` reads it: (..., 3, H, W).
+    """Flow (..., 2, H, W) as the field shares it and `utils.experiments.flow_images.recentre` reads it: (..., 3, H, W).
 
     Channels u, v and optical strain sqrt(u_x^2 + v_y^2 + (u_y + v_x)^2 / 2) (Shreve et al. 2011), each scaled
     from its own least and largest value to 0..255 and rounded; then float32 in units of that range, u and v

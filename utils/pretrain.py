@@ -3,7 +3,7 @@
     python -m utils.pretrain --kind dual|single [--seed 0] [--out DIR]    a few minutes on one core
 
 `dual` is the network of this repository (two views, two phases, five labels); `single` reads the flow images of
-`utils.flow_images` (one view, one phase; negative, positive, surprise). Both also give the probability of 19
+`utils.experiments.flow_images` (one view, one phase; negative, positive, surprise). Both also give the probability of 19
 action units. The weights under `utils/weights` come from these commands; see the model card there.
 """
 

@@ -2,7 +2,7 @@
 
 python -m utils.report RUN        # from artefacts/RUN and submissions/RUN
 python -m utils.report --bench    # from artefacts/bench, the tables of the sections that ran
-python -m utils.report --flow-images FILE.json    # what `utils.flow_images --json` wrote
+python -m utils.report --flow-images FILE.json    # what `utils.experiments.flow_images --json` wrote
 """
 
 import argparse
@@ -106,7 +106,7 @@ def benchmark() -> str:
 
 
 def flow_images(path: Path) -> str:
-    """The rows of `utils.flow_images` as a Markdown table: UF1, UAR, the paired gain, and UF1 of each database."""
+    """The rows of `utils.experiments.flow_images` as a Markdown table: UF1, UAR, the paired gain, and UF1 of each database."""
     record = read_artefact(path)
     parts = [part for part in record["clips"] if part != "pooled"]
     lines = []

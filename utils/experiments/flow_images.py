@@ -1,7 +1,7 @@
 """Precomputed flow images as a source: read the layout in which the field shares them, and score honestly on
 it.
 
-    python -m utils.flow_images --root DIR --labels FILE.csv [--jobs 2] [--seeds 2] [--json OUT]
+    python -m utils.experiments.flow_images --root DIR --labels FILE.csv [--jobs 2] [--seeds 2] [--json OUT]
 
 Layout: one RGB image per clip, channels (u, v, optical strain) of onset to apex, min-max scaled per clip and
 channel to 0..255, any square or other size from 28 x 28 up; FILE.csv has the columns dataset, sub, label,
@@ -252,7 +252,7 @@ def format_report(found: dict) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m utils.flow_images", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m utils.experiments.flow_images", description=__doc__.split("\n")[0])
     parser.add_argument("--root", required=True, help="folder of the flow images, or of the LOSO tree")
     parser.add_argument("--labels", help="table with dataset, sub, label, imagename; without it DIR is a LOSO tree")
     parser.add_argument("--jobs", type=int, default=2, help="workers over folds")

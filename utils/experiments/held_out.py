@@ -1,0 +1,107 @@
+"""Held-out predictions of one variant of the method, and the network of a run: what 03 scores and 05 submits."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from utils.artefacts import artefact_key, cached
+from utils.config import Config
+from utils.dataset.samples import Samples
+from utils.evaluate import OutOfFold, Predictor, cross_validate, grouped_folds, leave_one_subject_out, run_leaking_fold
+from utils.model import ModelConfig
+from utils.pretrain import FINE_TUNE, initial_state, load_pretrained
+from utils.train import Fitted, TrainConfig, fit_ensemble, network_predictor
+
+SCRATCH, PRETRAINED, ZERO_SHOT = "ours, from scratch", "ours, pretrained", "zero-shot"  # names of rows
+Transform = Callable[[Samples], Samples]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table: a predictor, and what it is shown of the samples."""
+
+    predictor: Predictor
+    transform: Transform = lambda samples: samples
+    leaking: bool = False
+
+
+def outer_folds(config: Config, samples: Samples) -> list:
+    """The outer folds by subject that the config names: "loso" or a number."""
+    if config.folds == "loso":
+        return leave_one_subject_out(samples.subjects)
+    return grouped_folds(samples.y, samples.subjects, int(config.folds), seed=config.seed)
+
+
+def network(config: Config, model: ModelConfig | None = None, train: TrainConfig | None = None) -> Predictor:
+    """Our network from scratch: one per inner fold, averaged; thresholds from their held-out parts."""
+    return network_predictor(model or model_config(config), train or train_config(config))
+
+
+def model_config(config: Config, **changes) -> ModelConfig:
+    return ModelConfig(size=config.feature_size, **changes)
+
+
+def train_config(config: Config, **changes) -> TrainConfig:
+    return TrainConfig(epochs=config.epochs, **changes)
+
+
+def submitted(config: Config) -> str:
+    """The variant that `03_train` scores and `05_submit` submits."""
+    return PRETRAINED if config.pretrained else SCRATCH
+
+
+def held_out(config: Config, samples: Samples, name: str, variant: Variant, seeds: int) -> OutOfFold:
+    """Held-out predictions of one variant on the config's folds and `seeds` repetitions, kept under its name."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    path = config.work_root / "held_out" / f"{slug}-{seeds}.npz"  # 03 and 04 may ask for different numbers of seeds
+    parameters = {"name": name, "seeds": seeds, "config": config.record, "samples": _digest(samples)}
+
+    def make() -> dict[str, np.ndarray]:
+        run = {"run": run_leaking_fold} if variant.leaking else {}
+        oof = cross_validate(
+            variant.transform(samples),
+            variant.predictor,
+            outer_folds(config, samples),
+            range(config.seed, config.seed + seeds),
+            config.jobs,
+            config.inner_folds,
+            **run,
+        )
+        return {
+            f.name: np.asarray(json.dumps(oof.notes) if f.name == "notes" else getattr(oof, f.name))
+            for f in fields(oof)
+        }
+
+    stored = cached(path, artefact_key((), parameters, held_out), make)
+    simple = {
+        "classes": tuple(stored["classes"].tolist()),
+        "seeds": tuple(stored["seeds"].tolist()),
+        "notes": json.loads(str(stored["notes"])),
+        "seconds": float(stored["seconds"]),
+    }
+    return OutOfFold(**(stored | simple))
+
+
+def _digest(samples: Samples) -> str:
+    parts = (samples.x, samples.y, samples.ids, samples.subjects)
+    return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
+
+
+def network_of_fold(config: Config, samples: Samples, fold: int) -> Fitted:
+    """The networks that `held_out` trains for one outer fold of the first seed, trained again to be looked at."""
+    train = samples.subset(outer_folds(config, samples)[fold][0])
+    return final_network(config, train)
+
+
+def final_network(config: Config, train: Samples) -> Fitted:
+    """The ensemble for unseen subjects: a network per inner fold of all training clips."""
+    n_folds = min(config.inner_folds, len(np.unique(train.subjects)))
+    inner = grouped_folds(train.y, train.subjects, n_folds, config.seed)
+    if config.pretrained:
+        model = replace(load_pretrained("dual").model_config, units=0)
+        return fit_ensemble(train, inner, model, FINE_TUNE["dual"], config.seed, initial_state("dual"))
+    return fit_ensemble(train, inner, model_config(config), train_config(config), config.seed)

@@ -11,8 +11,8 @@ import torch
 from utils import pipeline, synthetic
 from utils.config import load_config
 from utils.dataset.sequences import write_clip
-from utils.motion import Course
-from utils.skin import paint_skin
+from utils.face.expressions import Course
+from utils.face.skin import paint_skin
 
 # Three of every class, so that three subjects can share them fairly.
 TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, ("Others",): 3}

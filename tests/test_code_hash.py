@@ -72,7 +72,7 @@ def test_every_stage_reaches_the_modules_that_decide_its_result():
     reached = {stage: set(reached_modules(maker)) for stage, maker in MAKERS.items()}
     assert {"utils.views", "utils.render", "utils.dataset.sequences"} <= reached["views"]
     assert {"utils.pipeline", "utils.apex", "utils.flow", "utils.flow_net"} <= reached["features"]
-    assert {"utils.dataset.samples", "utils.train", "utils.pretrain", "utils.motion"} <= reached["held out"]
+    assert {"utils.dataset.samples", "utils.train", "utils.pretrain", "utils.face.expressions"} <= reached["held out"]
     assert "utils.apex" not in reached["views"]
 
 

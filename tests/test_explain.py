@@ -25,7 +25,7 @@ from utils.experiments.explain import (
     why,
 )
 from utils.experiments.measure import load_truth
-from utils.motion import ACTION_UNITS
+from utils.face.expressions import ACTION_UNITS
 from utils.pipeline import Job, load_views
 from utils.pretrain import load_pretrained, sample_dual, unit_probabilities
 from utils.train import load_network, mirror

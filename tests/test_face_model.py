@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from utils.face_assets import ANCESTRIES
-from utils.face_model import SKIN, load_face_model, sample_identity, vertex_normals, with_macros
+from utils.face.build_asset import ANCESTRIES
+from utils.face.model import SKIN, load_face_model, sample_identity, vertex_normals, with_macros
 
 WHOLE = ("jaw", "mouth")  # these go to one side as a whole
 SIDED = [name.removesuffix("Left") for name in load_face_model().unit_names if name.endswith("Left")]

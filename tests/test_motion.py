@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from utils.config import CLASSES, load_config
-from utils.face_model import load_face_model
-from utils.motion import (
+from utils.face.expressions import (
     ACTION_UNITS,
     BLINK,
     EXPRESSIONS,
@@ -21,6 +20,7 @@ from utils.motion import (
     sample_expression,
     sides_of,
 )
+from utils.face.model import load_face_model
 from utils.synthetic import plan_clips
 
 COURSE = Course(2, 8, 20, 22)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from utils.experiments.flow_images import recentre
-from utils.face_model import load_face_model, sample_identity
+from utils.face.model import load_face_model, sample_identity
 from utils.features import flow_maps
 from utils.ground_truth import exact_flow
 from utils.motion_fields import (

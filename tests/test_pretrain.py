@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from utils.config import CLASSES
-from utils.motion import ACTION_UNITS
+from utils.face.expressions import ACTION_UNITS
 from utils.pretrain import (
     RECIPES,
     THREE,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from utils import render
-from utils.face_model import load_face_model
+from utils.face.model import load_face_model
 from utils.render import (
     Camera,
     EmbreeRenderer,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from utils.face_model import load_face_model, sample_identity
-from utils.skin import SIZE, landmarks, paint_skin, texel_surface
+from utils.face.model import load_face_model, sample_identity
+from utils.face.skin import SIZE, landmarks, paint_skin, texel_surface
 
 
 @pytest.fixture(scope="module")

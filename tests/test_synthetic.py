@@ -12,8 +12,8 @@ from utils import synthetic
 from utils.config import CLASSES, load_config
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import open_data
-from utils.face_model import load_face_model
-from utils.motion import BLINK, rotation
+from utils.face.expressions import BLINK, rotation
+from utils.face.model import load_face_model
 from utils.synthetic import (
     BACKGROUND,
     LABEL_SETS,

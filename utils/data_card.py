@@ -20,7 +20,7 @@ from utils.config import CLASSES
 from utils.dataset.sequences import open_sequence
 from utils.decision import choose_thresholds, decide
 from utils.evaluate import grouped_folds, score
-from utils.motion import ACTION_UNITS
+from utils.face.expressions import ACTION_UNITS
 
 OUTER, INNER = 6, 3  # folds by subject, fewer where there are fewer subjects
 

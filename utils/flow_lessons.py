@@ -1,6 +1,6 @@
 """Lessons for the flow network: rendered pairs of frames of synthetic faces, with their exact flow.
 
-No expression of `utils.motion` is among them: a moment contracts a few of the 52 face units at random, so that the
+No expression of `utils.face.expressions` is among them: a moment contracts a few of the 52 face units at random, so that the
 expressions which the flow is used and measured on are of a kind that the network has never seen. Neither are the
 people, whose generators start from other seeds. The pairs are kept under artefacts/flow_lessons; they are made once.
 """
@@ -12,12 +12,12 @@ import numpy as np
 
 from utils.artefacts import artefact_key, cached
 from utils.config import ROOT
-from utils.face_model import Identity, load_face_model, sample_identity
+from utils.face.expressions import BLINK, GAZE
+from utils.face.model import Identity, load_face_model, sample_identity
+from utils.face.skin import paint_skin
 from utils.flow_net import OUT, SIZE
 from utils.flow_pairs import Conditions, Performed, record_clip
-from utils.motion import BLINK, GAZE
 from utils.parallel import parallel_map
-from utils.skin import paint_skin
 from utils.synthetic import PIXELS_PER_MM, SENSOR_NOISE, face_shapes
 
 LESSONS = ROOT / "artefacts" / "flow_lessons"

@@ -27,13 +27,13 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from utils.config import CLASSES
-from utils.face_model import Identity, load_face_model, sample_identity
+from utils.face.expressions import ACTION_UNITS, BLINK, GAZE, rotation, sample_expression, sides_of
+from utils.face.model import Identity, load_face_model, sample_identity
+from utils.face.skin import paint_skin
 from utils.features import flow_maps
 from utils.flow import phase_flows
 from utils.flow_pairs import Conditions, Performed, record_clip
-from utils.motion import ACTION_UNITS, BLINK, GAZE, rotation, sample_expression, sides_of
 from utils.render import Camera, surface_points
-from utils.skin import paint_skin
 from utils.synthetic import PIVOT, PIXELS_PER_MM, face_shapes, perform
 from utils.views import DISTANCE_MM
 

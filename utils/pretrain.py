@@ -21,10 +21,10 @@ from utils.config import CLASSES
 from utils.dataset.samples import Samples
 from utils.decision import Classifier
 from utils.evaluate import Predictor
-from utils.face_model import sample_identity
+from utils.face.expressions import ACTION_UNITS, rotation
+from utils.face.model import sample_identity
 from utils.flow_pairs import YAW_DEG
 from utils.model import MicroAttNet, ModelConfig, count_parameters
-from utils.motion import ACTION_UNITS, rotation
 from utils.motion_fields import (
     CROP,
     FLOW_NOISE,

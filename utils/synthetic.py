@@ -17,8 +17,7 @@ import pandas as pd
 from utils.artefacts import artefact_key, is_current, write_artefact
 from utils.config import CLASSES, Config, load_config
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
-from utils.face_model import Identity, load_face_model, sample_identity, vertex_normals
-from utils.motion import (
+from utils.face.expressions import (
     ACTION_UNITS,
     BLINK,
     GAZE,
@@ -31,9 +30,10 @@ from utils.motion import (
     sample_expression,
     sides_of,
 )
+from utils.face.model import Identity, load_face_model, sample_identity, vertex_normals
+from utils.face.skin import paint_skin
 from utils.parallel import parallel_map
 from utils.render import Camera, TexturedMesh, get_renderer
-from utils.skin import paint_skin
 
 FPS = 60.0
 # Label sets of 4DME and their counts (design.md, section 3): 267 clips of 24 subjects.

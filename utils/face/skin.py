@@ -8,7 +8,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from utils.face_model import MOUTH_CAVITY, SKIN, SOCKETS, Identity, load_face_model
+from utils.face.model import MOUTH_CAVITY, SKIN, SOCKETS, Identity, load_face_model
 
 SIZE = 1024  # texels a side; the face takes about 0.3 mm a texel
 # RGB albedo of the darkest and lightest skin

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import sparse
 
-from utils.face_assets import AGES, ANCESTRIES, ASSET, QUANTUM, SEXES, WEIGHTS
+from utils.face.build_asset import AGES, ANCESTRIES, ASSET, QUANTUM, SEXES, WEIGHTS
 
 MEAN_TRAITS = dict.fromkeys(ANCESTRIES, 1 / 3) | {"male": 0.5, "age": 0.3, "weight": 0.5}
 SKIN, MOUTH_CAVITY, SOCKETS = 0, 1, (2, 3)  # texture islands

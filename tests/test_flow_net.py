@@ -10,14 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from utils import face_flow
 from utils.bench.flow import make_pairs, moved, turn_and_zoom
 from utils.bench.setting import SEEDS
-from utils.classical_flow import deepflow
-from utils.face_flow import WEIGHTS, face_motion, face_motions, load_flow_net, resemblance, whole_shift
-from utils.flow import FLOW_METHODS, estimate_flows
-from utils.flow_lessons import CLIPS_EACH, MOMENTS, Lessons, pairs_of_person
-from utils.flow_net import (
+from utils.flow import faceflow as face_flow
+from utils.flow.classical import deepflow
+from utils.flow.faceflow import WEIGHTS, face_motion, face_motions, load_flow_net, resemblance, whole_shift
+from utils.flow.faceflow_net import (
     GRID,
     OUT,
     SIZE,
@@ -34,8 +32,10 @@ from utils.flow_net import (
     slope,
     smooth,
 )
+from utils.flow.methods import FLOW_METHODS, estimate_flows
+from utils.flow.truth import flow_errors
+from utils.flow_lessons import CLIPS_EACH, MOMENTS, Lessons, pairs_of_person
 from utils.flow_pairs import Conditions
-from utils.ground_truth import flow_errors
 from utils.train_flow import FlowTraining, batches, charbonnier, foreign_pairs, mirrored, near, train
 
 SMALL = FlowNetConfig((8, 8, 16), (8, 8, 8, 16))
@@ -350,7 +350,7 @@ def test_cuda_gives_the_flow_of_the_cpu(pairs):
 
 FREED = """
 import numpy as np, psutil
-from utils.face_flow import keep_memory
+from utils.flow.faceflow import keep_memory
 if {keep}: keep_memory()
 blocks = [np.ones(2**17) for _ in range(100)]  # 1 MB each
 full = psutil.Process().memory_info().rss

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.ground_truth import exact_flow, flow_errors
+from utils.flow.truth import exact_flow, flow_errors
 from utils.render import Camera
 
 CAMERA = Camera(0.0, 1000.0, (0.0, 0.0, 0.0), 900.0, (63.5, 63.5), (128, 128))

@@ -5,8 +5,8 @@ import pytest
 
 from utils.experiments.flow_images import recentre
 from utils.face.model import load_face_model, sample_identity
-from utils.features import flow_maps
-from utils.ground_truth import exact_flow
+from utils.flow.features import flow_maps
+from utils.flow.truth import exact_flow
 from utils.motion_fields import (
     CROP,
     RIGID,

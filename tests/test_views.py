@@ -7,7 +7,7 @@ from PIL import Image
 from utils.dataset.files import DataError, write_image
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.face.expressions import rotation
-from utils.flow import estimate_flow
+from utils.flow.methods import estimate_flow
 from utils.synthetic import BACKGROUND
 from utils.views import (
     align_rigidly,

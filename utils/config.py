@@ -42,7 +42,7 @@ class Config:
     renderer: str = "auto"  # "egl", "osmesa", "embree", or the first of them that works
 
     # 02_flow_apex
-    flow_method: str = "faceflow"  # of the phase flows, see utils.flow.FLOW_METHODS
+    flow_method: str = "faceflow"  # of the phase flows, see utils.flow.methods.FLOW_METHODS
     apex_method: str = "faceflow"  # of the motion curve
     apex_size: int = 256  # pixels, frames are reduced to this for the motion curve
     feature_size: int = 28  # of the network's maps, pixels

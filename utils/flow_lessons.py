@@ -15,7 +15,7 @@ from utils.config import ROOT
 from utils.face.expressions import BLINK, GAZE
 from utils.face.model import Identity, load_face_model, sample_identity
 from utils.face.skin import paint_skin
-from utils.flow_net import OUT, SIZE
+from utils.flow.faceflow_net import OUT, SIZE
 from utils.flow_pairs import Conditions, Performed, record_clip
 from utils.parallel import parallel_map
 from utils.synthetic import PIXELS_PER_MM, SENSOR_NOISE, face_shapes

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from utils.face.model import Identity, load_face_model
-from utils.ground_truth import exact_flows
+from utils.flow.truth import exact_flows
 from utils.render import TexturedMesh, get_renderer
 from utils.synthetic import SENSOR_NOISE, move_head, photograph, scanner_surface, scanner_uv
 from utils.views import view_cameras

@@ -11,7 +11,7 @@ rendering and estimating cost a second.
     flow = estimated_flow(flow, noise, rng)            the same as a flow method would see it
 
 Flow is in pixels of the cameras' pictures, x right, y down, averaged over the area of each map pixel (zero off
-the face). The noise model is fitted to what `utils.flow` makes of rendered faces:
+the face). The noise model is fitted to what `utils.flow.methods` makes of rendered faces:
 
     python -m utils.motion_fields [--method faceflow]       prints it
 """
@@ -30,8 +30,8 @@ from utils.config import CLASSES
 from utils.face.expressions import ACTION_UNITS, BLINK, GAZE, rotation, sample_expression, sides_of
 from utils.face.model import Identity, load_face_model, sample_identity
 from utils.face.skin import paint_skin
-from utils.features import flow_maps
-from utils.flow import phase_flows
+from utils.flow.features import flow_maps
+from utils.flow.methods import phase_flows
 from utils.flow_pairs import Conditions, Performed, record_clip
 from utils.render import Camera, surface_points
 from utils.synthetic import PIVOT, PIXELS_PER_MM, face_shapes, perform
@@ -249,7 +249,7 @@ def estimated_flow(flow: np.ndarray, noise: FlowNoise, rng: np.random.Generator)
 def maps_of(flow: np.ndarray, mask: np.ndarray, noise: FlowNoise) -> np.ndarray:
     """The network's maps (N, V, P, C = u v magnitude, H, W) of flow (N, V, P, 2, H, W), zero off the face.
 
-    As in `utils.features`, where the magnitude is averaged after it is taken: motion that cancels within a map
+    As in `utils.flow.features`, where the magnitude is averaged after it is taken: motion that cancels within a map
     pixel still counts, which `noise.lost` stands for. mask (V, H, W): the face's share.
     """
     magnitude = np.sqrt((flow**2).sum(3, keepdims=True) + noise.lost**2)

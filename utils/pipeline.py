@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.apex import spot_apex
 from utils.artefacts import artefact_key, cached, is_current, read_artefact, remove, write_artefact
 from utils.config import CLASSES, Config
 from utils.dataset.files import DataError
 from utils.dataset.samples import Samples
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import DataRoot, open_data
-from utils.features import clip_features
+from utils.flow.apex import spot_apex
+from utils.flow.features import clip_features
 from utils.parallel import parallel_map
 from utils.views import Views, make_views, read_boxes
 

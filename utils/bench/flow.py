@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from utils.bench.setting import SEEDS, Setting, row
-from utils.classical_flow import fit_affine
 from utils.config import CLASSES, load_config
 from utils.face.skin import paint_skin
-from utils.face_flow import BATCH, face_motion, face_motions, faceflow
-from utils.flow import FLOW_METHODS, FlowMethod
+from utils.flow.classical import fit_affine
+from utils.flow.faceflow import BATCH, face_motion, face_motions, faceflow
+from utils.flow.methods import FLOW_METHODS, FlowMethod
+from utils.flow.truth import flow_errors
 from utils.flow_pairs import Conditions, FlowClip, Performed, record_clip
-from utils.ground_truth import flow_errors
 from utils.synthetic import SENSOR_NOISE, face_shapes, make_identity, perform
 
 # Nothing of the flow was chosen on these: two seeds of the measured people, and two that only the apex rule has met.

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from utils.apex import spot_apex
 from utils.artefacts import remove
 from utils.bench.setting import Setting, clip_root, resident_mb, row, seconds_of
 from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.experiments.measure import apex_errors, load_truth
-from utils.flow import estimate_flow
+from utils.flow.apex import spot_apex
+from utils.flow.methods import estimate_flow
 from utils.parallel import parallel_map
 from utils.pipeline import Job, extract_all, jobs_of, load_data, load_views, render_all
 from utils.plots import memory_curves, save_figure

@@ -18,7 +18,7 @@ from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.dataset.sequences import open_sequence
 from utils.face.expressions import ACTION_UNITS
-from utils.features import clip_features
+from utils.flow.features import clip_features
 from utils.pipeline import Job, load_views
 from utils.pretrain import load_pretrained, unit_probabilities
 from utils.train import Fitted, load_network, mirror

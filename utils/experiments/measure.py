@@ -8,8 +8,8 @@ import pandas as pd
 from utils.artefacts import read_artefact
 from utils.config import Config
 from utils.dataset.sequences import open_sequence
-from utils.flow import FLOW_METHODS, estimate_flow
-from utils.ground_truth import exact_flow, flow_errors
+from utils.flow.methods import FLOW_METHODS, estimate_flow
+from utils.flow.truth import exact_flow, flow_errors
 from utils.parallel import parallel_map
 from utils.pipeline import Job, load_views
 from utils.views import stable_vertices, view_cameras

@@ -7,7 +7,7 @@ from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import DataRoot
-from utils.features import clip_features
+from utils.flow.features import clip_features
 from utils.parallel import parallel_map
 from utils.pipeline import Job, load_views, samples_of
 from utils.render import TexturedMesh, get_renderer

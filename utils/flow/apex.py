@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter1d
 
-from utils.flow import estimate_flows
+from utils.flow.methods import estimate_flows
 
 TOP_SHARE = 0.1  # of the face's pixels: an expression moves a part of the face, noise moves all of it a little
 SMOOTHING_FRAMES = 0.7  # sigma over time

@@ -1,4 +1,4 @@
-"""FaceFlow at work: the network of `utils.flow_net` on frames of any size, helped by DeepFlow where it is unsure."""
+"""FaceFlow at work: the network of `utils.flow.faceflow_net` on frames of any size, helped by DeepFlow where it is unsure."""
 
 import ctypes
 import json
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from utils.classical_flow import deepflow, fit_affine
+from utils.flow.classical import deepflow, fit_affine
 
 if TYPE_CHECKING:
-    from utils.flow_net import FlowNet
+    from utils.flow.faceflow_net import FlowNet
 
-WEIGHTS = Path(__file__).parent / "weights" / "flow.safetensors"  # with flow.json beside it
+WEIGHTS = Path(__file__).parent.parent / "weights" / "flow.safetensors"  # with flow.json beside it
 SIZE = 256  # pixels a side, what the network sees
 WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out before the network looks
 RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is asked too
@@ -32,7 +32,7 @@ def load_flow_net(weights: Path = WEIGHTS) -> "FlowNet":
     import torch  # takes seconds to load, and the classical methods need none
     from safetensors.torch import load_file
 
-    from utils.flow_net import FlowNet, FlowNetConfig
+    from utils.flow.faceflow_net import FlowNet, FlowNetConfig
 
     keep_memory()
     record = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from utils.classical_flow import deepflow, dis, farneback, fit_affine, tvl1
-from utils.face_flow import face_motions, faceflow
+from utils.flow.classical import deepflow, dis, farneback, fit_affine, tvl1
+from utils.flow.faceflow import face_motions, faceflow
 
 FlowMethod = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from utils.flow import phase_flows
+from utils.flow.methods import phase_flows
 
 
 def flow_maps(flows: np.ndarray, masks: np.ndarray, size: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from utils import pipeline, synthetic
 from utils.code_hash import ROOT, code_hash, data_files, reached_modules
 from utils.experiments.held_out import held_out
 from utils.flow_lessons import pairs_of_person
-from utils.views import make_views
+from utils.render.views import make_views
 
 MAKERS = {
     "data": synthetic.make_subject,
@@ -70,7 +70,7 @@ def test_a_constant_changed_in_any_module_that_a_stage_reaches_changes_its_key(c
 
 def test_every_stage_reaches_the_modules_that_decide_its_result():
     reached = {stage: set(reached_modules(maker)) for stage, maker in MAKERS.items()}
-    assert {"utils.views", "utils.render", "utils.dataset.sequences"} <= reached["views"]
+    assert {"utils.render.views", "utils.render.renderer", "utils.dataset.sequences"} <= reached["views"]
     assert {"utils.pipeline", "utils.flow.apex", "utils.flow.methods", "utils.flow.faceflow_net"} <= reached["features"]
     assert {"utils.dataset.samples", "utils.train", "utils.pretrain", "utils.face.expressions"} <= reached["held out"]
     assert "utils.flow.apex" not in reached["views"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from utils.flow.truth import exact_flow, flow_errors
-from utils.render import Camera
+from utils.render.camera import Camera
 
 CAMERA = Camera(0.0, 1000.0, (0.0, 0.0, 0.0), 900.0, (63.5, 63.5), (128, 128))
 

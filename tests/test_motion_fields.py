@@ -22,8 +22,8 @@ from utils.motion_fields import (
     smooth_noise,
     true_flow,
 )
+from utils.render.views import view_cameras
 from utils.synthetic import pose_vertices
-from utils.views import view_cameras
 
 N_UNITS = 52
 

@@ -12,7 +12,7 @@ from utils.config import CLASSES
 from utils.dataset.files import DataError, write_image
 from utils.dataset.samples import Samples
 from utils.pipeline import extract_all, jobs_of, load_data, load_views, render_all, unread_clips
-from utils.views import read_boxes
+from utils.render.views import read_boxes
 
 
 @pytest.fixture

@@ -4,17 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
-from utils import render
 from utils.face.model import load_face_model
-from utils.render import (
-    Camera,
+from utils.render import renderer as render
+from utils.render.camera import Camera, surface_points
+from utils.render.renderer import (
     EmbreeRenderer,
     TexturedMesh,
     first_working,
     get_renderer,
     make_renderer,
     sample_bilinear,
-    surface_points,
 )
 
 FRONT = Camera(0.0, 500.0, (0.0, 0.0, 0.0), 500.0, (63.5, 63.5), (128, 128))  # 1 px a mm at the target

@@ -8,8 +8,7 @@ from utils.dataset.files import DataError, write_image
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.face.expressions import rotation
 from utils.flow.methods import estimate_flow
-from utils.synthetic import BACKGROUND
-from utils.views import (
+from utils.render.views import (
     align_rigidly,
     crop_image,
     ellipse_mask,
@@ -21,6 +20,7 @@ from utils.views import (
     view_cameras,
     wide_cameras,
 )
+from utils.synthetic import BACKGROUND
 
 SIZE = 96
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from utils.face.model import Identity, load_face_model
 from utils.flow.truth import exact_flows
-from utils.render import TexturedMesh, get_renderer
+from utils.render.renderer import TexturedMesh, get_renderer
+from utils.render.views import view_cameras
 from utils.synthetic import SENSOR_NOISE, move_head, photograph, scanner_surface, scanner_uv
-from utils.views import view_cameras
 
 YAW_DEG = 25.0
 

@@ -19,7 +19,7 @@ from utils.dataset.tables import DataRoot, open_data
 from utils.flow.apex import spot_apex
 from utils.flow.features import clip_features
 from utils.parallel import parallel_map
-from utils.views import Views, make_views, read_boxes
+from utils.render.views import Views, make_views, read_boxes
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,10 @@ from utils.motion_fields import (
     sample_motion,
     true_flow,
 )
-from utils.render import Camera
+from utils.render.camera import Camera
+from utils.render.views import view_cameras
 from utils.synthetic import LABEL_SETS, PIVOT
 from utils.train import Fitted, TrainConfig, fit, load, network_predictor, predict, predict_units, save
-from utils.views import view_cameras
 
 WEIGHTS = Path(__file__).parent / "weights"
 FILES = {"dual": "classifier-dual.safetensors", "single": "classifier-single.safetensors"}  # by kind of network

@@ -33,7 +33,8 @@ from utils.face.expressions import (
 from utils.face.model import Identity, load_face_model, sample_identity, vertex_normals
 from utils.face.skin import paint_skin
 from utils.parallel import parallel_map
-from utils.render import Camera, TexturedMesh, get_renderer
+from utils.render.camera import Camera
+from utils.render.renderer import TexturedMesh, get_renderer
 
 FPS = 60.0
 # Label sets of 4DME and their counts (design.md, section 3): 267 clips of 24 subjects.

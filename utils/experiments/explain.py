@@ -21,8 +21,8 @@ from utils.face.expressions import ACTION_UNITS
 from utils.flow.features import clip_features
 from utils.pipeline import Job, load_views
 from utils.pretrain import load_pretrained, unit_probabilities
+from utils.render.views import Views
 from utils.train import Fitted, load_network, mirror
-from utils.views import Views
 
 # Names of the Facial Action Coding System (Ekman, Friesen and Hager 2002).
 AU_NAMES = {

@@ -12,7 +12,7 @@ from utils.flow.methods import FLOW_METHODS, estimate_flow
 from utils.flow.truth import exact_flow, flow_errors
 from utils.parallel import parallel_map
 from utils.pipeline import Job, load_views
-from utils.views import stable_vertices, view_cameras
+from utils.render.views import stable_vertices, view_cameras
 
 CONFOUNDERS = ("blink", "gaze", "drift", "flicker")
 

@@ -10,8 +10,8 @@ from utils.dataset.tables import DataRoot
 from utils.flow.features import clip_features
 from utils.parallel import parallel_map
 from utils.pipeline import Job, load_views, samples_of
-from utils.render import TexturedMesh, get_renderer
-from utils.views import view_cameras
+from utils.render.renderer import TexturedMesh, get_renderer
+from utils.render.views import view_cameras
 
 OTHER_FLOWS = ("faceflow", "dis", "farneback")  # the fast ones of the registry
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.render import Camera, surface_points
+from utils.render.camera import Camera, surface_points
 
 
 def exact_flow(

@@ -15,7 +15,8 @@ import pandas as pd
 from utils.dataset.files import DataError, check_composite
 from utils.dataset.sequences import Sequence
 from utils.dataset.tables import read_table
-from utils.render import Camera, TexturedMesh, get_renderer
+from utils.render.camera import Camera
+from utils.render.renderer import TexturedMesh, get_renderer
 
 N_VIEWS = 2
 MARGIN = 1.04  # side of the crop over the face's larger extent

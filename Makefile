@@ -59,7 +59,7 @@ $(READY): requirements.txt pyproject.toml
 data: $(SYNTHETIC)
 $(SYNTHETIC): $(CODE_DATA) | $(READY)
 	$(PY) -m utils.synthetic --profile $(PROFILE) --jobs $(JOBS)
-	$(PY) -m utils.data_card data/$(DATASET)
+	$(PY) -m utils.report.data_card data/$(DATASET)
 	touch $@
 
 ## render: 01, from sequences to two cropped views
@@ -115,7 +115,7 @@ lab: $(READY)
 
 ## readme: write the tables and the picture of README.md anew from the records of a run, such as PROFILE=full
 readme: $(READY)
-	$(PY) -m utils.report $(RUN)
+	$(PY) -m utils.report.readme $(RUN)
 	cp $(WORK)/figures/03_overview.png notebooks/overview.png
 
 ## clean: remove artefacts and synthetic data of the profile (submissions stay)

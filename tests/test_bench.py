@@ -19,7 +19,7 @@ from utils.bench.training import augment_clip, people_to_train_and_test
 from utils.config import PROFILES
 from utils.experiments.measure import CONFOUNDERS
 from utils.parallel import parallel_map
-from utils.plots import memory_curves
+from utils.report.plots import memory_curves
 from utils.train import TrainConfig, augment
 
 # What a worker evaluates to tell its process: its commands do not know this module.

@@ -8,7 +8,6 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from utils import plots
 from utils.artefacts import read_artefact, write_artefact
 from utils.config import CLASSES
 from utils.experiments.explain import (
@@ -28,6 +27,7 @@ from utils.experiments.measure import load_truth
 from utils.face.expressions import ACTION_UNITS
 from utils.pipeline import Job, load_views
 from utils.pretrain import load_pretrained, sample_dual, unit_probabilities
+from utils.report import plots
 from utils.train import load_network, mirror
 
 NAMES = list(ACTION_UNITS)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from utils import report
 from utils.artefacts import write_artefact
 from utils.bench.setting import row
-from utils.report import FLOW_PLACES, benchmark, damaged_flow, fill, flow_images, flow_methods
+from utils.report import readme as report
+from utils.report.readme import FLOW_PLACES, benchmark, damaged_flow, fill, flow_images, flow_methods
 
 
 def test_only_what_stands_between_the_marks_is_replaced():

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import submission
 from utils.dataset.files import DataError
 from utils.dataset.tables import load_sample_submission
-from utils.submission import leaderboard, prior_labels, run_record, validate_submission, write_submission
+from utils.report import submission
+from utils.report.record import run_record
+from utils.report.submission import leaderboard, prior_labels, validate_submission, write_submission
 
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")
 IDS = ["b", "007", "a"]

@@ -25,7 +25,7 @@ from utils.bench.setting import SEEDS, Setting
 from utils.bench.stages import apex, features, memory, workers
 from utils.bench.training import training
 from utils.config import ROOT
-from utils.submission import run_record
+from utils.report.record import run_record
 
 SECTIONS = {
     "flow": flow,

@@ -24,7 +24,7 @@ from utils.flow.apex import spot_apex
 from utils.flow.methods import estimate_flow
 from utils.parallel import parallel_map
 from utils.pipeline import Job, extract_all, jobs_of, load_data, load_views, render_all
-from utils.plots import memory_curves, save_figure
+from utils.report.plots import memory_curves, save_figure
 
 # Apex ---------------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ Two bounds, by subject-held-out cross-validation on the training split: a classi
 intensity of every action unit, and the best trivial answer. What pictures can tell, learnt from the same clips, lies
 between them.
 
-    python -m utils.data_card DATA      # writes DATA/card/README.md, card.json and figures
+    python -m utils.report.data_card DATA      # writes DATA/card/README.md, card.json and figures
 """
 
 import sys
@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import ExtraTreesClassifier
 
-from utils import plots
 from utils.artefacts import atomic_path, read_artefact, write_artefact
 from utils.config import CLASSES
 from utils.dataset.sequences import open_sequence
 from utils.decision import choose_thresholds, decide
 from utils.evaluate import grouped_folds, score
 from utils.face.expressions import ACTION_UNITS
+from utils.report import plots
 
 OUTER, INNER = 6, 3  # folds by subject, fewer where there are fewer subjects
 
@@ -126,7 +126,7 @@ unit: {true_units:.3f}; of the best trivial answer, every label for every clip: 
 
 def main() -> None:
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m utils.data_card DATA")
+        raise SystemExit("usage: python -m utils.report.data_card DATA")
     write_card(Path(sys.argv[1]))
 
 

@@ -1,8 +1,8 @@
 """Writes the tables of README.md from the records that runs left, so that no number there is typed.
 
-python -m utils.report RUN        # from artefacts/RUN and submissions/RUN
-python -m utils.report --bench    # from artefacts/bench, the tables of the sections that ran
-python -m utils.report --flow-images FILE.json    # what `utils.experiments.flow_images --json` wrote
+python -m utils.report.readme RUN        # from artefacts/RUN and submissions/RUN
+python -m utils.report.readme --bench    # from artefacts/bench, the tables of the sections that ran
+python -m utils.report.readme --flow-images FILE.json    # what `utils.experiments.flow_images --json` wrote
 """
 
 import argparse

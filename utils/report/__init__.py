@@ -1,0 +1,4 @@
+"""What a person reads.
+
+Read `plots`, `record`, `submission`; `data_card` describes the data, `readme` fills the tables of the documents.
+"""

@@ -58,7 +58,7 @@ $(READY): requirements.txt pyproject.toml
 ## data: the synthetic 4D faces of the profile, with their card
 data: $(SYNTHETIC)
 $(SYNTHETIC): $(CODE_DATA) | $(READY)
-	$(PY) -m utils.synthetic --profile $(PROFILE) --jobs $(JOBS)
+	$(PY) -m utils.synthetic.data_root --profile $(PROFILE) --jobs $(JOBS)
 	$(PY) -m utils.report.data_card data/$(DATASET)
 	touch $@
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from utils import pipeline, synthetic
+from utils import pipeline
 from utils.config import load_config
 from utils.dataset.sequences import write_clip
 from utils.face.expressions import Course
 from utils.face.skin import paint_skin
+from utils.synthetic import data_root as synthetic
 
 # Three of every class, so that three subjects can share them fairly.
 TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, ("Others",): 3}

@@ -11,8 +11,9 @@ from utils.config import CLASSES
 from utils.dataset.sequences import open_sequence, write_clip
 from utils.flow.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_masks, spot_apex
 from utils.render.views import make_views
-from utils.synthetic import motion_curve as true_motion
-from utils.synthetic import perform, photograph, pose_vertices, scanner_surface, scanner_uv
+from utils.synthetic.performance import motion_curve as true_motion
+from utils.synthetic.performance import perform, pose_vertices
+from utils.synthetic.photography import photograph, scanner_surface, scanner_uv
 
 SIZE = 64
 SMALL = {"size": SIZE, "method": "dis"}  # pictures without a face: a classical method sees them best

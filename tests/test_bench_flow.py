@@ -22,7 +22,7 @@ from utils.bench.flow import (
 from utils.bench.setting import SEEDS
 from utils.config import load_config
 from utils.flow.methods import FLOW_METHODS
-from utils.flow_pairs import Conditions
+from utils.synthetic.flow_clips import Conditions
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from utils import pipeline, synthetic
+from utils import pipeline
 from utils.code_hash import ROOT, code_hash, data_files, reached_modules
 from utils.experiments.held_out import held_out
 from utils.flow_lessons import pairs_of_person
 from utils.render.views import make_views
+from utils.synthetic import data_root as synthetic
 
 MAKERS = {
     "data": synthetic.make_subject,

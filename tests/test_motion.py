@@ -21,7 +21,7 @@ from utils.face.expressions import (
     sides_of,
 )
 from utils.face.model import load_face_model
-from utils.synthetic import plan_clips
+from utils.synthetic.data_root import plan_clips
 
 COURSE = Course(2, 8, 20, 22)
 

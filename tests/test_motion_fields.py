@@ -23,7 +23,7 @@ from utils.motion_fields import (
     true_flow,
 )
 from utils.render.views import view_cameras
-from utils.synthetic import pose_vertices
+from utils.synthetic.performance import pose_vertices
 
 N_UNITS = 52
 

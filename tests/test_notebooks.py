@@ -11,7 +11,7 @@ from utils.config import CLASSES, ROOT, load_config
 from utils.dataset.tables import load_sample_submission
 from utils.report.data_card import write_card
 from utils.report.submission import validate_submission
-from utils.synthetic import make_dataset
+from utils.synthetic.data_root import make_dataset
 
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -8,30 +8,15 @@ import pandas as pd
 import pytest
 from conftest import TINY_LABEL_SETS, tiny_clips
 
-from utils import synthetic
 from utils.config import CLASSES, load_config
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import open_data
 from utils.face.expressions import BLINK, rotation
 from utils.face.model import load_face_model
-from utils.synthetic import (
-    BACKGROUND,
-    LABEL_SETS,
-    PHOTO,
-    PIVOT,
-    PIXELS_PER_MM,
-    STEREO,
-    make_dataset,
-    make_identity,
-    make_subject,
-    motion_curve,
-    perform,
-    photograph,
-    plan_clips,
-    pose_vertices,
-    scanner_surface,
-    scanner_uv,
-)
+from utils.synthetic import data_root as synthetic
+from utils.synthetic.data_root import LABEL_SETS, make_dataset, make_identity, make_subject, plan_clips
+from utils.synthetic.performance import PIVOT, PIXELS_PER_MM, motion_curve, perform, pose_vertices
+from utils.synthetic.photography import BACKGROUND, PHOTO, STEREO, photograph, scanner_surface, scanner_uv
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from utils.render.views import (
     view_cameras,
     wide_cameras,
 )
-from utils.synthetic import BACKGROUND
+from utils.synthetic.photography import BACKGROUND
 
 SIZE = 96
 

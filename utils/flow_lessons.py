@@ -16,9 +16,10 @@ from utils.face.expressions import BLINK, GAZE
 from utils.face.model import Identity, load_face_model, sample_identity
 from utils.face.skin import paint_skin
 from utils.flow.faceflow_net import OUT, SIZE
-from utils.flow_pairs import Conditions, Performed, record_clip
 from utils.parallel import parallel_map
-from utils.synthetic import PIXELS_PER_MM, SENSOR_NOISE, face_shapes
+from utils.synthetic.flow_clips import Conditions, Performed, record_clip
+from utils.synthetic.performance import PIXELS_PER_MM, face_shapes
+from utils.synthetic.photography import SENSOR_NOISE
 
 LESSONS = ROOT / "artefacts" / "flow_lessons"
 CLIPS_EACH, MOMENTS = 4, 4  # of one person

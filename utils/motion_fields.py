@@ -32,10 +32,10 @@ from utils.face.model import Identity, load_face_model, sample_identity
 from utils.face.skin import paint_skin
 from utils.flow.features import flow_maps
 from utils.flow.methods import phase_flows
-from utils.flow_pairs import Conditions, Performed, record_clip
 from utils.render.camera import Camera, surface_points
 from utils.render.views import DISTANCE_MM
-from utils.synthetic import PIVOT, PIXELS_PER_MM, face_shapes, perform
+from utils.synthetic.flow_clips import Conditions, Performed, record_clip
+from utils.synthetic.performance import PIVOT, PIXELS_PER_MM, face_shapes, perform
 
 RIGID = ("turn_x", "turn_y", "turn_z", "shift_x", "shift_y", "shift_z")  # degrees about PIVOT, millimetres
 RAYS = 3  # per map pixel and side

@@ -23,7 +23,6 @@ from utils.decision import Classifier
 from utils.evaluate import Predictor
 from utils.face.expressions import ACTION_UNITS, rotation
 from utils.face.model import sample_identity
-from utils.flow_pairs import YAW_DEG
 from utils.model import MicroAttNet, ModelConfig, count_parameters
 from utils.motion_fields import (
     CROP,
@@ -41,7 +40,9 @@ from utils.motion_fields import (
 )
 from utils.render.camera import Camera
 from utils.render.views import view_cameras
-from utils.synthetic import LABEL_SETS, PIVOT
+from utils.synthetic.data_root import LABEL_SETS
+from utils.synthetic.flow_clips import YAW_DEG
+from utils.synthetic.performance import PIVOT
 from utils.train import Fitted, TrainConfig, fit, load, network_predictor, predict, predict_units, save
 
 WEIGHTS = Path(__file__).parent / "weights"

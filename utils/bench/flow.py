@@ -16,8 +16,10 @@ from utils.flow.classical import fit_affine
 from utils.flow.faceflow import BATCH, face_motion, face_motions, faceflow
 from utils.flow.methods import FLOW_METHODS, FlowMethod
 from utils.flow.truth import flow_errors
-from utils.flow_pairs import Conditions, FlowClip, Performed, record_clip
-from utils.synthetic import SENSOR_NOISE, face_shapes, make_identity, perform
+from utils.synthetic.data_root import make_identity
+from utils.synthetic.flow_clips import Conditions, FlowClip, Performed, record_clip
+from utils.synthetic.performance import face_shapes, perform
+from utils.synthetic.photography import SENSOR_NOISE
 
 # Nothing of the flow was chosen on these: two seeds of the measured people, and two that only the apex rule has met.
 PEOPLE = tuple((seed, f"S{number:02d}") for seed in (*SEEDS[:2], 101, 102) for number in (1, 2, 3))

@@ -11,7 +11,7 @@ import psutil
 
 from utils.artefacts import read_artefact, remove, write_artefact
 from utils.config import CLASSES, Config, load_config
-from utils.synthetic import make_dataset
+from utils.synthetic.data_root import make_dataset
 
 # Of the measured people, six for each. No rule, network or parameter was ever chosen on them: the synthetic challenge
 # is drawn from seed 7, the teachers of the pretrained networks from seeds of their own. (Those of 101 to 103, measured

@@ -110,7 +110,7 @@ def write_card(root: Path) -> dict:
 CARD = """# Synthetic 4D faces
 
 {clips} clips of {subjects} people, {frames} frames ({mean_frames:.1f} a clip, 60 a second). Made from one seed by
-`python -m utils.synthetic`; a test bench for the method, never a claim about real faces.
+`python -m utils.synthetic.data_root`; a test bench for the method, never a claim about real faces.
 
 {table}
 

@@ -13,7 +13,8 @@ from utils.face.model import Identity, load_face_model
 from utils.flow.truth import exact_flows
 from utils.render.renderer import TexturedMesh, get_renderer
 from utils.render.views import view_cameras
-from utils.synthetic import SENSOR_NOISE, move_head, photograph, scanner_surface, scanner_uv
+from utils.synthetic.performance import move_head
+from utils.synthetic.photography import SENSOR_NOISE, photograph, scanner_surface, scanner_uv
 
 YAW_DEG = 25.0
 

@@ -1,0 +1,4 @@
+"""Synthetic 4D faces.
+
+Read `performance`, `photography`, then `data_root` (the challenge) and `flow_clips` (clips with exact flow).
+"""

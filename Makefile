@@ -93,12 +93,12 @@ test: $(READY)
 
 ## train-flow: the flow network taught by rendered faces anew, into utils/weights (55 minutes on two cores)
 train-flow: $(READY)
-	$(PY) -m utils.train_flow --jobs $(JOBS)
+	$(PY) -m utils.pretrain.train_flow --jobs $(JOBS)
 
 ## pretrain: both classifiers taught by synthetic motion anew, into utils/weights (about five minutes)
 pretrain: $(READY)
-	$(PY) -m utils.pretrain --kind dual
-	$(PY) -m utils.pretrain --kind single
+	$(PY) -m utils.pretrain.classifier --kind dual
+	$(PY) -m utils.pretrain.classifier --kind single
 
 ## bench: ours against what one would otherwise write: table in artefacts/bench (parts of it: ONLY="apex rendering")
 bench: $(READY)

@@ -9,7 +9,7 @@ import pytest
 from utils import pipeline
 from utils.code_hash import ROOT, code_hash, data_files, reached_modules
 from utils.experiments.held_out import held_out
-from utils.flow_lessons import pairs_of_person
+from utils.pretrain.flow_lessons import pairs_of_person
 from utils.render.views import make_views
 from utils.synthetic import data_root as synthetic
 
@@ -73,7 +73,9 @@ def test_every_stage_reaches_the_modules_that_decide_its_result():
     reached = {stage: set(reached_modules(maker)) for stage, maker in MAKERS.items()}
     assert {"utils.render.views", "utils.render.renderer", "utils.dataset.sequences"} <= reached["views"]
     assert {"utils.pipeline", "utils.flow.apex", "utils.flow.methods", "utils.flow.faceflow_net"} <= reached["features"]
-    assert {"utils.dataset.samples", "utils.train", "utils.pretrain", "utils.face.expressions"} <= reached["held out"]
+    assert {"utils.dataset.samples", "utils.train", "utils.pretrain.classifier", "utils.face.expressions"} <= reached[
+        "held out"
+    ]
     assert "utils.flow.apex" not in reached["views"]
 
 

@@ -26,7 +26,7 @@ from utils.experiments.explain import (
 from utils.experiments.measure import load_truth
 from utils.face.expressions import ACTION_UNITS
 from utils.pipeline import Job, load_views
-from utils.pretrain import load_pretrained, sample_dual, unit_probabilities
+from utils.pretrain.classifier import load_pretrained, sample_dual, unit_probabilities
 from utils.report import plots
 from utils.train import load_network, mirror
 

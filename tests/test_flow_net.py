@@ -34,9 +34,9 @@ from utils.flow.faceflow_net import (
 )
 from utils.flow.methods import FLOW_METHODS, estimate_flows
 from utils.flow.truth import flow_errors
-from utils.flow_lessons import CLIPS_EACH, MOMENTS, Lessons, pairs_of_person
+from utils.pretrain.flow_lessons import CLIPS_EACH, MOMENTS, Lessons, pairs_of_person
+from utils.pretrain.train_flow import FlowTraining, batches, charbonnier, foreign_pairs, mirrored, near, train
 from utils.synthetic.flow_clips import Conditions
-from utils.train_flow import FlowTraining, batches, charbonnier, foreign_pairs, mirrored, near, train
 
 SMALL = FlowNetConfig((8, 8, 16), (8, 8, 8, 16))
 

@@ -1,4 +1,4 @@
-"""Facts about utils.motion_fields."""
+"""Facts about utils.pretrain.flow_noise."""
 
 import numpy as np
 import pytest
@@ -7,21 +7,9 @@ from utils.experiments.flow_images import recentre
 from utils.face.model import load_face_model, sample_identity
 from utils.flow.features import flow_maps
 from utils.flow.truth import exact_flow
-from utils.motion_fields import (
-    CROP,
-    RIGID,
-    FlowNoise,
-    FrontalCrop,
-    estimated_flow,
-    fit_flow_noise,
-    flow_image,
-    frontal_view,
-    make_fields,
-    maps_of,
-    sample_motion,
-    smooth_noise,
-    true_flow,
-)
+from utils.pretrain.flow_noise import FlowNoise, estimated_flow, fit_flow_noise, maps_of, smooth_noise
+from utils.pretrain.frontal import FrontalCrop, flow_image, frontal_view
+from utils.pretrain.motion_fields import CROP, RIGID, make_fields, sample_motion, true_flow
 from utils.render.views import view_cameras
 from utils.synthetic.performance import pose_vertices
 

@@ -1,4 +1,4 @@
-"""Facts about utils.pretrain."""
+"""Facts about utils.pretrain.classifier."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import torch
 
 from utils.config import CLASSES
 from utils.face.expressions import ACTION_UNITS
-from utils.pretrain import (
+from utils.pretrain.classifier import (
     RECIPES,
     THREE,
     WEIGHTS,

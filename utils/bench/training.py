@@ -19,7 +19,7 @@ from utils.decision import Classifier, choose_thresholds, fit_calibration
 from utils.evaluate import Fold, FoldResult, OutOfFold, Predictor, compare, interval, run_fold
 from utils.model import ModelConfig
 from utils.parallel import parallel_map
-from utils.pretrain import PER_PERSON, sample_dual
+from utils.pretrain.classifier import PER_PERSON, sample_dual
 from utils.train import Fitted, Member, TrainConfig, class_weights, focal_loss, mix, network_predictor, predict
 
 NETWORKS = 2  # of the four inner folds, to spare time: training is linear in them

@@ -19,7 +19,7 @@ from utils.experiments.held_out import (
     train_config,
 )
 from utils.experiments.other_inputs import OTHER_FLOWS, moments_of, samples_with_flow, unstabilised_samples
-from utils.pretrain import fine_tuned_predictor, load_pretrained, zero_shot_predictor
+from utils.pretrain.classifier import fine_tuned_predictor, load_pretrained, zero_shot_predictor
 from utils.train import network_predictor
 
 

@@ -1,6 +1,6 @@
 """Why a network decided: saliency of the input maps, and the action units (AUs) of a clip: which, where and when.
 
-The units come from the shipped network taught by synthetic motion (`utils.pretrain`), beside the emotions of whatever
+The units come from the shipped network taught by synthetic motion (`utils.pretrain.classifier`), beside the emotions of whatever
 network is asked. It was taught the units' intensities by cross-entropy, so its probability of a weak unit stays low
 even where the unit is surely there.
 """
@@ -20,7 +20,7 @@ from utils.dataset.sequences import open_sequence
 from utils.face.expressions import ACTION_UNITS
 from utils.flow.features import clip_features
 from utils.pipeline import Job, load_views
-from utils.pretrain import load_pretrained, unit_probabilities
+from utils.pretrain.classifier import load_pretrained, unit_probabilities
 from utils.render.views import Views
 from utils.train import Fitted, load_network, mirror
 

@@ -37,7 +37,7 @@ from utils.evaluate import (
     pooled_score,
 )
 from utils.model import ModelConfig
-from utils.pretrain import THREE, controls, fine_tuned_predictor, load_pretrained, zero_shot_predictor
+from utils.pretrain.classifier import THREE, controls, fine_tuned_predictor, load_pretrained, zero_shot_predictor
 from utils.train import TrainConfig, network_predictor
 
 COLUMNS = ("dataset", "sub", "label", "imagename")

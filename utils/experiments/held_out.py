@@ -13,7 +13,7 @@ from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.evaluate import OutOfFold, Predictor, cross_validate, grouped_folds, leave_one_subject_out, run_leaking_fold
 from utils.model import ModelConfig
-from utils.pretrain import FINE_TUNE, initial_state, load_pretrained
+from utils.pretrain.classifier import FINE_TUNE, initial_state, load_pretrained
 from utils.train import Fitted, TrainConfig, fit_ensemble, network_predictor
 
 SCRATCH, PRETRAINED, ZERO_SHOT = "ours, from scratch", "ours, pretrained", "zero-shot"  # names of rows

@@ -1,6 +1,6 @@
 """A classifier taught by synthetic motion: action units and emotions learnt from motion fields, nothing else.
 
-    python -m utils.pretrain --kind dual|single [--seed 0] [--out DIR]    a few minutes on one core
+    python -m utils.pretrain.classifier --kind dual|single [--seed 0] [--out DIR]    a few minutes on one core
 
 `dual` is the network of this repository (two views, two phases, five labels); `single` reads the flow images of
 `utils.experiments.flow_images` (one view, one phase; negative, positive, surprise). Both also give the probability of 19
@@ -24,20 +24,9 @@ from utils.evaluate import Predictor
 from utils.face.expressions import ACTION_UNITS, rotation
 from utils.face.model import sample_identity
 from utils.model import MicroAttNet, ModelConfig, count_parameters
-from utils.motion_fields import (
-    CROP,
-    FLOW_NOISE,
-    FlowNoise,
-    FrontalCrop,
-    estimated_flow,
-    extend_fields,
-    flow_image,
-    frontal_view,
-    make_fields,
-    maps_of,
-    sample_motion,
-    true_flow,
-)
+from utils.pretrain.flow_noise import FLOW_NOISE, FlowNoise, estimated_flow, maps_of
+from utils.pretrain.frontal import FrontalCrop, flow_image, frontal_view
+from utils.pretrain.motion_fields import CROP, extend_fields, make_fields, sample_motion, true_flow
 from utils.render.camera import Camera
 from utils.render.views import view_cameras
 from utils.synthetic.data_root import LABEL_SETS

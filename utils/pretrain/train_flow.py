@@ -1,6 +1,6 @@
-"""Teaches FaceFlow (`utils.flow.faceflow_net`) on the rendered pairs of `utils.flow_lessons`, and writes its weights.
+"""Teaches FaceFlow (`utils.flow.faceflow_net`) on the rendered pairs of `utils.pretrain.flow_lessons`, and writes its weights.
 
-python -m utils.train_flow [--people 320] [--epochs 16] [--seed 0] [--jobs 2] [--out FILE]
+python -m utils.pretrain.train_flow [--people 320] [--epochs 16] [--seed 0] [--jobs 2] [--out FILE]
 """
 
 import argparse
@@ -18,7 +18,7 @@ from torch import Tensor
 from utils.artefacts import write_artefact
 from utils.flow.faceflow import WEIGHTS
 from utils.flow.faceflow_net import OUT, FlowNet, FlowNetConfig, bring_back, enlarge
-from utils.flow_lessons import Lessons, make_lessons
+from utils.pretrain.flow_lessons import Lessons, make_lessons
 
 STANDARD = 256  # pairs from which the networks' input is standardised
 FAR_PX = 4.0  # mean motion beyond which a pair teaches nothing: a shift of the whole picture is taken out before

@@ -1,0 +1,62 @@
+"""The frontal view and the flow image, in which the field shares real clips."""
+
+from dataclasses import astuple, dataclass, replace
+
+import numpy as np
+
+from utils.face.model import Identity, load_face_model
+from utils.pretrain.motion_fields import CROP
+from utils.render.camera import Camera
+from utils.render.views import DISTANCE_MM
+
+EYE_ISLANDS = (5, 7)  # the texture islands of the front of the eyes
+
+
+@dataclass(frozen=True)
+class FrontalCrop:
+    """Where the eyes and the mouth stand in the square crop of a frontal face, in shares of its side.
+
+    Both axes are scaled on their own, as crops by landmarks are when they are resized to a square.
+    """
+
+    eye_x: float = 0.5  # middle between the eyes, from the left
+    eye_y: float = 0.28  # from the top
+    eye_distance: float = 0.57
+    mouth_drop: float = 0.45  # from the eyes' line down to the mouth
+
+    def jittered(self, rng: np.random.Generator, spread: float = 0.03) -> "FrontalCrop":
+        """The crop as it differs from clip to clip: every number by a normal deviation of `spread`."""
+        return FrontalCrop(*(np.array(astuple(self)) + rng.normal(0, spread, 4)))
+
+
+def frontal_view(identity: Identity, crop: FrontalCrop) -> tuple[Identity, Camera]:
+    """The person stretched so that the crop's two scales hold in a square picture, and the camera of it."""
+    model = load_face_model()
+    eyes = [identity.vertices[model.island == island].mean(0) for island in EYE_ISLANDS]
+    lips = model.masks["lips"] > 0.5
+    wide = Camera(0.0, DISTANCE_MM, (0.0, 0.0, 0.0), DISTANCE_MM, (255.5, 255.5), (512, 512))
+    left, right = sorted(wide.project(np.array(eyes)), key=lambda point: point[0])
+    mouth = wide.project(identity.vertices[lips].mean(0))
+    x, y = (left + right) / 2
+    side = (right[0] - left[0]) / crop.eye_distance
+    stretch = crop.mouth_drop * side / (mouth[1] - y)
+    scale = np.array([1, stretch, 1], np.float32)
+    y = 255.5 + (y - 255.5) * stretch
+    camera = wide.cropped((x + 0.5 - crop.eye_x * side, y + 0.5 - crop.eye_y * side, side), CROP)
+    return replace(identity, vertices=identity.vertices * scale, unit_offsets=identity.unit_offsets * scale), camera
+
+
+def flow_image(flow: np.ndarray) -> np.ndarray:
+    """Flow (..., 2, H, W) as the field shares it and `utils.experiments.flow_images.recentre` reads it: (..., 3, H, W).
+
+    Channels u, v and optical strain sqrt(u_x^2 + v_y^2 + (u_y + v_x)^2 / 2) (Shreve et al. 2011), each scaled
+    from its own least and largest value to 0..255 and rounded; then float32 in units of that range, u and v
+    from their median.
+    """
+    u, v = flow[..., 0, :, :], flow[..., 1, :, :]
+    (u_y, u_x), (v_y, v_x) = (np.gradient(part, axis=(-2, -1)) for part in (u, v))
+    maps = np.stack([u, v, np.sqrt(u_x**2 + v_y**2 + (u_y + v_x) ** 2 / 2)], -3)
+    low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
+    maps = np.rint((maps - low) / np.maximum(high - low, 1e-9) * 255).astype(np.float32) / 255
+    maps[..., :2, :, :] -= np.median(maps[..., :2, :, :], axis=(-2, -1), keepdims=True)
+    return maps

@@ -4,10 +4,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from utils.baselines import OffApexNetConfig, STSTNetConfig, average, averaged_flow, baselines, bi_woof, lda, ststnet
 from utils.dataset.samples import Samples
-from utils.evaluate import cross_validate, grouped_folds, pooled_score, run_fold
-from utils.model import count_parameters
+from utils.train.baselines import (
+    OffApexNetConfig,
+    STSTNetConfig,
+    average,
+    averaged_flow,
+    baselines,
+    bi_woof,
+    lda,
+    ststnet,
+)
+from utils.train.network import count_parameters
+from utils.train.protocol import cross_validate, grouped_folds, run_fold
+from utils.train.scores import pooled_score
 
 
 def make(single: bool = False, n: int = 90) -> Samples:

@@ -20,7 +20,8 @@ from utils.config import PROFILES
 from utils.experiments.measure import CONFOUNDERS
 from utils.parallel import parallel_map
 from utils.report.plots import memory_curves
-from utils.train import TrainConfig, augment
+from utils.train.augment import augment
+from utils.train.settings import TrainConfig
 
 # What a worker evaluates to tell its process: its commands do not know this module.
 PROCESS = "[__import__('time').sleep(0.1), __import__('os').getpid()][1]"

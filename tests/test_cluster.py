@@ -16,10 +16,11 @@ import pytest
 from utils import pipeline
 from utils.config import CLASSES
 from utils.dataset.samples import Samples
-from utils.evaluate import cross_validate, grouped_folds
-from utils.model import ModelConfig
 from utils.parallel import parallel_map
-from utils.train import TrainConfig, network_predictor
+from utils.train.fit import network_predictor
+from utils.train.network import ModelConfig
+from utils.train.protocol import cross_validate, grouped_folds
+from utils.train.settings import TrainConfig
 
 
 class Cluster:

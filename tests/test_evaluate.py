@@ -5,22 +5,16 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from utils.dataset.samples import Samples
-from utils.decision import Classifier, Thresholds, choose_thresholds, decide, fit_calibration
-from utils.evaluate import (
+from utils.train.decision import Classifier, Thresholds, choose_thresholds, decide, fit_calibration
+from utils.train.protocol import (
     average_predictions,
-    compare,
-    confusion_counts,
     cross_validate,
     grouped_folds,
-    interval,
     leave_one_subject_out,
-    pooled_score,
-    reliability,
-    results_table,
     run_fold,
     run_leaking_fold,
-    score,
 )
+from utils.train.scores import compare, confusion_counts, interval, pooled_score, reliability, results_table, score
 
 CLASSES = ("a", "b", "c")
 

@@ -28,7 +28,8 @@ from utils.face.expressions import ACTION_UNITS
 from utils.pipeline import Job, load_views
 from utils.pretrain.classifier import load_pretrained, sample_dual, unit_probabilities
 from utils.report import plots
-from utils.train import load_network, mirror
+from utils.train.augment import mirror
+from utils.train.fitted import load_network
 
 NAMES = list(ACTION_UNITS)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from utils.experiments.flow_images import main, read_flow_images, read_loso_tree, recentre
-from utils.train import TrainConfig
+from utils.train.settings import TrainConfig
 
 
 def write_sample(folder: Path, clips: int = 24, size: int = 28) -> tuple[Path, Path]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from utils.model import CHANNEL, MicroAttNet, ModelConfig, count_parameters, turn_right_views
+from utils.train.network import CHANNEL, MicroAttNet, ModelConfig, count_parameters, turn_right_views
 
 
 def build(**changes) -> tuple[MicroAttNet, torch.Tensor]:

@@ -22,7 +22,7 @@ from utils.pretrain.classifier import (
     unit_probabilities,
     zero_shot_predictor,
 )
-from utils.train import fit
+from utils.train.fit import fit
 
 
 @pytest.fixture(scope="module")

@@ -5,25 +5,12 @@ import pytest
 import torch
 
 from utils.dataset.samples import Samples
-from utils.evaluate import grouped_folds, run_fold
-from utils.model import ModelConfig
-from utils.train import (
-    TrainConfig,
-    augment,
-    class_weights,
-    fit,
-    fit_ensemble,
-    focal_loss,
-    load,
-    load_network,
-    mirror,
-    mix,
-    network_predictor,
-    predict,
-    predict_units,
-    save,
-    warp,
-)
+from utils.train.augment import augment, mirror, mix, warp
+from utils.train.fit import class_weights, fit, fit_ensemble, focal_loss, network_predictor
+from utils.train.fitted import load, load_network, predict, predict_units, save
+from utils.train.network import ModelConfig
+from utils.train.protocol import grouped_folds, run_fold
+from utils.train.settings import TrainConfig
 
 MODEL = ModelConfig(classes=2, views=2, phases=1, size=16, widths=(4, 6, 8), features=8, dropout=0.0)
 TRAIN = TrainConfig(epochs=12, patience=6, batch=16, lr=5e-3, device="cpu")

@@ -15,12 +15,16 @@ from torch.utils.data import DataLoader, Dataset
 from utils.artefacts import remove, write_artefact
 from utils.bench.setting import SEEDS, Setting, row, seconds_of
 from utils.dataset.samples import Samples
-from utils.decision import Classifier, choose_thresholds, fit_calibration
-from utils.evaluate import Fold, FoldResult, OutOfFold, Predictor, compare, interval, run_fold
-from utils.model import ModelConfig
 from utils.parallel import parallel_map
 from utils.pretrain.classifier import PER_PERSON, sample_dual
-from utils.train import Fitted, Member, TrainConfig, class_weights, focal_loss, mix, network_predictor, predict
+from utils.train.augment import mix
+from utils.train.decision import Classifier, choose_thresholds, fit_calibration
+from utils.train.fit import class_weights, focal_loss, network_predictor
+from utils.train.fitted import Fitted, Member, predict
+from utils.train.network import ModelConfig
+from utils.train.protocol import Fold, FoldResult, OutOfFold, Predictor, run_fold
+from utils.train.scores import compare, interval
+from utils.train.settings import TrainConfig
 
 NETWORKS = 2  # of the four inner folds, to spare time: training is linear in them
 CLIPS_OF_A_SUBJECT = 12  # in training, about as many as in 4DME
@@ -134,7 +138,7 @@ class ClipFiles(Dataset):
 
 
 def augment_clip(x: Tensor, config: TrainConfig) -> Tensor:
-    """The augmentation of `utils.train` on one clip (V, P, 3, H, W): mirror, rotation, zoom, shift, gain."""
+    """The augmentation of `utils.train.fit` on one clip (V, P, 3, H, W): mirror, rotation, zoom, shift, gain."""
     if torch.rand(()) < config.mirror:
         x = x.flip(-1).flip(0) * torch.tensor([-1.0, 1, 1])[:, None, None]
     angle = (torch.rand(()) * 2 - 1) * math.radians(config.rotate)

@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-from utils.baselines import average, baselines, rbf_svm
 from utils.config import CLASSES, Config
 from utils.dataset.samples import Samples
 from utils.dataset.tables import DataRoot
-from utils.evaluate import OutOfFold
 from utils.experiments.held_out import (
     PRETRAINED,
     SCRATCH,
@@ -20,7 +18,9 @@ from utils.experiments.held_out import (
 )
 from utils.experiments.other_inputs import OTHER_FLOWS, moments_of, samples_with_flow, unstabilised_samples
 from utils.pretrain.classifier import fine_tuned_predictor, load_pretrained, zero_shot_predictor
-from utils.train import network_predictor
+from utils.train.baselines import average, baselines, rbf_svm
+from utils.train.fit import network_predictor
+from utils.train.protocol import OutOfFold
 
 
 def variants(config: Config) -> dict[str, Variant]:

@@ -22,7 +22,8 @@ from utils.flow.features import clip_features
 from utils.pipeline import Job, load_views
 from utils.pretrain.classifier import load_pretrained, unit_probabilities
 from utils.render.views import Views
-from utils.train import Fitted, load_network, mirror
+from utils.train.augment import mirror
+from utils.train.fitted import Fitted, load_network
 
 # Names of the Facial Action Coding System (Ekman, Friesen and Hager 2002).
 AU_NAMES = {

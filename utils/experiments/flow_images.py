@@ -23,22 +23,14 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from utils.baselines import baselines
 from utils.dataset.samples import Samples
-from utils.evaluate import (
-    Interval,
-    OutOfFold,
-    Predictor,
-    average_predictions,
-    compare,
-    cross_validate,
-    interval,
-    leave_one_subject_out,
-    pooled_score,
-)
-from utils.model import ModelConfig
 from utils.pretrain.classifier import THREE, controls, fine_tuned_predictor, load_pretrained, zero_shot_predictor
-from utils.train import TrainConfig, network_predictor
+from utils.train.baselines import baselines
+from utils.train.fit import network_predictor
+from utils.train.network import ModelConfig
+from utils.train.protocol import OutOfFold, Predictor, average_predictions, cross_validate, leave_one_subject_out
+from utils.train.scores import Interval, compare, interval, pooled_score
+from utils.train.settings import TrainConfig
 
 COLUMNS = ("dataset", "sub", "label", "imagename")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")

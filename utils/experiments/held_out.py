@@ -11,10 +11,19 @@ import numpy as np
 from utils.artefacts import artefact_key, cached
 from utils.config import Config
 from utils.dataset.samples import Samples
-from utils.evaluate import OutOfFold, Predictor, cross_validate, grouped_folds, leave_one_subject_out, run_leaking_fold
-from utils.model import ModelConfig
 from utils.pretrain.classifier import FINE_TUNE, initial_state, load_pretrained
-from utils.train import Fitted, TrainConfig, fit_ensemble, network_predictor
+from utils.train.fit import fit_ensemble, network_predictor
+from utils.train.fitted import Fitted
+from utils.train.network import ModelConfig
+from utils.train.protocol import (
+    OutOfFold,
+    Predictor,
+    cross_validate,
+    grouped_folds,
+    leave_one_subject_out,
+    run_leaking_fold,
+)
+from utils.train.settings import TrainConfig
 
 SCRATCH, PRETRAINED, ZERO_SHOT = "ours, from scratch", "ours, pretrained", "zero-shot"  # names of rows
 Transform = Callable[[Samples], Samples]

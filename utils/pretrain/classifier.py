@@ -19,11 +19,8 @@ import torch
 
 from utils.config import CLASSES
 from utils.dataset.samples import Samples
-from utils.decision import Classifier
-from utils.evaluate import Predictor
 from utils.face.expressions import ACTION_UNITS, rotation
 from utils.face.model import sample_identity
-from utils.model import MicroAttNet, ModelConfig, count_parameters
 from utils.pretrain.flow_noise import FLOW_NOISE, FlowNoise, estimated_flow, maps_of
 from utils.pretrain.frontal import FrontalCrop, flow_image, frontal_view
 from utils.pretrain.motion_fields import CROP, extend_fields, make_fields, sample_motion, true_flow
@@ -32,7 +29,12 @@ from utils.render.views import view_cameras
 from utils.synthetic.data_root import LABEL_SETS
 from utils.synthetic.flow_clips import YAW_DEG
 from utils.synthetic.performance import PIVOT
-from utils.train import Fitted, TrainConfig, fit, load, network_predictor, predict, predict_units, save
+from utils.train.decision import Classifier
+from utils.train.fit import fit, network_predictor
+from utils.train.fitted import Fitted, load, predict, predict_units, save
+from utils.train.network import MicroAttNet, ModelConfig, count_parameters
+from utils.train.protocol import Predictor
+from utils.train.settings import TrainConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
 FILES = {"dual": "classifier-dual.safetensors", "single": "classifier-single.safetensors"}  # by kind of network

@@ -17,10 +17,11 @@ from sklearn.ensemble import ExtraTreesClassifier
 from utils.artefacts import atomic_path, read_artefact, write_artefact
 from utils.config import CLASSES
 from utils.dataset.sequences import open_sequence
-from utils.decision import choose_thresholds, decide
-from utils.evaluate import grouped_folds, score
 from utils.face.expressions import ACTION_UNITS
 from utils.report import plots
+from utils.train.decision import choose_thresholds, decide
+from utils.train.protocol import grouped_folds
+from utils.train.scores import score
 
 OUTER, INNER = 6, 3  # folds by subject, fewer where there are fewer subjects
 

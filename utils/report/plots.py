@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from utils.artefacts import atomic_path
-from utils.evaluate import Interval, OutOfFold, confusion_counts, interval, pooled_score, reliability
 from utils.render.views import Views, wide_cameras
+from utils.train.protocol import OutOfFold
+from utils.train.scores import Interval, confusion_counts, interval, pooled_score, reliability
 
 CLASS_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#0072B2", "#999999")
 UNIT_COLOURS = (CLASS_COLOURS[3], CLASS_COLOURS[0], CLASS_COLOURS[1])

@@ -15,7 +15,7 @@ from utils.artefacts import atomic_path, read_artefact
 from utils.bench.__main__ import cell
 from utils.bench.flow import QUIET_EYES
 from utils.config import ROOT
-from utils.evaluate import Interval
+from utils.train.scores import Interval
 
 README = ROOT / "README.md"
 FLOW_PLACES = ("256 px, head still, noise x1", "256 px, head moves, noise x1", QUIET_EYES)  # of the benchmark's, shown

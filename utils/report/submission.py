@@ -10,7 +10,8 @@ import pandas as pd
 from utils.artefacts import atomic_path
 from utils.dataset.files import DataError
 from utils.dataset.tables import load_labels, read_table
-from utils.evaluate import OutOfFold, compare, interval
+from utils.train.protocol import OutOfFold
+from utils.train.scores import compare, interval
 
 # Submission -----------------------------------------------------------------------------------------
 

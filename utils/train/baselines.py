@@ -24,10 +24,11 @@ from sklearn.svm import SVC, LinearSVC
 from torch import Tensor, nn
 
 from utils.dataset.samples import Samples
-from utils.decision import Classifier, Thresholds, choose_thresholds
-from utils.evaluate import Fold, Predictor
-from utils.model import ModelConfig
-from utils.train import TrainConfig, network_predictor
+from utils.train.decision import Classifier, Thresholds, choose_thresholds
+from utils.train.fit import network_predictor
+from utils.train.network import ModelConfig
+from utils.train.protocol import Fold, Predictor
+from utils.train.settings import TrainConfig
 
 # Trivial answers -------------------------------------------------------------------------------------
 

@@ -1,0 +1,5 @@
+"""03: the network on held-out subjects.
+
+Read `network`, `settings`, `augment`, `fit`, `fitted`; `decision` (thresholds), `protocol` (folds), `scores`,
+`baselines`.
+"""

@@ -102,7 +102,7 @@ pretrain: $(READY)
 
 ## bench: ours against what one would otherwise write: table in artefacts/bench (parts of it: ONLY="apex rendering")
 bench: $(READY)
-	$(PY) -m utils.bench.__main__ --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
+	$(PY) -m utils.bench --jobs $(JOBS) $(if $(ONLY),--only $(ONLY))
 
 ## lint: ruff over code, tests and notebooks: faults and format
 lint: $(READY)

@@ -14,6 +14,7 @@ from utils.dataset.sequences import write_clip
 from utils.face.expressions import Course
 from utils.face.skin import paint_skin
 from utils.synthetic import data_root as synthetic
+from utils.synthetic import performance
 
 # Three of every class, so that three subjects can share them fairly.
 TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, ("Others",): 3}
@@ -30,7 +31,7 @@ def tiny_clips():
     """Within it the smoke table has nine clips of six frames: rendering is what costs time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "SMOKE_LABEL_SETS", TINY_LABEL_SETS)
-        patch.setattr(synthetic, "sample_course", lambda rng: Course(0, 2, 5, 6))
+        patch.setattr(performance, "sample_course", lambda rng: Course(0, 2, 5, 6))
         yield
 
 

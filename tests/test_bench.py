@@ -139,7 +139,7 @@ def test_a_dask_cluster_of_real_processes_is_named_only_while_it_runs(tmp_path, 
 
 def test_a_table_has_the_columns_that_any_row_has():
     rows = [row("a", 1.0, "s", section="x"), row("b", 1234.5, "s", 2.0, section="x", worst=float("nan"), seconds=0.5)]
-    assert bench.markdown_table(rows).splitlines() == [
+    assert bench.rows_table(rows).splitlines() == [
         "| name | value | unit | ratio | n | seconds |",
         "|---|---|---|---|---|---|",
         "| a | 1 | s |  | 1 |  |",

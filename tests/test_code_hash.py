@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from utils import pipeline
-from utils.code_hash import ROOT, code_hash, data_files, reached_modules
+from utils.code_hash import code_hash, data_files, reached_modules
 from utils.experiments.held_out import held_out
+from utils.paths import ROOT
 from utils.pretrain.flow_lessons import pairs_of_person
 from utils.render.views import make_views
 from utils.synthetic import data_root as synthetic

@@ -2,7 +2,8 @@
 
 import pytest
 
-from utils.config import CLASSES, PROFILES, ROOT, load_config
+from utils.config import CLASSES, PROFILES, load_config
+from utils.paths import ROOT
 
 
 def test_classes_stand_in_the_order_of_the_challenge():

@@ -14,7 +14,7 @@ from utils.bench.flow import make_pairs, moved, turn_and_zoom
 from utils.bench.setting import SEEDS
 from utils.flow import faceflow as face_flow
 from utils.flow.classical import deepflow
-from utils.flow.faceflow import WEIGHTS, face_motion, face_motions, load_flow_net, resemblance, whole_shift
+from utils.flow.faceflow import FLOW_WEIGHTS, face_motion, face_motions, load_flow_net, resemblance, whole_shift
 from utils.flow.faceflow_net import (
     GRID,
     OUT,
@@ -219,7 +219,7 @@ def test_training_learns_to_read_the_measurements(speckle):
 
 
 def test_the_shipped_weights_are_small_and_of_this_network():
-    assert WEIGHTS.stat().st_size < 2e6
+    assert FLOW_WEIGHTS.stat().st_size < 2e6
     net = load_flow_net()
     assert net.config == FlowNetConfig() and face_flow.SIZE == SIZE
 

@@ -7,8 +7,9 @@ import nbformat
 import papermill
 import pytest
 
-from utils.config import CLASSES, ROOT, load_config
+from utils.config import CLASSES, load_config
 from utils.dataset.tables import load_sample_submission
+from utils.paths import ROOT
 from utils.report.data_card import write_card
 from utils.report.submission import validate_submission
 from utils.synthetic.data_root import make_dataset

@@ -3,9 +3,10 @@
 import pytest
 
 from utils.artefacts import write_artefact
+from utils.bench.flow import SHOWN
 from utils.bench.setting import row
 from utils.report import readme as report
-from utils.report.readme import FLOW_PLACES, benchmark, damaged_flow, fill, flow_images, flow_methods
+from utils.report.readme import benchmark, damaged_flow, fill, flow_images, flow_methods
 
 
 def test_only_what_stands_between_the_marks_is_replaced():
@@ -21,9 +22,10 @@ def test_a_readme_without_the_marks_is_refused():
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """A benchmark's record of two flow methods in four places, and of one stage."""
-    places = [*FLOW_PLACES, "128 px, head still, noise x1"]
+    places = [*SHOWN, "128 px, head still, noise x1"]
     rows = [
-        row(f"{place}: {method}", value + i, "px", still_epe=0.25, direction_deg=3.21, ms=12.3) | {"section": "flow"}
+        row(f"{place}: {method}", value + i, "px", still_epe=0.25, direction_deg=3.21, ms=12.3, shown=SHOWN.get(place))
+        | {"section": "flow"}
         for i, place in enumerate(places)
         for method, value in (("ours", 0.0512), ("theirs", 0.1234))
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from utils.dataset.files import DataError
 from utils.dataset.tables import load_sample_submission
-from utils.report import submission
+from utils.report import record
 from utils.report.record import run_record
 from utils.report.submission import leaderboard, prior_labels, validate_submission, write_submission
 
@@ -98,17 +98,17 @@ def test_the_prior_is_what_most_clips_carry_or_else_the_most_frequent_class():
 
 
 def test_the_record_is_json_and_names_code_and_packages_but_no_place():
-    record = run_record({"yaw_deg": 25.0}, 7, {"macro_uf1": np.float64(0.5), "map": np.nan}, ["careful"])
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert record["scores"] == {"macro_uf1": 0.5, "map": None} and record["warnings"] == ["careful"]
-    assert record["packages"]["numpy"] == np.__version__ and record["machine"]["cores"] >= 1
-    assert "/" not in json.dumps({**record, "packages": None}).replace("+00:00", "")
+    found = run_record({"yaw_deg": 25.0}, 7, {"macro_uf1": np.float64(0.5), "map": np.nan}, ["careful"])
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["scores"] == {"macro_uf1": 0.5, "map": None} and found["warnings"] == ["careful"]
+    assert found["packages"]["numpy"] == np.__version__ and found["machine"]["cores"] >= 1
+    assert "/" not in json.dumps({**found, "packages": None}).replace("+00:00", "")
 
 
 def test_outside_git_the_commit_is_unknown(tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "__file__", str(tmp_path / "submission.py"))
+    monkeypatch.setattr(record, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert submission.commit() == "unknown"
+    assert record.commit() == "unknown"
 
 
 # Leaderboard ----------------------------------------------------------------------------------------

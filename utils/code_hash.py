@@ -13,9 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.paths import ASSETS, ROOT, WEIGHTS
+
 PACKAGE = __name__.partition(".")[0]
-ROOT = Path(__file__).resolve().parent.parent  # the folder that holds the package
-DATA_FOLDERS = ("assets", "weights")
+DATA_FOLDERS = (ASSETS.name, WEIGHTS.name)
 
 Code = Callable | str  # a function or class of this package, or the dotted name of one of its modules
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from utils.paths import ROOT
+
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)

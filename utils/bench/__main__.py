@@ -1,8 +1,8 @@
 """What the parts cost and how right they are, against what a user would otherwise write, in one run.
 
-python -m utils.bench.__main__                            # every section, artefacts/bench/bench.md, bench.json, memory.png
-python -m utils.bench.__main__ --only apex rendering      # some of them
-python -m utils.bench.__main__ --quick                    # tiny, to see that it works; its numbers say nothing
+python -m utils.bench                            # every section, artefacts/bench/bench.md, bench.json, memory.png
+python -m utils.bench --only apex rendering      # some of them
+python -m utils.bench --quick                    # tiny, to see that it works; its numbers say nothing
 
 A section is a function from a Setting to rows (`utils.bench.setting.row`); its docstring is the table's caption.
 """
@@ -24,7 +24,8 @@ from utils.bench.render import leaks, rendering
 from utils.bench.setting import SEEDS, Setting
 from utils.bench.stages import apex, features, memory, workers
 from utils.bench.training import training
-from utils.config import ROOT
+from utils.paths import ROOT
+from utils.report.markdown import cell, markdown_table
 from utils.report.record import run_record
 
 SECTIONS = {
@@ -65,7 +66,7 @@ def run(setting: Setting, names: Sequence[str]) -> dict:
         start = time.perf_counter()
         rows = [{"section": name, **one} for one in SECTIONS[name](setting)]
         results[name] = {"seconds": time.perf_counter() - start, "rows": rows}
-        print(f"{markdown_table(rows)}\n{results[name]['seconds']:.0f} s\n", flush=True)
+        print(f"{rows_table(rows)}\n{results[name]['seconds']:.0f} s\n", flush=True)
         record = write_results(setting, results)
     return record
 
@@ -89,8 +90,8 @@ def report(record: dict, results: dict[str, dict]) -> str:
     if record["parameters"]["quick"]:
         lines += ["", "A quick run, to see that it works: its numbers say nothing."]
     for name, result in results.items():
-        lines += ["", f"## {name}", "", caption(name), "", markdown_table(result["rows"])]
-        lines += ["", f"`python -m utils.bench.__main__ --only {name}`, {result['seconds']:.0f} s."]
+        lines += ["", f"## {name}", "", caption(name), "", rows_table(result["rows"])]
+        lines += ["", f"`python -m utils.bench --only {name}`, {result['seconds']:.0f} s."]
     return "\n".join(lines) + "\n"
 
 
@@ -99,23 +100,12 @@ def caption(name: str) -> str:
     return " ".join(inspect.getdoc(SECTIONS[name]).split())
 
 
-def markdown_table(rows: Sequence[dict]) -> str:
+def rows_table(rows: Sequence[dict]) -> str:
     """Rows as a Markdown table, with the columns that any of them has."""
     if not rows:
         return "(nothing was measured here)"
-    table = pd.DataFrame(rows).drop(columns="section").dropna(axis=1, how="all")
-    lines = [table.columns.str.replace("_", " "), *table.map(cell).to_numpy()]
-    text = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([text[0], "|" + "---|" * table.shape[1], *text[1:]])
-
-
-def cell(value: object) -> str:
-    """A number with three significant digits, nothing for what is missing."""
-    if not isinstance(value, float):
-        return str(value)
-    if pd.isna(value):
-        return ""
-    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    table = pd.DataFrame(rows).drop(columns=["section", "shown"], errors="ignore").dropna(axis=1, how="all")
+    return markdown_table(table.map(cell).rename(columns=lambda name: name.replace("_", " ")))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -32,6 +32,12 @@ SETTINGS = {
     for factor in (1, 2)
 }
 QUIET_EYES = "256 px, head still, noise x1, no blink or glance"
+# The places of which `utils.report.readme` makes a table, by what they are called there.
+SHOWN = {
+    "256 px, head still, noise x1": "head still",
+    "256 px, head moves, noise x1": "head moves",
+    QUIET_EYES: "no blink or glance",
+}
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,7 @@ def _rows(place: str, table: pd.DataFrame, n: int) -> list[dict]:
             magnitude_ratio=one["magnitude_ratio"],
             no_motion_epe=one["zero_epe"],
             ms=one["ms"],
+            shown=SHOWN.get(place),
         )
         for method, one in table.iterrows()
     ]

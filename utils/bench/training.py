@@ -153,7 +153,7 @@ def augment_clip(x: Tensor, config: TrainConfig) -> Tensor:
 
 
 def plain_predictor(model: ModelConfig, config: TrainConfig, folder: Path, num_workers: int) -> Predictor:
-    """A predictor for `evaluate.run_fold`: one network per inner fold by the plain loop, then as `fit_ensemble`."""
+    """A predictor for `protocol.run_fold`: one network per inner fold by the plain loop, then as `fit_ensemble`."""
 
     def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         members, held_out = [], np.full(train.y.shape, np.nan)

@@ -6,8 +6,8 @@ A folder `<Id>/` holds one of three things, told apart by what lies in it:
 - one `.obj`, `.ply` or `.glb` mesh per frame, each with its texture (kind "mesh"),
 - composite images only (kind "composite").
 
-A composite is an image of two camera views side by side. Frames are ordered by the last number in the file's stem. Units and
-axes: see `utils.dataset.sequences.files`.
+A composite is an image of two camera views side by side. Frames are ordered by the last number in the file's stem.
+Units and axes: see `utils.dataset.files`.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Why a network decided: saliency of the input maps, and the action units (AUs) of a clip: which, where and when.
 
-The units come from the shipped network taught by synthetic motion (`utils.pretrain.classifier`), beside the emotions of whatever
-network is asked. It was taught the units' intensities by cross-entropy, so its probability of a weak unit stays low
-even where the unit is surely there.
+The units come from the shipped network taught by synthetic motion (`utils.pretrain.classifier`), beside the emotions of
+whatever network is asked. It was taught the units' intensities by cross-entropy, so its probability of a weak unit
+stays low even where the unit is surely there.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ AU_NAMES = {
     "AU26": "jaw drop",
     "AU28": "lip suck",
 }
-# A unit is named from this probability: on 2000 clips of `pretrain.sample_dual(2000, 991)`, people never trained on,
+# A unit is named from this probability: on 2000 clips of `sample_dual(2000, 991)`, people never trained on,
 # nine of ten units named so were there, and seven of ten that were there are named.
 NAMED_FROM = 0.3
 HEADS = {"emotions": 0, "units": 2}  # position among the outputs of MicroAttNet.forward_all
@@ -59,7 +59,7 @@ HEADS = {"emotions": 0, "units": 2}  # position among the outputs of MicroAttNet
 def contributions(fitted: Fitted, x: np.ndarray, output: int, head: str = "emotions") -> np.ndarray:
     """Gradient x input of one output's logit for clips x (N, V, P, 3, S, S): what each value adds to it, as x in shape.
 
-    head "emotions" or "units". The logit is averaged over member networks and mirror images, as `train.predict` does
+    head "emotions" or "units". The logit is averaged over member networks and mirror images, as `fitted.predict` does
     with probabilities (Simonyan et al. 2014, "Deep inside convolutional networks", with the input as a factor).
     """
     maps = torch.from_numpy(x).requires_grad_()
@@ -118,7 +118,7 @@ def named_units(units: np.ndarray, most: int = 3) -> np.ndarray:
 def unit_scores(units: np.ndarray, truth: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Average precision of each unit's probability (N, 19) against its presence; units that no clip shows are left out.
 
-    truth: the rows of `measure.load_truth` in the order of the clips. Index AU; columns name, clips (that show it),
+    truth: the rows of `load_truth` in the order of the clips. Index AU; columns name, clips (that show it),
     prevalence (the average precision of a guess), average_precision, and low, high: its 95% interval by bootstrap over
     subjects, where a draw without the unit does not count.
     """

@@ -20,8 +20,9 @@ import cv2
 import numpy as np
 
 from utils.artefacts import atomic_path
+from utils.paths import ASSETS
 
-ASSET = Path(__file__).parent / "assets" / "face_model.npz"
+ASSET = ASSETS / "face_model.npz"
 GROUPS = ("body", "helper-l-eye", "helper-r-eye")  # the source keeps the eyeballs among its helpers
 DECIMETRE = 100.0  # the sources' unit, in millimetres
 QUANTUM = 0.01  # millimetres per step of the stored int16 offsets

@@ -1,4 +1,4 @@
-"""FaceFlow at work: the network of `utils.flow.faceflow_net` on frames of any size, helped by DeepFlow where it is unsure."""
+"""FaceFlow at work: its network on frames of any size, helped by DeepFlow where it is unsure."""
 
 import ctypes
 import json
@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 
 from utils.flow.classical import deepflow, fit_affine
+from utils.paths import WEIGHTS
 
 if TYPE_CHECKING:
     from utils.flow.faceflow_net import FlowNet
 
-WEIGHTS = Path(__file__).parent.parent / "weights" / "flow.safetensors"  # with flow.json beside it
+FLOW_WEIGHTS = WEIGHTS / "flow.safetensors"  # with flow.json beside it
 SIZE = 256  # pixels a side, what the network sees
 WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out before the network looks
 RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is asked too
@@ -27,7 +28,7 @@ BATCH = 8  # pairs that the network sees at once, which takes it less time than 
 
 
 @lru_cache(maxsize=2)
-def load_flow_net(weights: Path = WEIGHTS) -> "FlowNet":
+def load_flow_net(weights: Path = FLOW_WEIGHTS) -> "FlowNet":
     """The network with these weights, on the GPU where there is one."""
     import torch  # takes seconds to load, and the classical methods need none
     from safetensors.torch import load_file

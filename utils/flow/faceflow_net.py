@@ -13,9 +13,9 @@
              equations, their solutions in three windows, how well each explains the change, how much texture there is
 
 A classical method ends with a least squares flow; here the networks weigh these measurements by what they have learnt
-of how faces move. Taught by rendered synthetic faces with exact truth (`utils.pretrain.train_flow`). The measurements follow
-Lucas and Kanade 1981; the U-Net Ronneberger et al. 2015; warping between two stages as in PWC-Net (Sun et al. 2018);
-quarters of cells as in RAFT (Teed and Deng 2020): a lid's edge runs through cells.
+of how faces move. Taught by rendered synthetic faces with exact truth (`utils.pretrain.train_flow`). The measurements
+follow Lucas and Kanade 1981; the U-Net Ronneberger et al. 2015; warping between two stages as in PWC-Net (Sun et al.
+2018); quarters of cells as in RAFT (Teed and Deng 2020): a lid's edge runs through cells.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m utils.pretrain.classifier --kind dual|single [--seed 0] [--out DIR]    a few minutes on one core
 
 `dual` is the network of this repository (two views, two phases, five labels); `single` reads the flow images of
-`utils.experiments.flow_images` (one view, one phase; negative, positive, surprise). Both also give the probability of 19
-action units. The weights under `utils/weights` come from these commands; see the model card there.
+`utils.experiments.flow_images` (one view, one phase; negative, positive, surprise). Both also give the probability of
+19 action units. The weights under `utils/weights` come from these commands; see the model card there.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from utils.config import CLASSES
 from utils.dataset.samples import Samples
 from utils.face.expressions import ACTION_UNITS, rotation
 from utils.face.model import sample_identity
+from utils.paths import WEIGHTS
 from utils.pretrain.flow_noise import FLOW_NOISE, FlowNoise, estimated_flow, maps_of
 from utils.pretrain.frontal import FrontalCrop, flow_image, frontal_view
 from utils.pretrain.motion_fields import CROP, extend_fields, make_fields, sample_motion, true_flow
@@ -36,7 +37,6 @@ from utils.train.network import MicroAttNet, ModelConfig, count_parameters
 from utils.train.protocol import Predictor
 from utils.train.settings import TrainConfig
 
-WEIGHTS = Path(__file__).parent / "weights"
 FILES = {"dual": "classifier-dual.safetensors", "single": "classifier-single.safetensors"}  # by kind of network
 THREE = ("negative", "positive", "surprise")
 # The emotions that each of THREE draws from, with how often among all clips: half negative, about as in the
@@ -165,9 +165,9 @@ def load_pretrained(kind: str, folder: Path = WEIGHTS) -> Fitted:
 
 
 def initial_state(kind: str) -> dict[str, torch.Tensor]:
-    """The shipped weights for `train.fit(..., init=...)`, which takes what it shares by name and shape.
+    """The shipped weights for `fit(..., init=...)`, which takes what it shares by name and shape.
 
-    "scale" (2,) is the scale of the input that the weights are used to, see `train.Member`.
+    "scale" (2,) is the scale of the input that the weights are used to, see `Member`.
     """
     member = load_pretrained(kind).members[0]
     return {**member.state, "scale": torch.tensor(member.scale)}
@@ -176,16 +176,16 @@ def initial_state(kind: str) -> dict[str, torch.Tensor]:
 def fine_tuned_predictor(
     kind: str, classes: int, train: TrainConfig | None = None, how: str = "inner", members: int = 1
 ) -> Predictor:
-    """A predictor for `evaluate.cross_validate`: the shipped network trained on with the clips at hand.
+    """A predictor for `protocol.cross_validate`: the shipped network trained on with the clips at hand.
 
-    `train`, how and members as in `train.network_predictor`; by default FINE_TUNE of that kind.
+    `train`, how and members as in `network_predictor`; by default FINE_TUNE of that kind.
     """
     model = replace(load_pretrained(kind).model_config, classes=classes, units=0)
     return network_predictor(model, train or FINE_TUNE[kind], how, members, initial_state(kind))
 
 
 def zero_shot_predictor(fitted: Fitted, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Predictor:
-    """A predictor for `evaluate.cross_validate` that learns nothing from the training clips.
+    """A predictor for `protocol.cross_validate` that learns nothing from the training clips.
 
     The network's classes stand for those of the samples in their order; another number of them is a ValueError.
     change: what is done to the clips before the network sees them.

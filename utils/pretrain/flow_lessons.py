@@ -1,8 +1,9 @@
 """Lessons for the flow network: rendered pairs of frames of synthetic faces, with their exact flow.
 
-No expression of `utils.face.expressions` is among them: a moment contracts a few of the 52 face units at random, so that the
-expressions which the flow is used and measured on are of a kind that the network has never seen. Neither are the
-people, whose generators start from other seeds. The pairs are kept under artefacts/flow_lessons; they are made once.
+No expression of `utils.face.expressions` is among them: a moment contracts a few of the 52 face units at random, so
+that the expressions which the flow is used and measured on are of a kind that the network has never seen. Neither are
+the people, whose generators start from other seeds. The pairs are kept under artefacts/flow_lessons; they are made
+once.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from utils.artefacts import artefact_key, cached
-from utils.config import ROOT
 from utils.face.expressions import BLINK, GAZE
 from utils.face.model import Identity, load_face_model, sample_identity
 from utils.face.skin import paint_skin
 from utils.flow.faceflow_net import OUT, SIZE
 from utils.parallel import parallel_map
+from utils.paths import ROOT
 from utils.synthetic.flow_clips import Conditions, Performed, record_clip
 from utils.synthetic.performance import PIXELS_PER_MM, face_shapes
 from utils.synthetic.photography import SENSOR_NOISE

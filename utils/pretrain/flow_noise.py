@@ -1,6 +1,6 @@
 """What a flow method makes of the true flow: a noise model, fitted to rendered faces.
 
-python -m utils.pretrain.classifier.flow_noise [--method faceflow]       prints it
+python -m utils.pretrain.flow_noise [--method faceflow]       prints it
 """
 
 import argparse
@@ -76,7 +76,7 @@ def rendered_flow(n_clips: int, seed: int, method: str, size: int = 28) -> tuple
     """Of rendered clips: true flow (N, V=2, P=2, 2, size, size), estimated maps (.., 3, ..), the face's share.
 
     The clips are as the pipeline sees them: photographed, textured from the composite, drawn from both virtual
-    cameras, flow at 256 px, maps by `features.flow_maps`. The head stands still, as after stabilisation; each
+    cameras, flow at 256 px, maps by `flow_maps`. The head stands still, as after stabilisation; each
     clip is of another person.
     """
     parts = [_rendered_clip(np.random.default_rng([seed, 20, i]), method, size) for i in range(n_clips)]

@@ -142,7 +142,7 @@ def sample_motion(
 ) -> Motion:
     """Motion of one person in N clips of the given emotions, at onset, apex and offset.
 
-    An expression as `motion.sample_expression` draws it, of a peak as in the synthetic set (median 0.9 px of a
+    An expression as `sample_expression` draws it, of a peak as in the synthetic set (median 0.9 px of a
     256 px face); at the offset up to a sixth of each AU is left. The lids move in a share `lids` of the clips, the
     gaze in one of three. The head drifts by about `head` degrees and millimetres (what stabilisation leaves), in
     one clip of four by three times that.

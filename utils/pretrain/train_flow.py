@@ -1,4 +1,4 @@
-"""Teaches FaceFlow (`utils.flow.faceflow_net`) on the rendered pairs of `utils.pretrain.flow_lessons`, and writes its weights.
+"""Teaches FaceFlow (`utils.flow.faceflow_net`) on the rendered pairs of `flow_lessons`, and writes its weights.
 
 python -m utils.pretrain.train_flow [--people 320] [--epochs 16] [--seed 0] [--jobs 2] [--out FILE]
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utils.artefacts import write_artefact
-from utils.flow.faceflow import WEIGHTS
+from utils.flow.faceflow import FLOW_WEIGHTS
 from utils.flow.faceflow_net import OUT, FlowNet, FlowNetConfig, bring_back, enlarge
 from utils.pretrain.flow_lessons import Lessons, make_lessons
 
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=FlowTraining.epochs)
     parser.add_argument("--seed", type=int, default=FlowTraining.seed)
     parser.add_argument("--jobs", type=int, default=2, help="workers that render")
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="file of the weights")
+    parser.add_argument("--out", type=Path, default=FLOW_WEIGHTS, help="file of the weights")
     options = parser.parse_args()
     config = FlowTraining(people=options.people, epochs=options.epochs, seed=options.seed)
     lessons = make_lessons(config.people, config.seed, options.jobs)

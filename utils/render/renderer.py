@@ -1,4 +1,4 @@
-"""Pictures of a textured mesh: virtual cameras, and two renderers that give the same pixels.
+"""Pictures of a textured mesh: two renderers that give the same pixels.
 
 The light is already in a scanner's texture, so nothing is shaded here: a pixel is the texture (times an optional
 colour per vertex). `PyrenderRenderer` draws with OpenGL (EGL, else OSMesa), `EmbreeRenderer` casts rays on the

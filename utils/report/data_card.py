@@ -19,6 +19,7 @@ from utils.config import CLASSES
 from utils.dataset.sequences import open_sequence
 from utils.face.expressions import ACTION_UNITS
 from utils.report import plots
+from utils.report.markdown import markdown_table
 from utils.train.decision import choose_thresholds, decide
 from utils.train.protocol import grouped_folds
 from utils.train.scores import score
@@ -98,10 +99,7 @@ def write_card(root: Path) -> dict:
     faces = [np.hsplit(open_sequence(folder).texture(0), 2)[0] for folder in folders]
     plots.save_figure(plots.contact_sheet(faces, shown["subject"].tolist()), root / "card" / "identities.png")
     counts = describe(truth, CLASSES).reset_index(names="class")
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [counts.columns, *counts.to_numpy()]]
-    text = CARD.format(
-        **card, table="\n".join([lines[0], "|" + "---|" * counts.shape[1], *lines[1:]]), **card["bounds"]
-    )
+    text = CARD.format(**card, table=markdown_table(counts), **card["bounds"])
     with atomic_path(root / "card" / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     write_artefact(root / "card" / "card.json", card)
@@ -111,7 +109,7 @@ def write_card(root: Path) -> dict:
 CARD = """# Synthetic 4D faces
 
 {clips} clips of {subjects} people, {frames} frames ({mean_frames:.1f} a clip, 60 a second). Made from one seed by
-`python -m utils.synthetic.data_root`; a test bench for the method, never a claim about real faces.
+`python -m utils.synthetic`; a test bench for the method, never a claim about real faces.
 
 {table}
 

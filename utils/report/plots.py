@@ -391,7 +391,7 @@ def saliency_on_face(maps: np.ndarray, face: np.ndarray, classes: Many[str]) -> 
 
 
 def unit_scores(table: pd.DataFrame) -> Figure:
-    """Average precision of each action unit with its interval, beside its prevalence: `explain.unit_scores`."""
+    """Average precision of each action unit with its interval, beside its prevalence (`explain.unit_scores`)."""
     rows = np.arange(len(table))[::-1]
     figure, axis = plt.subplots(figsize=(8, 0.27 * len(table) + 1.2), layout="constrained")
     reach = np.stack([table["average_precision"] - table["low"], table["high"] - table["average_precision"]]).clip(0)
@@ -414,9 +414,9 @@ def unit_scores(table: pd.DataFrame) -> Figure:
 
 
 def unit_evidence(evidence, names: Mapping[str, str], title: str = "", truth: pd.Series | None = None) -> Figure:
-    """Which action units move in a clip, where and when: an `explain.UnitEvidence`.
+    """Which action units move in a clip, where and when: an `utils.experiments.explain.UnitEvidence`.
 
-    names: by AU; truth: the clip's row of `measure.load_truth`, where known.
+    names: by AU; truth: the clip's row of `load_truth`, where known.
     """
     colours = dict(zip(evidence.shown, UNIT_COLOURS, strict=False))
     figure = plt.figure(figsize=(15, 5.4), layout="constrained")

@@ -12,13 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from utils.artefacts import atomic_path, read_artefact
-from utils.bench.__main__ import cell
-from utils.bench.flow import QUIET_EYES
-from utils.config import ROOT
+from utils.paths import ROOT
+from utils.report.markdown import cell, markdown_table
 from utils.train.scores import Interval
 
 README = ROOT / "README.md"
-FLOW_PLACES = ("256 px, head still, noise x1", "256 px, head moves, noise x1", QUIET_EYES)  # of the benchmark's, shown
 
 
 def results(run: str) -> str:
@@ -44,7 +42,7 @@ def results(run: str) -> str:
         ("apex, mean absolute error in frames, all confounders", f"{flow['apex_mean_abs_frames']:.2f}"),
         ("flow, end-point error in px of a 256 px face", f"{flow['flow_epe_px']:.3f}"),
     ]
-    return _markdown(pd.DataFrame(rows, columns=["figure", "value"]))
+    return markdown_table(pd.DataFrame(rows, columns=["figure", "value"]))
 
 
 def ablation(run: str) -> str:
@@ -63,15 +61,16 @@ def ablation(run: str) -> str:
             "seconds": table["seconds"].round().astype(int),
         }
     )
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def flow_methods() -> str:
-    """Flow methods against exact flow at 256 px and one noise level, from the benchmark's record."""
+    """Flow methods against exact flow in the three places that the benchmark's record marks as shown."""
     table = _bench_rows()
     rows = table[table["section"] == "flow"].copy()
-    rows[["place", "method"]] = rows["name"].str.split(": ", n=1, expand=True)
-    still, moving, quiet = (rows[rows["place"] == place].set_index("method") for place in FLOW_PLACES)
+    rows["method"] = rows["name"].str.split(": ", n=1).str[1]
+    places = ("head still", "head moves", "no blink or glance")
+    still, moving, quiet = (rows[rows["shown"] == place].set_index("method") for place in places)
     text = {
         "EPE, head still": still["value"].map("{:.3f}".format),
         "EPE, head moves": moving["value"].map("{:.3f}".format),
@@ -80,7 +79,7 @@ def flow_methods() -> str:
         "direction, degrees": still["direction_deg"].map("{:.1f}".format),
         "ms": still["ms"].map("{:.0f}".format),
     }
-    return _markdown(pd.DataFrame(text).rename_axis("method").reset_index())
+    return markdown_table(pd.DataFrame(text).rename_axis("method").reset_index())
 
 
 def damaged_flow() -> str:
@@ -89,7 +88,7 @@ def damaged_flow() -> str:
     rows = table[table["section"] == "damaged_flow"].copy()
     rows[["frames", "method"]] = rows["name"].str.rsplit(": ", n=1, expand=True)
     wide = rows.pivot_table("value", "frames", "method", sort=False).map("{:.3f}".format)
-    return _markdown(wide.add_prefix("EPE, ").reset_index())
+    return markdown_table(wide.add_prefix("EPE, ").reset_index())
 
 
 def benchmark() -> str:
@@ -102,11 +101,11 @@ def benchmark() -> str:
         "value": [f"{cell(float(value))} {unit}" for value, unit in zip(table["value"], table["unit"], strict=True)],
         "ratio": [cell(float(ratio)) for ratio in table["ratio"]],
     }
-    return _markdown(pd.DataFrame(rows))
+    return markdown_table(pd.DataFrame(rows))
 
 
 def flow_images(path: Path) -> str:
-    """The rows of `utils.experiments.flow_images` as a Markdown table: UF1, UAR, the paired gain, and UF1 of each database."""
+    """The rows that `flow_images` wrote as a Markdown table: UF1, UAR, the paired gain, and UF1 of each database."""
     record = read_artefact(path)
     parts = [part for part in record["clips"] if part != "pooled"]
     lines = []
@@ -115,7 +114,7 @@ def flow_images(path: Path) -> str:
         line = {"row": name} | {key.upper(): str(Interval(**pooled[key])) for key in ("uf1", "uar")}
         line["UF1 less the network's"] = _signed(pooled["gain"]) if pooled["gain"] else ""
         lines.append(line | {f"UF1 {part}": f"{row[part]['uf1']['value']:.3f}" for part in parts})
-    return _markdown(pd.DataFrame(lines))
+    return markdown_table(pd.DataFrame(lines))
 
 
 def _bench_rows() -> pd.DataFrame:
@@ -132,11 +131,6 @@ def _gain(row) -> str:
 
 def _signed(span: dict[str, float]) -> str:
     return f"{span['value']:+.3f} [{span['low']:+.3f}, {span['high']:+.3f}]"
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in [table.columns, *table.to_numpy()]]
-    return "\n".join([lines[0], "|" + "---|" * table.shape[1], *lines[1:]])
 
 
 def fill(text: str, name: str, table: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from utils.artefacts import plain, write_artefact
 from utils.config import Config
+from utils.paths import ROOT
 
 # What numbers depend on; the versions of these go into the record of a run.
 PACKAGES = (
@@ -58,7 +59,7 @@ def commit() -> str:
     """The commit that this code is, "-dirty" where files were changed since, "unknown" outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return answer.stdout.strip()

@@ -1,4 +1,4 @@
-"""python -m utils.synthetic.data_root: write the synthetic data root of a profile."""
+"""python -m utils.synthetic: write the synthetic data root of a profile."""
 
 from utils.synthetic.data_root import main
 

@@ -1,7 +1,7 @@
 """What any network must beat, through the same folds and the same table: trivial answers, classical
 features, small nets.
 
-`baselines(mode)` gives name -> predictor for `evaluate.cross_validate`. Every choice (C, input, epoch,
+`baselines(mode)` gives name -> predictor for `protocol.cross_validate`. Every choice (C, input, epoch,
 thresholds) is made on the inner folds of the training subjects. Classical models score one class against the
 rest; their scores become probabilities by a logistic curve fitted on the inner out-of-fold scores (Platt
 1999).

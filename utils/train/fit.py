@@ -1,5 +1,4 @@
-"""Training of MicroAttNet: focal loss, augmentation that knows geometry, early stopping, thresholds from
-validation.
+"""Training of MicroAttNet: focal loss, early stopping, thresholds from validation.
 
 `fit(train, val, ...)` has no test argument. Whole tensors stay in memory and whole batches are augmented at
 once; the same code runs on CUDA where present.
@@ -262,7 +261,7 @@ def network_predictor(
     members: int = 1,
     init: Mapping[str, Tensor] | None = None,
 ) -> Callable[[Samples, list, int], Classifier]:
-    """A predictor for `evaluate.cross_validate`.
+    """A predictor for `protocol.cross_validate`.
 
     how "inner": an ensemble of one network per inner fold, thresholds from all their out-of-fold predictions;
     "first": one network, stopped and cut on the first inner fold; "all": `members` networks on every training

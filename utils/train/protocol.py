@@ -3,8 +3,8 @@
     folds      leave_one_subject_out, grouped_folds             -> list of (train, test) positions
     protocol   cross_validate(samples, predictor, folds, seeds) -> OutOfFold
 
-A predictor is any callable `(train: Samples, inner: list of (train, validation) positions, seed) -> Classifier`. It never
-receives a held-out clip; `cross_validate` alone touches those, once, after training.
+A predictor is any callable `(train: Samples, inner: list of (train, validation) positions, seed) -> Classifier`. It
+never receives a held-out clip; `cross_validate` alone touches those, once, after training.
 """
 
 from __future__ import annotations

@@ -26,6 +26,16 @@ def same_random_numbers():
     torch.manual_seed(0)
 
 
+def make_root(config):
+    """The synthetic data root of a configuration."""
+    return synthetic.make_dataset(config.data_root, **config.synthetic, jobs=config.jobs)
+
+
+def plan_of(config):
+    """The plan of its clips."""
+    return synthetic.plan_clips(config.clip_table, config.n_subjects, config.n_test_subjects, config.data_seed)
+
+
 @contextmanager
 def tiny_clips():
     """Within it the smoke table has nine clips of six frames: rendering is what costs time."""
@@ -43,7 +53,7 @@ def tiny(tmp_path_factory):
         "smoke", data=str(place / "data"), work=str(place / "work"), n_subjects=3, n_test_subjects=1, jobs=1
     )
     with tiny_clips():
-        synthetic.make_dataset(config)
+        make_root(config)
     return config
 
 
@@ -59,7 +69,7 @@ def tiny_run(tiny):
 @pytest.fixture(scope="session")
 def person():
     """One identity, its skin and the seed of its light."""
-    identity, rng = synthetic.make_identity(load_config("smoke"), "S01")
+    identity, rng = synthetic.make_identity(7, "S01")
     return SimpleNamespace(identity=identity, albedo=paint_skin(identity, rng), light=5)
 
 

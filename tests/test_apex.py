@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.config import CLASSES
 from utils.dataset.sequences import open_sequence, write_clip
+from utils.dataset.tables import CLASSES
 from utils.flow.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_masks, spot_apex
 from utils.render.views import make_views
 from utils.synthetic.performance import motion_curve as true_motion

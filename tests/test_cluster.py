@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from utils import pipeline
-from utils.config import CLASSES
 from utils.dataset.samples import Samples
+from utils.dataset.tables import CLASSES
 from utils.parallel import parallel_map
 from utils.train.fit import network_predictor
 from utils.train.network import ModelConfig

@@ -2,7 +2,8 @@
 
 import pytest
 
-from utils.config import CLASSES, PROFILES, load_config
+from utils.config import PROFILES, load_config
+from utils.dataset.tables import CLASSES
 from utils.paths import ROOT
 
 

@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from utils.artefacts import read_artefact, write_artefact
-from utils.config import CLASSES
+from utils.dataset.tables import CLASSES
 from utils.experiments.explain import (
     AU_NAMES,
     NAMED_FROM,
@@ -25,7 +25,7 @@ from utils.experiments.explain import (
 )
 from utils.experiments.measure import load_truth
 from utils.face.expressions import ACTION_UNITS
-from utils.pipeline import Job, load_views
+from utils.pipeline import Job
 from utils.pretrain.classifier import load_pretrained, sample_dual, unit_probabilities
 from utils.report import plots
 from utils.train.augment import mirror
@@ -153,13 +153,13 @@ def test_the_unit_table_survives_its_file_with_an_empty_row_for_a_clip_that_was_
 def test_the_course_holds_every_frame_between_onset_and_offset_and_at_the_apex_the_clips_own_answer(job):
     stored = read_artefact(job.features_path)
     onset, apex, offset = stored["moments"].tolist()
-    course = unit_course(load_views(job.views_path), (onset, apex, offset), job.config)
+    course = unit_course(job.views(), (onset, apex, offset), job.config)
     assert course.index.tolist() == list(range(onset + 1, offset)) and course.columns.tolist() == NAMES
     np.testing.assert_allclose(course.loc[apex], unit_probabilities("dual", stored["x"][None])[0], atol=1e-4)
 
 
 def test_a_clip_of_two_frames_has_a_course_of_its_last(job):
-    course = unit_course(load_views(job.views_path), (0, 1, 1), job.config)
+    course = unit_course(job.views(), (0, 1, 1), job.config)
     assert course.index.tolist() == [1]
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from utils.flow.features import clip_features, flow_maps
 from utils.flow.methods import phase_flows
+from utils.render.views import Views
 
 FULL = np.ones((2, 56, 56), bool)
 
@@ -43,15 +44,15 @@ def test_motion_outside_the_mask_is_zero(flows):
 def test_clip_features_are_the_maps_of_the_phase_flows(speckle):
     frames = np.stack([np.stack([np.roll(speckle[:64, :64], t, axis=1)] * 2) for t in (0, 1, 2)])
     masks = np.ones((2, 64, 64), bool)
-    maps = clip_features(frames, masks, (0, 1, 2), size=16)
+    maps = clip_features(Views(frames, masks, np.zeros((2, 3)), "mesh", stabilised=True), (0, 1, 2), size=16)
     assert maps.shape == (2, 2, 3, 16, 16)
     assert np.array_equal(maps, flow_maps(phase_flows(frames, (0, 1, 2)), masks, 16))
     assert abs(np.median(maps[:, :, 0, 4:12, 4:12]) - 1) < 0.1  # one pixel to the right in both phases
 
 
-def test_subtracting_the_head_leaves_nothing_of_a_shift(speckle):
+def test_a_head_that_3d_did_not_hold_still_is_subtracted_and_leaves_nothing_of_a_shift(speckle):
     frames = np.stack([np.stack([np.roll(speckle[:64, :64], t, axis=1)] * 2) for t in (0, 1, 2)])
     masks = np.zeros((2, 64, 64), bool)
     masks[:, 8:-8, 8:-8] = True
-    maps = clip_features(frames, masks, (0, 1, 2), size=16, subtract_head=True)
+    maps = clip_features(Views(frames, masks, np.zeros((2, 3)), "mesh", stabilised=False), (0, 1, 2), size=16)
     assert np.abs(maps[:, :, 0, 4:12, 4:12]).mean() < 0.1

@@ -4,8 +4,10 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from conftest import plan_of
 
-from utils.config import CLASSES, load_config
+from utils.config import load_config
+from utils.dataset.tables import CLASSES
 from utils.face.expressions import (
     ACTION_UNITS,
     BLINK,
@@ -21,7 +23,6 @@ from utils.face.expressions import (
     sides_of,
 )
 from utils.face.model import load_face_model
-from utils.synthetic.data_root import plan_clips
 
 COURSE = Course(2, 8, 20, 22)
 
@@ -69,7 +70,7 @@ def test_every_class_shares_aus_with_others_and_most_of_it_can_do_without_its_ow
 
 def test_no_class_is_given_away_by_one_au():
     """The best threshold on any one true AU intensity stays below F1 0.95 for every class of the demo set."""
-    labels = plan_clips(load_config("demo"))[list(CLASSES)].to_numpy()
+    labels = plan_of(load_config("demo"))[list(CLASSES)].to_numpy()
     strength = np.array(
         [
             list(peaks([name for name, on in zip(CLASSES, row, strict=True) if on], seed).values())

@@ -7,12 +7,11 @@ import nbformat
 import papermill
 import pytest
 
-from utils.config import CLASSES, load_config
-from utils.dataset.tables import load_sample_submission
+from utils.config import load_config
+from utils.dataset.tables import CLASSES, load_sample_submission
 from utils.paths import ROOT
-from utils.report.data_card import write_card
 from utils.report.submission import validate_submission
-from utils.synthetic.data_root import make_dataset
+from utils.synthetic.__main__ import make_data
 
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -20,7 +19,7 @@ BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 def run_notebooks(folder: Path, obj_frames: bool) -> Path:
     """Make the smoke data in `folder` and run all five notebooks on it; returns the submission's folder."""
     config = load_config("smoke", data=str(folder / "data"), obj_frames=obj_frames, jobs=1)
-    write_card(make_dataset(config))
+    make_data(config)
     for book in BOOKS:
         parameters = {"PROFILE": "smoke", "DATA": str(folder / "data"), "WORK": str(folder / "work"), "JOBS": 1}
         if book.stem == "05_submit":

@@ -8,10 +8,19 @@ import pandas as pd
 import pytest
 
 from utils import pipeline
-from utils.config import CLASSES
 from utils.dataset.files import DataError, write_image
 from utils.dataset.samples import Samples
-from utils.pipeline import extract_all, jobs_of, load_data, load_views, render_all, unread_clips
+from utils.dataset.tables import CLASSES
+from utils.pipeline import (
+    extract_all,
+    jobs_by_id,
+    jobs_of,
+    load_data,
+    load_moments,
+    load_samples,
+    render_all,
+    unread_clips,
+)
 from utils.render.views import read_boxes
 
 
@@ -27,6 +36,16 @@ def times(config):
     """When each artefact of a clip was written."""
     files = [job_file for job in jobs_of(config, load_data(config)) for job_file in (job.views_path, job.features_path)]
     return {file.relative_to(config.work_root): file.stat().st_mtime_ns for file in files if file.exists()}
+
+
+def refusing(function):
+    """A function of the same code, and so of the same key, that must not be called."""
+
+    def refuse(*_, **__):
+        raise AssertionError(f"{function.__name__} was called")
+
+    refuse.__module__ = function.__module__
+    return refuse
 
 
 def cut_off(file):
@@ -46,7 +65,7 @@ def test_every_sequence_is_rendered_and_stands_in_the_manifest(tiny_run):
 def test_views_on_disk_have_the_size_of_the_config(tiny_run):
     config = tiny_run.config
     for job in jobs_of(config, tiny_run.data):
-        views = load_views(job.views_path)
+        views = job.views()
         assert views.frames.shape == (6, 2, config.size, config.size, 3) and views.frames.dtype == np.uint8
         assert views.masks.shape == (2, config.size, config.size) and views.boxes.shape == (2, 3)
         assert (views.source, views.stabilised, views.warnings) == ("mesh", True, ())
@@ -82,15 +101,15 @@ def test_features_differ_from_clip_to_clip(tiny_run):
 def test_a_repeated_run_makes_nothing_anew(tiny_run, monkeypatch):
     before = times(tiny_run.config)
     assert len(before) == 18
-    for name in ("make_views", "spot_apex", "clip_features"):
-        monkeypatch.setattr(pipeline, name, None)
+    for name in ("views_of", "features_of"):
+        monkeypatch.setattr(pipeline, name, refusing(getattr(pipeline, name)))
     manifest, moments = (stage(tiny_run.config, tiny_run.data) for stage in (render_all, extract_all))
     assert times(tiny_run.config) == before
     assert manifest.equals(tiny_run.manifest) and moments.equals(tiny_run.moments)
 
 
 def test_a_copied_root_and_work_folder_keep_their_artefacts(copied, monkeypatch):
-    monkeypatch.setattr(pipeline, "make_views", None)
+    monkeypatch.setattr(pipeline, "views_of", refusing(pipeline.views_of))
     before = times(copied)
     render_all(copied, load_data(copied))
     assert times(copied) == before
@@ -103,7 +122,7 @@ def test_a_damaged_artefact_is_made_again_and_no_other(copied):
     render_all(copied, data)
     extract_all(copied, data)
     after = times(copied)
-    assert load_views(job.views_path).frames.shape[0] == 6
+    assert job.views().frames.shape[0] == 6
     assert {file for file in before if before[file] != after[file]} == {job.views_path.relative_to(copied.work_root)}
 
 
@@ -151,11 +170,76 @@ def test_a_broken_test_clip_is_a_warning_and_the_rest_goes_on(copied):
     manifest = render_all(copied, data).set_index("Id")
     assert str(file) in manifest.loc[broken, "warning"] and "training prior" in manifest.loc[broken, "warning"]
     assert (manifest.drop(broken)["warning"] == "").all() and manifest.loc[broken, "n_frames"] == 0
-    assert str(file) in unread_clips(copied)[broken]
-    moments = extract_all(copied, data)  # what the run before the damage made of this clip is not used
+    moments = extract_all(copied, data).set_index("Id")  # what the run before the damage made of this clip is not used
     rest = [id for id in data.test_ids if id != broken]
-    assert broken not in moments["Id"].tolist()
-    assert Samples.load(copied.work_root / "features" / "test.npz").ids.tolist() == rest
+    assert moments["apex"].isna().tolist() == [id == broken for id in moments.index]
+    assert load_samples(copied, data, "test").ids.tolist() == rest
+    assert list(unread_clips(copied, data)) == [broken] and str(file) in unread_clips(copied, data)[broken]
+
+
+def test_a_repaired_test_clip_is_noticed(copied):
+    data = load_data(copied)
+    file = data.folder("test", data.test_ids[1]) / "frame_0000.png"
+    whole = file.read_bytes()
+    cut_off(file)
+    assert len(load_samples(copied, data, "test")) == len(data.test_ids) - 1
+    file.write_bytes(whole)
+    assert load_samples(copied, data, "test").ids.tolist() == data.test_ids and not unread_clips(copied, data)
+
+
+def lose_views_and_features(config, id):
+    for path in config.work_root.rglob(f"{id}.npz"):
+        path.unlink()
+
+
+def lose_everything(config, id):
+    shutil.rmtree(config.work_root)
+
+
+def cut_the_samples(config, id):
+    cut_off(config.work_root / "features" / "train.npz")
+
+
+def cut_the_moments(config, id):
+    (config.work_root / "features" / "moments.csv").write_text("Id\n")
+
+
+@pytest.mark.parametrize("damage", [lose_views_and_features, lose_everything, cut_the_samples, cut_the_moments])
+def test_what_a_later_stage_lacks_it_makes_again(copied, tiny_run, damage):
+    before = load_samples(tiny_run.config, tiny_run.data, "train")
+    damage(copied, before.ids[1])
+    data = load_data(copied)
+    moments, samples = load_moments(copied, data), load_samples(copied, data, "train")
+    assert np.array_equal(samples.x, before.x) and samples.ids.tolist() == before.ids.tolist()
+    assert moments["apex"].tolist() == tiny_run.moments["apex"].tolist()
+
+
+def test_a_bit_flipped_between_the_sampled_blocks_is_found_when_the_views_are_read(copied):
+    job = jobs_of(copied, load_data(copied))[0]
+    before = job.views().frames
+    content = bytearray(job.views_path.read_bytes())
+    content[len(content) // 2 + 5000] ^= 1
+    job.views_path.write_bytes(content)
+    assert np.array_equal(job.views().frames, before)
+
+
+def test_a_changed_label_is_noticed(copied):
+    table = pd.read_csv(copied.data_root / "train.csv")
+    table.loc[0, "Negative"] = 1 - table.loc[0, "Negative"]
+    table.to_csv(copied.data_root / "train.csv", index=False)
+    assert load_samples(copied, load_data(copied), "train").y[0, 0] == table.loc[0, "Negative"]
+
+
+def test_given_moments_take_the_place_of_the_spotted_ones_where_all_three_are_known(copied):
+    table = pd.read_csv(copied.data_root / "train.csv", dtype={"onset": "Int64", "apex": "Int64", "offset": "Int64"})
+    table.loc[0, ["onset", "apex", "offset"]] = [1, 3, 4]
+    table.loc[1, ["onset", "apex", "offset"]] = [1, pd.NA, 4]
+    table.to_csv(copied.data_root / "train.csv", index=False)
+    config = replace(copied, moments="given")
+    spotted, given = (load_moments(one, load_data(one)) for one in (copied, config))
+    assert given.loc[0, ["onset", "apex", "offset"]].tolist() == [1, 3, 4]
+    assert given.loc[1, ["onset", "offset"]].tolist() == spotted.loc[1, ["onset", "offset"]].tolist() == [0, 5]
+    assert given["spotted"].tolist() == spotted["apex"].tolist()
 
 
 def test_a_test_clip_without_folder_is_a_warning_and_the_rest_goes_on(copied):
@@ -195,7 +279,7 @@ def test_a_table_of_boxes_overrides_the_crop_of_its_ids_alone(copied):
     (config.data_root / "boxes.csv").write_text(BOXES + f"{first},100,110,200,120,115,210\n")
     manifest = render_all(config, data).set_index("Id")
     assert (manifest.loc[first, "crop"], manifest.loc[second, "crop"]) == ("override", "mesh")
-    views = load_views(pipeline.Job(config, "train", first).views_path)
+    views = jobs_by_id(config, data)[first].views()
     assert views.boxes.tolist() == [[100, 110, 200], [120, 115, 210]]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.config import CLASSES
+from utils.dataset.tables import CLASSES
 from utils.face.expressions import ACTION_UNITS
 from utils.pretrain.classifier import (
     RECIPES,

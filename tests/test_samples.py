@@ -60,5 +60,5 @@ def test_faults_are_named():
 
 def test_a_damaged_file_says_so(tmp_path):
     (tmp_path / "samples.npz").write_bytes(b"not a zip")
-    with pytest.raises(ValueError, match="samples.npz: not a whole Samples file"):
+    with pytest.raises(ValueError, match="samples.npz: not a whole artefact.*Remedy"):
         Samples.load(tmp_path / "samples.npz")

@@ -1,20 +1,22 @@
 """Facts about the synthetic 4D faces: the plan, the performances, the photographs and the data root."""
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY_LABEL_SETS, tiny_clips
+from conftest import TINY_LABEL_SETS, make_root, plan_of, tiny_clips
 
-from utils.config import CLASSES, load_config
+from utils.config import load_config
+from utils.dataset.files import DataError
 from utils.dataset.sequences import open_sequence
-from utils.dataset.tables import open_data
+from utils.dataset.tables import CLASSES, open_data
 from utils.face.expressions import BLINK, rotation
 from utils.face.model import load_face_model
 from utils.synthetic import data_root as synthetic
-from utils.synthetic.data_root import LABEL_SETS, make_dataset, make_identity, make_subject, plan_clips
+from utils.synthetic.data_root import LABEL_SETS, make_identity, make_subject
 from utils.synthetic.performance import PIVOT, PIXELS_PER_MM, motion_curve, perform, pose_vertices
 from utils.synthetic.photography import BACKGROUND, PHOTO, STEREO, photograph, scanner_surface, scanner_uv
 
@@ -32,14 +34,14 @@ def truth_of(config):
 
 
 def test_the_demo_plan_has_the_label_sets_of_4dme():
-    plan = plan_clips(load_config("demo"))
+    plan = plan_of(load_config("demo"))
     found = Counter(tuple(sorted(name for name in CLASSES if row[name])) for row in plan.to_dict("records"))
     assert found == {tuple(sorted(names)): count for names, count in LABEL_SETS.items()}
     assert len(plan) == 267
 
 
 def test_the_demo_plan_splits_24_subjects_into_18_and_6():
-    plan = plan_clips(load_config("demo"))
+    plan = plan_of(load_config("demo"))
     subjects = {split: set(rows["subject"]) for split, rows in plan.groupby("split")}
     assert len(subjects["train"]) == 18 and len(subjects["test"]) == 6
     assert not subjects["train"] & subjects["test"]
@@ -48,28 +50,28 @@ def test_the_demo_plan_splits_24_subjects_into_18_and_6():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_test_subjects_hold_a_fair_share_of_every_class(seed):
-    plan = plan_clips(load_config("demo", data_seed=seed))
+    plan = plan_of(load_config("demo", data_seed=seed))
     share = plan[plan["split"] == "test"][list(CLASSES)].sum() / plan[list(CLASSES)].sum()
     assert share.between(0.7 / 4, 1.5 / 4).all()
 
 
 def test_ids_are_unique_and_name_their_subject():
-    plan = plan_clips(load_config("demo"))
+    plan = plan_of(load_config("demo"))
     assert plan["Id"].is_unique
     assert (plan["Id"].str.split("_").str[0] == plan["subject"]).all()
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
-    plan = plan_clips(load_config("demo"))
-    assert plan.equals(plan_clips(load_config("demo", seed=9)))  # the seed of training is another one
-    assert not plan.equals(plan_clips(load_config("demo", data_seed=8)))
+    plan = plan_of(load_config("demo"))
+    assert plan.equals(plan_of(load_config("demo", seed=9)))  # the seed of training is another one
+    assert not plan.equals(plan_of(load_config("demo", data_seed=8)))
 
 
 @pytest.mark.parametrize("change", [{"n_subjects": 12, "n_test_subjects": 3}, {"n_test_subjects": 0}])
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
 def test_an_impossible_plan_is_refused_rather_than_sought_for_ever(change):
     with pytest.raises(ValueError, match="Remedy"):
-        plan_clips(load_config("smoke", **change))
+        plan_of(load_config("smoke", **change))
 
 
 # Performances
@@ -199,7 +201,7 @@ def test_the_root_is_what_the_stages_read(tiny):
 
 def test_labels_of_the_root_are_those_of_the_plan(tiny):
     with tiny_clips():
-        plan = plan_clips(tiny).set_index("Id")
+        plan = plan_of(tiny).set_index("Id")
     train = pd.read_csv(tiny.data_root / "train.csv").set_index("Id")
     solution = pd.read_csv(tiny.data_root / "solution.csv").set_index("Id")
     assert set(train.index) == set(plan.index[plan["split"] == "train"])
@@ -224,7 +226,7 @@ def test_the_true_apex_is_the_peak_of_the_true_motion(tiny):
 
 def test_the_mesh_on_disk_moves_as_the_truth_says(tiny):
     row = truth_of(tiny).iloc[0]
-    identity, _ = make_identity(tiny, row["subject"])
+    identity, _ = make_identity(tiny.data_seed, row["subject"])
     with np.load(tiny.data_root / "truth" / f"{row['Id']}.npz") as truth:
         posed = pose_vertices(identity, truth["contraction"], truth["angles"], truth["shift"])
     sequence = open_sequence(tiny.data_root / row["split"] / row["Id"])
@@ -232,16 +234,16 @@ def test_the_mesh_on_disk_moves_as_the_truth_says(tiny):
 
 
 def test_two_subjects_are_two_people(tiny):
-    people = [make_identity(tiny, subject)[0].vertices for subject in ("S01", "S02", "S03")]
+    people = [make_identity(tiny.data_seed, subject)[0].vertices for subject in ("S01", "S02", "S03")]
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert np.linalg.norm(people[a] - people[b], axis=1).mean() > 1  # mm
 
 
 def test_the_same_seed_writes_the_same_bytes_whatever_else_is_made(tiny, tmp_path):
     with tiny_clips():
-        plan = plan_clips(tiny)
+        plan = plan_of(tiny)
         clip = plan[plan["split"] == "train"].iloc[1].to_dict()
-        make_subject(tiny, tmp_path, clip["subject"], [clip])
+        make_subject(tmp_path, clip["subject"], [clip], tiny.data_seed, False)
     original = tiny.data_root / "train" / clip["Id"]
     again = tmp_path / "train" / clip["Id"]
     names = sorted(file.name for file in original.iterdir())
@@ -249,20 +251,47 @@ def test_the_same_seed_writes_the_same_bytes_whatever_else_is_made(tiny, tmp_pat
     assert all((original / name).read_bytes() == (again / name).read_bytes() for name in names)
 
 
-def test_a_root_is_not_made_again_unless_something_changed(tiny, monkeypatch):
+def test_a_root_is_not_made_again_unless_something_changed(tiny, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("made again")
 
     monkeypatch.setattr(synthetic, "parallel_map", refuse)
-    assert make_dataset(tiny) == tiny.data_root
-    assert make_dataset(replace(tiny, seed=3, epochs=1)) == tiny.data_root  # not of the data
+    assert make_root(tiny) == tiny.data_root
+    assert make_root(replace(tiny, seed=3, epochs=1)) == tiny.data_root  # not of the data
+    copied = replace(tiny, data=str(shutil.copytree(tiny.data_root, tmp_path / "data")))
     with tiny_clips(), pytest.raises(AssertionError, match="made again"):
-        make_dataset(replace(tiny, data_seed=8))
+        make_root(replace(copied, data_seed=8))
+
+
+def test_a_removed_clip_is_written_again_to_the_byte(tiny, tmp_path):
+    copied = replace(tiny, data=str(shutil.copytree(tiny.data_root, tmp_path / "data")))
+    clip = truth_of(tiny).iloc[3]
+    lost, original = (config.data_root / clip["split"] / clip["Id"] for config in (copied, tiny))
+    shutil.rmtree(lost)
+    with tiny_clips():
+        make_root(copied)
+    assert all(file.read_bytes() == (lost / file.name).read_bytes() for file in original.iterdir())
+
+
+def test_clips_of_another_setting_do_not_stay(tiny, tmp_path):
+    config = replace(tiny, data=str(shutil.copytree(tiny.data_root, tmp_path / "data")), data_seed=8)
+    (config.data_root / "train" / "S09_099").mkdir()
+    with tiny_clips():
+        make_root(config)
+    open_data(config.data_root, CLASSES)
+    assert not (config.data_root / "train" / "S09_099").exists()
+
+
+def test_other_data_are_never_overwritten(tiny, tmp_path):
+    (tmp_path / "train.csv").write_text("Id\n")
+    with pytest.raises(DataError, match="not synthetic.*Remedy"):
+        make_root(replace(tiny, data=str(tmp_path)))
+    assert (tmp_path / "train.csv").read_text() == "Id\n"
 
 
 def test_obj_frames_on_request_replace_the_compact_clip(tiny, tmp_path):
     with tiny_clips():
-        clip = plan_clips(tiny).iloc[0].to_dict()
-        make_subject(replace(tiny, obj_frames=True), tmp_path, clip["subject"], [clip])
+        clip = plan_of(tiny).iloc[0].to_dict()
+        make_subject(tmp_path, clip["subject"], [clip], tiny.data_seed, True)
     names = {file.suffix for file in (tmp_path / clip["split"] / clip["Id"]).iterdir()}
     assert names == {".obj", ".mtl", ".png"}

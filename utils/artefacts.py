@@ -7,18 +7,23 @@ An artefact is one file (or one folder) and a small sidecar beside it, `<name>.k
 
 Files up to 1 MB are checksummed whole. Of larger ones, 16 blocks of 4 kB spread from the first byte to the
 last are read besides the size, since re-running an unchanged pipeline must not read gigabytes: cut, emptied
-and replaced files are found, a flipped bit between the blocks is not. A folder is checked by its names and
-sizes.
+and replaced files are found at once, a flipped bit between the blocks when the file is read. A folder is checked
+by its names and sizes. What cannot be read is a `DamagedError`; `cached` makes it again.
+
+Two processes may write one artefact at once: each writes under a name of its own, and the sidecar holds the
+checksum of what its writer wrote, so that content and key of two writers never pass for one.
 """
 
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,11 @@ from utils.code_hash import Code, code_hash
 WHOLE_CHECKSUM = 1 << 20  # bytes, files up to this size are checksummed whole
 CONTENT_HASH = 1 << 16  # bytes, inputs up to this size enter a key by content, larger ones by size and time
 BLOCKS, BLOCK = 16, 1 << 12  # blocks of so many bytes that stand for a large file
+TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}(\.\w+)*")  # names that `atomic_path` gives, with the process
+
+
+class DamagedError(ValueError):
+    """An artefact on disk is not what was written there."""
 
 
 # Atomic writing -----------------------------------------------------------------------------------
@@ -52,6 +62,24 @@ def atomic_path(path: str | Path):
         os.replace(temporary, path)
     finally:
         remove(temporary)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what killed processes left half-written below a folder. What a living one is writing stays."""
+    for path in list(Path(folder).rglob(".*")):
+        found = TEMPORARY.fullmatch(path.name)
+        if found and not _alive(int(found[1])):
+            remove(path)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def remove(path: str | Path) -> None:
@@ -79,14 +107,23 @@ def write_artefact(path: str | Path, value: Any, key: str | None = None) -> None
     write, _ = _format(path)
     with atomic_path(path) as temporary:
         write(temporary, value)
+        written = checksum(temporary)
     if key is not None:
-        mark_current(path, key)
+        _write_sidecar(path, key, written)
 
 
 def read_artefact(path: str | Path) -> Any:
-    """Read what `write_artefact` wrote; `.npz` comes back as a dictionary."""
+    """Read what `write_artefact` wrote; `.npz` comes back as a dictionary.
+
+    Raises FileNotFoundError where there is none, DamagedError where it is not whole.
+    """
     _, read = _format(path)
-    return read(Path(path))
+    try:
+        return read(Path(path))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zip, header, parser and decoder errors differ by the damage
+        raise DamagedError(f"{path}: not a whole artefact ({error}). Remedy: run its stage again.") from error
 
 
 def plain(value: Any) -> Any:
@@ -163,7 +200,7 @@ def _format(path: str | Path) -> tuple[Callable, Callable]:
 # Keys ---------------------------------------------------------------------------------------------
 
 
-def artefact_key(inputs: Iterable[str | Path] = (), params: Any = None, code: Code | Iterable[Code] = ()) -> str:
+def artefact_key(inputs: Iterable[str | Path] = (), params: Any = None, code: Code | tuple[Code, ...] = ()) -> str:
     """Hash what an artefact is made from: input files, parameters and code. 32 hexadecimal digits.
 
     inputs: files or folders (read recursively, hidden files left out). A file enters with its name
@@ -179,9 +216,15 @@ def artefact_key(inputs: Iterable[str | Path] = (), params: Any = None, code: Co
     parts = {
         "inputs": sorted(_fingerprint(file, path.parent) for path in paths for file in _files(path)),
         "params": plain(params),
-        "code": code_hash(code) if code else "",
+        "code": _code_part(code),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=256)
+def _code_part(code: Code | tuple[Code, ...]) -> str:
+    """The hash of the code as this process knows it: what is edited while it runs, it does not run."""
+    return code_hash(code) if code else ""
 
 
 def _files(path: Path) -> list[Path]:
@@ -207,9 +250,12 @@ def _fingerprint(path: Path, root: Path) -> list[str]:
 
 
 def cached(path: str | Path, key: str, make: Callable[[], Any]) -> Any:
-    """The artefact at `path` if it is current, else `make()`, written there under `key`."""
+    """The artefact at `path` if it is current and whole, else `make()`, written there under `key`."""
     if is_current(path, key):
-        return read_artefact(path)
+        try:
+            return read_artefact(path)
+        except (DamagedError, FileNotFoundError):
+            pass
     value = make()
     write_artefact(path, value, key)
     return value
@@ -221,13 +267,20 @@ def is_current(path: str | Path, key: str) -> bool:
     recorded = _read_sidecar(path)
     if not recorded or recorded["key"] != key or not path.exists():
         return False
-    return recorded["checksum"] == checksum(path)
+    try:
+        return recorded["checksum"] == checksum(path)
+    except FileNotFoundError:  # another process replaces it at this moment
+        return False
 
 
 def mark_current(path: str | Path, key: str) -> None:
     """Write the sidecar of an artefact (file or folder) that has just been written by other means."""
+    _write_sidecar(path, key, checksum(path))
+
+
+def _write_sidecar(path: str | Path, key: str, content: str) -> None:
     with atomic_path(_sidecar(path)) as temporary:
-        temporary.write_text(json.dumps({"key": key, "checksum": checksum(path)}) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps({"key": key, "checksum": content}) + "\n", encoding="utf-8")
 
 
 def checksum(path: str | Path) -> str:

@@ -1,17 +1,44 @@
 """All parameters of a run in one frozen record, and the profiles that give them values.
 
 A profile is a complete set of values; `load_config(profile, name=value)` overrides single ones. A name that
-does not exist, or a value of another type, is an error, since papermill itself only warns of a misspelt
-parameter.
+does not exist, a value of another type or out of its range is an error, since papermill itself only warns of a
+misspelt parameter.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from utils.paths import ROOT
 
-CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")
+# What a parameter may be, where that is one of a few words.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "clip_table": ("4dme", "smoke"),
+    "views": ("render", "split"),
+    "renderer": ("auto", "egl", "osmesa", "embree"),
+    "flow_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
+    "apex_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
+    "moments": ("spotted", "given"),
+}
+# The least and the largest value of a number.
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**31 - 1),
+    "data_seed": (0, 2**31 - 1),
+    "jobs": (1, math.inf),
+    "n_subjects": (3, math.inf),
+    "n_test_subjects": (1, math.inf),
+    "yaw_deg": (0, 80),
+    "size": (32, 4096),
+    "apex_size": (32, 4096),
+    "feature_size": (8, 512),
+    "inner_folds": (2, math.inf),
+    "seeds": (1, math.inf),
+    "ablation_seeds": (1, math.inf),
+    "epochs": (0, math.inf),
+}
+PLACES = ("data", "work", "out")  # belong to a machine
+NO_RESULT = ("profile", "jobs", *PLACES)  # change nothing that comes out
 
 
 @dataclass(frozen=True)
@@ -47,6 +74,7 @@ class Config:
     apex_method: str = "faceflow"  # of the motion curve
     apex_size: int = 256  # pixels, frames are reduced to this for the motion curve
     feature_size: int = 28  # of the network's maps, pixels
+    moments: str = "spotted"  # "given": onset, apex, offset of train.csv where it has all three, else spotted too
 
     # 03_train .. 05_submit
     pretrained: bool = True  # start from the weights taught by synthetic motion, else from scratch
@@ -54,7 +82,20 @@ class Config:
     inner_folds: int = 4  # subject-disjoint validation inside a training set
     seeds: int = 1  # repetitions of training
     ablation_seeds: int = 1
-    epochs: int = 40
+    epochs: int = 0  # of training our networks; 0: as many as their recipe says (40 from scratch, 12 from the weights)
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise _refused(name, getattr(self, name), f"choose one of {', '.join(choices)}")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:  # NaN is in no range
+                limit = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
+                raise _refused(name, getattr(self, name), f"choose a number {limit}")
+        if self.folds != "loso" and not (self.folds.isdecimal() and int(self.folds) >= 2):
+            raise _refused("folds", self.folds, "choose loso (leave one subject out) or a number of at least 2")
+        if self.n_test_subjects >= self.n_subjects:
+            raise _refused("n_test_subjects", self.n_test_subjects, f"choose fewer than n_subjects={self.n_subjects}")
 
     @property
     def data_root(self) -> Path:
@@ -71,7 +112,25 @@ class Config:
     @property
     def record(self) -> dict[str, Any]:
         """The parameters as they go into run.json: without the paths, which belong to a machine."""
-        return {name: value for name, value in asdict(self).items() if name not in ("data", "work", "out")}
+        return self._without(PLACES)
+
+    @property
+    def result_parameters(self) -> dict[str, Any]:
+        """The parameters that can change a result: without paths, the profile's name and the number of workers."""
+        return self._without(NO_RESULT)
+
+    @property
+    def synthetic(self) -> dict[str, Any]:
+        """What the synthetic data are made from, as `utils.synthetic.data_root.make_dataset` takes it."""
+        names = ("clip_table", "n_subjects", "n_test_subjects", "data_seed", "obj_frames")
+        return {name: getattr(self, name) for name in names}
+
+    def _without(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name not in names}
+
+
+def _refused(name: str, value: object, remedy: str) -> ValueError:
+    return ValueError(f"parameter {name}={value!r} is not possible. Remedy: {remedy}.")
 
 
 PROFILES = {
@@ -96,12 +155,16 @@ PROFILES = {
 def load_config(profile: str = "demo", settings: str = "", **changes: Any) -> Config:
     """The profile's values with `settings` ("views=split seed=3") and `changes` on top.
 
-    Raises ValueError for an unknown profile or name, and for a value of another type.
+    Raises ValueError for an unknown profile or name, for a value of another type or out of its range, and for a
+    setting that also is a change.
     """
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is unknown. Remedy: choose one of {', '.join(PROFILES)}.")
     types = {field.name: field.type for field in fields(Config)}
-    for name, value in (changes := parse_settings(settings, types) | changes).items():
+    given = parse_settings(settings, types)
+    if twice := [name for name in given if name in changes or name == "profile"]:
+        raise ValueError(f"setting {twice[0]!r} has an option of its own. Remedy: write {twice[0].upper()}=value.")
+    for name, value in (changes := given | changes).items():
         if name not in types:
             raise ValueError(f"parameter {name!r} is unknown. Remedy: choose one of {', '.join(types)}.")
         if type(value) is not types[name] and not (types[name] is float and type(value) is int):

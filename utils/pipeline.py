@@ -1,7 +1,8 @@
-"""The stages over all sequences of a data root: views, then apexes and features. Artefacts lie under keys.
+"""Stages 01 and 02 over all sequences of a data root: views, then apexes and features, each an artefact under a key.
 
-A training clip that cannot be read stops the run, with the file and the remedy; a test clip is left out with a warning,
-and the submission fills its row with the training prior.
+Whatever a stage needs it asks for here, and gets it as it was left, or made again where it is missing, damaged or out
+of date. A training clip that cannot be read stops the run, with the file and the remedy; a test clip is left out with
+a warning, and the submission fills its row with the training prior.
 """
 
 from dataclasses import dataclass
@@ -10,25 +11,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.artefacts import artefact_key, cached, is_current, read_artefact, remove, write_artefact
-from utils.config import CLASSES, Config
+from utils.artefacts import artefact_key, cached, is_current, read_artefact, write_artefact
+from utils.config import Config
 from utils.dataset.files import DataError
 from utils.dataset.samples import Samples
-from utils.dataset.sequences import open_sequence
-from utils.dataset.tables import DataRoot, open_data
-from utils.flow.apex import spot_apex
-from utils.flow.features import clip_features
+from utils.dataset.tables import CLASSES, PHASE_COLUMNS, DataRoot, open_data
+from utils.flow.features import Moments, features_of
 from utils.parallel import parallel_map
-from utils.render.views import Views, make_views, read_boxes
+from utils.render.views import Box, Views, read_boxes, views_of
+
+VIEW_PARAMETERS = ("views", "size", "yaw_deg", "stabilise", "renderer")  # of the config, as `views_of` takes them
+FEATURE_PARAMETERS = ("flow_method", "apex_method", "apex_size", "feature_size")  # as `features_of` takes them
 
 
 @dataclass(frozen=True)
 class Job:
-    """One sequence to work on."""
+    """One sequence to work on, with what the data root says of it beside its frames."""
 
     config: Config
     split: str
     id: str
+    boxes: tuple[Box, ...] | None = None  # an explicit crop per view
+    given: Moments | None = None  # onset, apex, offset that take the place of the spotted ones
 
     @property
     def folder(self) -> Path:
@@ -42,6 +46,34 @@ class Job:
     def features_path(self) -> Path:
         return self.config.work_root / "features" / self.split / f"{self.id}.npz"
 
+    @property
+    def view_parameters(self) -> dict:
+        return {name: getattr(self.config, name) for name in VIEW_PARAMETERS} | {"boxes": self.boxes}
+
+    @property
+    def feature_parameters(self) -> dict:
+        return {name: getattr(self.config, name) for name in FEATURE_PARAMETERS} | {"given": self.given}
+
+    def views_key(self) -> str:
+        if not self.folder.is_dir():
+            raise DataError.at(self.folder, "there is no such folder", "put the frames of this Id there")
+        return artefact_key([self.folder], self.view_parameters, views_of)
+
+    def features_key(self) -> str:
+        return artefact_key((), {"views": self.views_key(), **self.feature_parameters}, features_of)
+
+    def views(self) -> Views:
+        """The views of the sequence. Raises DataError where it cannot be read."""
+        return Views.from_arrays(
+            cached(self.views_path, self.views_key(), lambda: views_of(self.folder, **self.view_parameters))
+        )
+
+    def features(self) -> dict[str, np.ndarray]:
+        """What `features_of` makes of the views, which are only asked for where it must be made."""
+        return cached(
+            self.features_path, self.features_key(), lambda: features_of(self.views(), **self.feature_parameters)
+        )
+
 
 def load_data(config: Config) -> DataRoot:
     """The checked data root of a run."""
@@ -50,7 +82,23 @@ def load_data(config: Config) -> DataRoot:
 
 def jobs_of(config: Config, data: DataRoot) -> list[Job]:
     """All sequences of the root, training first."""
-    return [Job(config, "train", id) for id in data.train["Id"]] + [Job(config, "test", id) for id in data.test_ids]
+    boxes = {id: tuple(pair) for id, pair in read_boxes(config.data_root).items()}
+    given = given_moments(data) if config.moments == "given" else {}
+    ids = [("train", id) for id in data.train["Id"]] + [("test", id) for id in data.test_ids]
+    return [Job(config, split, id, boxes.get(id), given.get(id) if split == "train" else None) for split, id in ids]
+
+
+def jobs_by_id(config: Config, data: DataRoot) -> dict[str, Job]:
+    """The same by Id, which stands in one split alone."""
+    return {job.id: job for job in jobs_of(config, data)}
+
+
+def given_moments(data: DataRoot) -> dict[str, Moments]:
+    """Onset, apex and offset by Id, of the training clips for which train.csv has all three."""
+    if not set(PHASE_COLUMNS) <= set(data.train):
+        return {}
+    known = data.train.dropna(subset=list(PHASE_COLUMNS)).set_index("Id")[list(PHASE_COLUMNS)]
+    return {id: tuple(int(value) for value in row) for id, row in zip(known.index, known.to_numpy(), strict=True)}
 
 
 # 01_render ----------------------------------------------------------------------------------------------------------
@@ -61,43 +109,17 @@ def render_all(config: Config, data: DataRoot) -> pd.DataFrame:
 
     Columns: Id, split, n_frames, crop (how its box was found), stabilised, warning (empty where all is well).
     """
-    rows = parallel_map(_render, jobs_of(config, data), config.jobs, description="views")
-    manifest = pd.DataFrame(rows)
+    manifest = pd.DataFrame(parallel_map(_render, jobs_of(config, data), config.jobs, description="views"))
     write_artefact(config.work_root / "views" / "manifest.csv", manifest)
     return manifest
 
 
 def _render(job: Job) -> dict:
-    config = job.config
     row = {"Id": job.id, "split": job.split, "n_frames": 0, "crop": "", "stabilised": False, "warning": ""}
-    parameters = {name: getattr(config, name) for name in ("views", "size", "yaw_deg", "stabilise", "renderer")}
-    boxes = read_boxes(config.data_root)
-    if job.id in boxes:
-        parameters["boxes"] = boxes[job.id]
     try:
-        sequence = open_sequence(job.folder)
-        key = artefact_key([job.folder], parameters, make_views)
-        if is_current(job.views_path, key):
-            views = load_views(job.views_path)
-        else:
-            views = make_views(sequence, **parameters)
-            write_artefact(
-                job.views_path,
-                {
-                    "frames": views.frames,
-                    "masks": views.masks,
-                    "boxes": views.boxes,
-                    "source": np.array(views.source),
-                    "stabilised": np.array(views.stabilised),
-                    "warnings": np.array(views.warnings, dtype=str),
-                },
-                key,
-            )
+        views = job.views()
     except DataError as error:
-        if job.split == "train":
-            raise
-        remove(job.views_path)  # what an earlier run made of it must not pass for this clip's views
-        return row | {"warning": f"{error} This test clip gets the training prior."}
+        return row | {"warning": _unread(job, error)}
     return row | {
         "n_frames": len(views.frames),
         "crop": views.source,
@@ -106,63 +128,81 @@ def _render(job: Job) -> dict:
     }
 
 
-def unread_clips(config: Config) -> dict[str, str]:
-    """Why a test clip has no views, by Id, from the manifest."""
-    manifest = read_artefact(config.work_root / "views" / "manifest.csv")
-    return manifest[manifest["n_frames"] == 0].set_index("Id")["warning"].to_dict()
-
-
-def load_views(path: Path) -> Views:
-    """The views that `render_all` wrote."""
-    stored = read_artefact(path)
-    return Views(
-        stored["frames"],
-        stored["masks"],
-        stored["boxes"],
-        str(stored["source"]),
-        bool(stored["stabilised"]),
-        tuple(stored["warnings"].tolist()),
-    )
+def _unread(job: Job, error: DataError) -> str:
+    """Why a test clip has no views. A training clip's error is raised."""
+    if job.split == "train":
+        raise error
+    return f"{error} This test clip gets the training prior."
 
 
 # 02_flow_apex -------------------------------------------------------------------------------------------------------
 
 
 def extract_all(config: Config, data: DataRoot) -> pd.DataFrame:
-    """Spot the apex and write the features of every sequence that has views; returns and writes `features/moments.csv`.
+    """Spot the apex and write the features of every sequence; returns and writes `features/moments.csv`.
 
-    Columns: Id, split, onset, apex, offset. Also `features/train.npz` and `test.npz`, the network's samples.
+    Columns: Id, split, onset, apex, offset (those of the features), spotted (the apex found), warning (why a test clip
+    has none of them). Also `features/train.npz` and `test.npz`, the network's samples.
     """
-    jobs = [job for job in jobs_of(config, data) if job.views_path.exists()]
+    jobs = jobs_of(config, data)
     done = parallel_map(_extract, jobs, config.jobs, description="apex and features")
-    table = pd.DataFrame([item["moments"] for item in done], columns=["onset", "apex", "offset"])
-    table.insert(0, "split", [job.split for job in jobs])
-    table.insert(0, "Id", [job.id for job in jobs])
-    write_artefact(config.work_root / "features" / "moments.csv", table)
+    table = pd.DataFrame([row for row, _ in done])
     for split in ("train", "test"):
-        chosen = [(job.id, item["x"]) for job, item in zip(jobs, done, strict=True) if job.split == split]
-        samples_of(data, split, chosen).save(config.work_root / "features" / f"{split}.npz")
+        items = [(row["Id"], x) for row, x in done if row["split"] == split and x is not None]
+        path = _samples_path(config, split)
+        samples_of(data, split, items).save(path, _samples_key(jobs, data, split))
+    write_artefact(config.work_root / "features" / "moments.csv", table, _moments_key(jobs))
     return table
 
 
-def _extract(job: Job) -> dict[str, np.ndarray]:
-    config = job.config
-    parameters = {name: getattr(config, name) for name in ("flow_method", "apex_method", "apex_size", "feature_size")}
+def _extract(job: Job) -> tuple[dict, np.ndarray | None]:
+    row = {"Id": job.id, "split": job.split, **dict.fromkeys((*PHASE_COLUMNS, "spotted")), "warning": ""}
+    try:
+        features = job.features()
+    except DataError as error:
+        return row | {"warning": _unread(job, error)}, None
+    moments = dict(zip(PHASE_COLUMNS, features["moments"].tolist(), strict=True))
+    return row | moments | {"spotted": int(features["spotted"][1])}, features["x"]
 
-    def make() -> dict[str, np.ndarray]:
-        views = load_views(job.views_path)
-        spotting = spot_apex(views.frames, views.masks, config.apex_size, config.apex_method)
-        x = clip_features(
-            views.frames,
-            views.masks,
-            spotting.moments,
-            config.feature_size,
-            config.flow_method,
-            subtract_head=not views.stabilised,
-        )
-        return {"x": x, "moments": np.array(spotting.moments), "curve": spotting.curve}
 
-    return cached(job.features_path, artefact_key([job.views_path], parameters, _extract), make)
+def load_moments(config: Config, data: DataRoot) -> pd.DataFrame:
+    """The table of `extract_all`, made again where it is not current."""
+    path = config.work_root / "features" / "moments.csv"
+    if is_current(path, _moments_key(jobs_of(config, data))):
+        return read_artefact(path)
+    return extract_all(config, data)
+
+
+def load_samples(config: Config, data: DataRoot, split: str) -> Samples:
+    """The network's samples of a split, "train" or "test", made again where they are not current."""
+    path = _samples_path(config, split)
+    if not is_current(path, _samples_key(jobs_of(config, data), data, split)):
+        extract_all(config, data)
+    return Samples.load(path)
+
+
+def unread_clips(config: Config, data: DataRoot) -> dict[str, str]:
+    """Why a test clip could not be read, by Id."""
+    table = load_moments(config, data)
+    return table[table["apex"].isna()].set_index("Id")["warning"].to_dict()
+
+
+def _samples_path(config: Config, split: str) -> Path:
+    return config.work_root / "features" / f"{split}.npz"
+
+
+def _samples_key(jobs: list[Job], data: DataRoot, split: str) -> str:
+    labels = data.train[["Id", "subject", *CLASSES]].to_dict("list") if split == "train" else data.test_ids
+    return artefact_key((), {"features": _features_keys(jobs, split), "labels": labels}, samples_of)
+
+
+def _moments_key(jobs: list[Job]) -> str:
+    return artefact_key((), _features_keys(jobs, "train") + _features_keys(jobs, "test"))
+
+
+def _features_keys(jobs: list[Job], split: str) -> list[str]:
+    """The key of the features of every clip of a split; of a clip without folder that it has none."""
+    return [job.features_key() if job.folder.is_dir() else "no folder" for job in jobs if job.split == split]
 
 
 def samples_of(data: DataRoot, split: str, items: list[tuple[str, np.ndarray]]) -> Samples:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from utils.bench.setting import SEEDS, Setting, row
-from utils.config import CLASSES, load_config
+from utils.config import load_config
+from utils.dataset.tables import CLASSES
 from utils.face.skin import paint_skin
 from utils.flow.classical import fit_affine
 from utils.flow.faceflow import BATCH, face_motion, face_motions, faceflow
@@ -63,7 +64,7 @@ def make_pairs(
     """
     pairs = []
     for number, (seed, subject) in enumerate(people):
-        identity, rng_person = make_identity(load_config(data_seed=seed), subject)
+        identity, rng_person = make_identity(seed, subject)
         albedo = paint_skin(identity, rng_person)
         for clip in range(clips_each):
             rng = np.random.default_rng([seed, 50, number, clip])

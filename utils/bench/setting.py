@@ -10,7 +10,8 @@ import pandas as pd
 import psutil
 
 from utils.artefacts import read_artefact, remove, write_artefact
-from utils.config import CLASSES, Config, load_config
+from utils.config import Config, load_config
+from utils.dataset.tables import CLASSES
 from utils.synthetic.data_root import make_dataset
 
 # Of the measured people, six for each. No rule, network or parameter was ever chosen on them: the synthetic challenge
@@ -69,15 +70,13 @@ def measured_clips(setting: Setting) -> pd.DataFrame:
     tables = []
     for seed in SEEDS[: setting.count(len(SEEDS), 1)]:
         root = make_dataset(
-            load_config(
-                setting.profile,
-                data=str(setting.folder / "people" / str(seed)),
-                clip_table="smoke",
-                n_subjects=setting.count(6, 3),
-                n_test_subjects=setting.count(2, 1),
-                data_seed=seed,
-                jobs=setting.jobs,
-            )
+            setting.folder / "people" / str(seed),
+            clip_table="smoke",
+            n_subjects=setting.count(6, 3),
+            n_test_subjects=setting.count(2, 1),
+            data_seed=seed,
+            obj_frames=False,
+            jobs=setting.jobs,
         )
         truth = read_artefact(root / "truth" / "clips.csv")
         folders = [(root / split / id).resolve() for split, id in zip(truth["split"], truth["Id"], strict=True)]

@@ -23,7 +23,7 @@ from utils.experiments.measure import apex_errors, load_truth
 from utils.flow.apex import spot_apex
 from utils.flow.methods import estimate_flow
 from utils.parallel import parallel_map
-from utils.pipeline import Job, extract_all, jobs_of, load_data, load_views, render_all
+from utils.pipeline import Job, extract_all, jobs_of, load_data, render_all
 from utils.report.plots import memory_curves, save_figure
 
 # Apex ---------------------------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def errors_by_confounder(found: pd.DataFrame, truth: pd.DataFrame) -> list[dict]
 
 def apexes(job: Job) -> dict[str, int]:
     """The apex of one clip by each rule."""
-    views, config = load_views(job.views_path), job.config
+    views, config = job.views(), job.config
     return {
         "ours": spot_apex(views.frames, views.masks, config.apex_size, config.apex_method).apex,
         "mean magnitude": mean_magnitude_peak(views.frames, config.apex_size, config.apex_method),

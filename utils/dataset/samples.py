@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.artefacts import DamagedError, read_artefact, write_artefact
+
 CHANNELS = ("u", "v", "magnitude")
 
 
@@ -82,29 +84,17 @@ class Samples:
         """The same clips with some of the phases only (for ablations)."""
         return replace(self, x=self.x[:, :, list(phases)])
 
-    def save(self, path: str | Path) -> None:
-        """Write one .npz, without pickles; the name appears only when the file is whole."""
-        path = Path(path)
-        parts = dict(
-            x=self.x, y=self.y, ids=self.ids, subjects=self.subjects, classes=np.array(self.classes, dtype=str)
-        )
-        if self.units is not None:
-            parts["units"] = self.units
-        partial = path.with_name(path.name + ".partial")
-        with open(partial, "wb") as file:
-            np.savez(file, **parts)
-        partial.replace(path)
+    def save(self, path: str | Path, key: str | None = None) -> None:
+        """Write one .npz, without pickles, under a key where one is given (`utils.artefacts.write_artefact`)."""
+        parts = {name: getattr(self, name) for name in ("x", "y", "ids", "subjects")}
+        parts["classes"] = np.array(self.classes, dtype=str)
+        write_artefact(path, parts if self.units is None else parts | {"units": self.units}, key)
 
     @classmethod
     def load(cls, path: str | Path) -> Samples:
-        """Read what `save` wrote. Raises ValueError when the file is damaged or holds something else."""
+        """Read what `save` wrote. Raises DamagedError when the file is not whole or holds something else."""
+        parts = read_artefact(path)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                parts = {name: file[name] for name in file.files}
             return cls(**{**parts, "classes": tuple(parts["classes"].tolist())})
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise ValueError(
-                f"{path}: not a whole Samples file ({error}). Remedy: delete it and make it again."
-            ) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedError(f"{path}: no samples ({error}). Remedy: run 02_flow_apex again.") from error

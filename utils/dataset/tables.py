@@ -17,6 +17,7 @@ import pandas as pd
 from utils.dataset.files import DataError
 from utils.dataset.sequences import Sequence, frame_files, open_sequence
 
+CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")  # in this order everywhere
 PHASE_COLUMNS = ("onset", "apex", "offset")
 
 

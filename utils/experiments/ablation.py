@@ -1,23 +1,19 @@
 """The variants that `04_ablation` compares: the paper's, ours, and the baselines, all through one protocol."""
 
-from dataclasses import replace
-
-from utils.config import CLASSES, Config
+from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.dataset.tables import DataRoot
 from utils.experiments.held_out import (
-    PRETRAINED,
     SCRATCH,
-    ZERO_SHOT,
     Transform,
     Variant,
     held_out,
+    main_variants,
     model_config,
     network,
     train_config,
 )
-from utils.experiments.other_inputs import OTHER_FLOWS, moments_of, samples_with_flow, unstabilised_samples
-from utils.pretrain.classifier import fine_tuned_predictor, load_pretrained, zero_shot_predictor
+from utils.experiments.other_inputs import OTHER_FLOWS, samples_with_flow, unstabilised_samples
 from utils.train.baselines import average, baselines, rbf_svm
 from utils.train.fit import network_predictor
 from utils.train.protocol import OutOfFold
@@ -33,10 +29,7 @@ def variants(config: Config) -> dict[str, Variant]:
         predictor = network(config, model_config(config, **(model or {})), train_config(config, **(train or {})))
         return Variant(predictor, transform) if transform else Variant(predictor)
 
-    rows = {
-        SCRATCH: ours(),
-        PRETRAINED: Variant(fine_tuned_predictor("dual", len(CLASSES))),
-        ZERO_SHOT: Variant(zero_shot_predictor(load_pretrained("dual"))),
+    rows = main_variants(config) | {
         "ours + RBF-SVM": Variant(average(network(config), rbf_svm())),
         "without fusion attention": ours({"attention": False}),
         "without SE": ours({"se": False}),
@@ -59,27 +52,31 @@ def variants(config: Config) -> dict[str, Variant]:
 
 def ablate(config: Config, samples: Samples) -> dict[str, OutOfFold]:
     """Held-out predictions of every variant, by name, in the order of the table."""
+    main = main_variants(config)
     return {
-        name: held_out(config, samples, name, variant, config.ablation_seeds)
+        name: held_out(
+            config, samples, name, variant, config.ablation_seeds, main_variants if name in main else variants
+        )
         for name, variant in variants(config).items()
     }
 
 
-def no_stabilisation(config: Config, data: DataRoot, samples: Samples) -> dict[str, OutOfFold]:
+def no_stabilisation(config: Config, data: DataRoot) -> dict[str, OutOfFold]:
     """The row "without 3D stabilisation"; empty where the views were not rendered and stabilised in the first place."""
     if config.views != "render" or not config.stabilise:
         return {}
-    moved = unstabilised_samples(config, data, samples, moments_of(config, samples))
-    name = "without 3D stabilisation"
-    return {name: held_out(config, moved, name, variants(config)[SCRATCH], config.ablation_seeds)}
+    return _from_scratch(config, "without 3D stabilisation", unstabilised_samples(config, data))
 
 
-def other_flows(config: Config, data: DataRoot, samples: Samples) -> dict[str, OutOfFold]:
+def other_flows(config: Config, data: DataRoot) -> dict[str, OutOfFold]:
     """Rows "flow by <method>": the same clips, moments and network on the flow of the other methods of OTHER_FLOWS."""
-    moments, rows = moments_of(config, samples), {}
+    rows = {}
     for method in OTHER_FLOWS:
         if method != config.flow_method:
-            other = samples_with_flow(replace(config, flow_method=method), data, samples, moments)
-            name = f"flow by {method}"
-            rows[name] = held_out(config, other, name, variants(config)[SCRATCH], config.ablation_seeds)
+            rows |= _from_scratch(config, f"flow by {method}", samples_with_flow(config, data, method))
     return rows
+
+
+def _from_scratch(config: Config, name: str, samples: Samples) -> dict[str, OutOfFold]:
+    """The row of our network from scratch on other samples."""
+    return {name: held_out(config, samples, name, main_variants(config)[SCRATCH], config.ablation_seeds)}

@@ -13,13 +13,12 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from utils.artefacts import read_artefact
 from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.dataset.sequences import open_sequence
 from utils.face.expressions import ACTION_UNITS
 from utils.flow.features import clip_features
-from utils.pipeline import Job, load_views
+from utils.pipeline import Job
 from utils.pretrain.classifier import load_pretrained, unit_probabilities
 from utils.render.views import Views
 from utils.train.augment import mirror
@@ -160,17 +159,7 @@ def unit_course(views: Views, moments: tuple[int, int, int], config: Config) -> 
     """
     onset, _, offset = moments
     frames = range(onset + 1, max(offset, onset + 2))  # a clip of two frames has its last one
-    maps = [
-        clip_features(
-            views.frames,
-            views.masks,
-            (onset, t, offset),
-            config.feature_size,
-            config.flow_method,
-            subtract_head=not views.stabilised,
-        )
-        for t in frames
-    ]
+    maps = [clip_features(views, (onset, t, offset), config.feature_size, config.flow_method) for t in frames]
     units = unit_probabilities("dual", np.stack(maps))
     return pd.DataFrame(units, index=pd.Index(frames, name="frame"), columns=list(ACTION_UNITS))
 
@@ -194,7 +183,7 @@ class UnitEvidence:
 
 def unit_evidence(job: Job) -> UnitEvidence:
     """Which units move in a clip, and where and when those that are named do, from what 01 and 02 left of it."""
-    views, features = load_views(job.views_path), read_artefact(job.features_path)
+    views, features = job.views(), job.features()
     moments, x = tuple(features["moments"].tolist()), features["x"]
     units, names = unit_probabilities("dual", x[None])[0], list(ACTION_UNITS)
     shown = named_units(units) if units.max() >= NAMED_FROM else [units.argmax()]

@@ -11,7 +11,14 @@ import numpy as np
 from utils.artefacts import artefact_key, cached
 from utils.config import Config
 from utils.dataset.samples import Samples
-from utils.pretrain.classifier import FINE_TUNE, initial_state, load_pretrained
+from utils.dataset.tables import CLASSES
+from utils.pretrain.classifier import (
+    FINE_TUNE,
+    fine_tuned_predictor,
+    initial_state,
+    load_pretrained,
+    zero_shot_predictor,
+)
 from utils.train.fit import fit_ensemble, network_predictor
 from utils.train.fitted import Fitted
 from utils.train.network import ModelConfig
@@ -55,7 +62,23 @@ def model_config(config: Config, **changes) -> ModelConfig:
 
 
 def train_config(config: Config, **changes) -> TrainConfig:
-    return TrainConfig(epochs=config.epochs, **changes)
+    """How our network is trained from scratch."""
+    return TrainConfig(epochs=config.epochs or TrainConfig.epochs, **changes)
+
+
+def fine_tune_config(config: Config) -> TrainConfig:
+    """How it is trained on from the weights taught by synthetic motion."""
+    recipe = FINE_TUNE["dual"]
+    return replace(recipe, epochs=config.epochs or recipe.epochs)
+
+
+def main_variants(config: Config) -> dict[str, Variant]:
+    """Our network from scratch, from the weights taught by synthetic motion, and those weights as they are."""
+    return {
+        SCRATCH: Variant(network(config)),
+        PRETRAINED: Variant(fine_tuned_predictor("dual", len(CLASSES), fine_tune_config(config))),
+        ZERO_SHOT: Variant(zero_shot_predictor(load_pretrained("dual"))),
+    }
 
 
 def submitted(config: Config) -> str:
@@ -63,11 +86,17 @@ def submitted(config: Config) -> str:
     return PRETRAINED if config.pretrained else SCRATCH
 
 
-def held_out(config: Config, samples: Samples, name: str, variant: Variant, seeds: int) -> OutOfFold:
-    """Held-out predictions of one variant on the config's folds and `seeds` repetitions, kept under its name."""
+def held_out(
+    config: Config, samples: Samples, name: str, variant: Variant, seeds: int, code: Callable = main_variants
+) -> OutOfFold:
+    """Held-out predictions of one variant on the config's folds and `seeds` repetitions, kept under its name.
+
+    code: the function that defines the variant, which is part of the key.
+    """
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     path = config.work_root / "held_out" / f"{slug}-{seeds}.npz"  # 03 and 04 may ask for different numbers of seeds
-    parameters = {"name": name, "seeds": seeds, "config": config.record, "samples": _digest(samples)}
+    settings = {key: value for key, value in config.result_parameters.items() if key not in ("seeds", "ablation_seeds")}
+    parameters = {"name": name, "seeds": seeds, "config": settings, "samples": _digest(samples)}
 
     def make() -> dict[str, np.ndarray]:
         run = {"run": run_leaking_fold} if variant.leaking else {}
@@ -85,7 +114,7 @@ def held_out(config: Config, samples: Samples, name: str, variant: Variant, seed
             for f in fields(oof)
         }
 
-    stored = cached(path, artefact_key((), parameters, held_out), make)
+    stored = cached(path, artefact_key((), parameters, (held_out, code)), make)
     simple = {
         "classes": tuple(stored["classes"].tolist()),
         "seeds": tuple(stored["seeds"].tolist()),
@@ -112,5 +141,5 @@ def final_network(config: Config, train: Samples) -> Fitted:
     inner = grouped_folds(train.y, train.subjects, n_folds, config.seed)
     if config.pretrained:
         model = replace(load_pretrained("dual").model_config, units=0)
-        return fit_ensemble(train, inner, model, FINE_TUNE["dual"], config.seed, initial_state("dual"))
+        return fit_ensemble(train, inner, model, fine_tune_config(config), config.seed, initial_state("dual"))
     return fit_ensemble(train, inner, model_config(config), train_config(config), config.seed)

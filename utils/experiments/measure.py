@@ -2,16 +2,16 @@
 
 import time
 
-import numpy as np
 import pandas as pd
 
 from utils.artefacts import read_artefact
 from utils.config import Config
 from utils.dataset.sequences import open_sequence
+from utils.dataset.tables import DataRoot
 from utils.flow.methods import FLOW_METHODS, estimate_flow
 from utils.flow.truth import exact_flow, flow_errors
 from utils.parallel import parallel_map
-from utils.pipeline import Job, load_views
+from utils.pipeline import Job, jobs_by_id
 from utils.render.views import stable_vertices, view_cameras
 
 CONFOUNDERS = ("blink", "gaze", "drift", "flicker")
@@ -28,25 +28,33 @@ def apex_errors(found: pd.Series, truth: pd.DataFrame) -> pd.DataFrame:
 
     found: apex by Id; truth: `load_truth`.
     """
-    error = (found - truth.loc[found.index, "apex"]).abs()
     own = truth.loc[found.index]
-    groups = {"all clips": np.ones(len(own), bool), "no confounder": ~own[list(CONFOUNDERS)].any(axis=1).to_numpy()}
-    groups |= {f"with {name}": own[name].to_numpy(bool) for name in CONFOUNDERS}
+    error = (found - own["apex"]).abs()
+    groups = {"all clips": error, "no confounder": error[~own[list(CONFOUNDERS)].any(axis=1)]}
+    return _error_table(groups | {f"with {name}": error[own[name].astype(bool)] for name in CONFOUNDERS})
+
+
+def _error_table(groups: dict[str, pd.Series]) -> pd.DataFrame:
+    """Rows of absolute errors by group; those of an empty group are NaN."""
     return pd.DataFrame(
         {
-            name: {
-                "clips": int(mask.sum()),
-                "mean_abs": error[mask].mean(),
-                "median_abs": error[mask].median(),
-                "worst": error[mask].max(),
-            }
-            for name, mask in groups.items()
+            name: {"clips": len(error), "mean_abs": error.mean(), "median_abs": error.median(), "worst": error.max()}
+            for name, error in groups.items()
         }
     ).T
 
 
+def given_apex_errors(spotted: pd.Series, data: DataRoot) -> pd.DataFrame | None:
+    """Spotted apexes (by Id) against those of train.csv, frames: one row as of `apex_errors`; None without any."""
+    if "apex" not in data.train:
+        return None
+    given = data.train.set_index("Id")["apex"].dropna().astype(int)
+    given = given[given.index.isin(spotted.index)]
+    return _error_table({"clips with a given apex": (spotted.loc[given.index] - given).abs()}) if len(given) else None
+
+
 def measure_flow(
-    config: Config, ids: list[str], split: str = "test", methods: tuple[str, ...] = tuple(FLOW_METHODS)
+    config: Config, data: DataRoot, ids: list[str], methods: tuple[str, ...] = tuple(FLOW_METHODS)
 ) -> pd.DataFrame:
     """End-point error of flow methods on rendered clips, onset to true apex, both views, against the exact flow.
 
@@ -54,17 +62,18 @@ def measure_flow(
     view: epe, zero_epe (no motion at all), direction_deg, magnitude_ratio, ms per pair (as measured here, one
     thread).
     """
-    truth = load_truth(config)
-    jobs = [(Job(config, split, id), int(truth.loc[id, "apex"]), methods) for id in ids]
-    rows = [row for rows in parallel_map(_measure_clip, jobs, config.jobs) for row in rows]
+    truth, jobs = load_truth(config), jobs_by_id(config, data)
+    tasks = [(jobs[id], int(truth.loc[id, "apex"]), methods) for id in ids]
+    rows = [row for rows in parallel_map(_measure_clip, tasks, config.jobs, description="flow methods") for row in rows]
     return pd.DataFrame(rows).groupby("method", sort=False).mean()
 
 
 def _measure_clip(task: tuple[Job, int, tuple[str, ...]]) -> list[dict]:
     job, apex, methods = task
-    views, sequence = load_views(job.views_path), open_sequence(job.folder)
+    views, sequence = job.views(), open_sequence(job.folder)
     vertices, faces = stable_vertices(sequence), sequence.geometry(0)[1]
-    cameras = view_cameras(vertices[0], job.config.size, job.config.yaw_deg)
+    boxes = [tuple(box) for box in views.boxes]
+    cameras = view_cameras(vertices[0], job.config.size, job.config.yaw_deg, boxes)
     rows = []
     for v, camera in enumerate(cameras):
         true, visible = exact_flow(vertices[0], vertices[apex], faces, camera)

@@ -1,76 +1,69 @@
-"""The same clips seen otherwise: with the head's motion left in, or by another flow method."""
+"""The training clips seen otherwise, in the crops and at the moments of the run: with the head's motion left in, or by
+another flow method."""
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from utils.artefacts import artefact_key, cached, read_artefact
+from utils.artefacts import artefact_key, cached
 from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.dataset.sequences import open_sequence
-from utils.dataset.tables import DataRoot
-from utils.flow.features import clip_features
+from utils.dataset.tables import PHASE_COLUMNS, DataRoot
+from utils.flow.features import Moments, clip_features
 from utils.parallel import parallel_map
-from utils.pipeline import Job, load_views, samples_of
-from utils.render.renderer import TexturedMesh, get_renderer
-from utils.render.views import view_cameras
+from utils.pipeline import Job, jobs_of, load_moments, samples_of
+from utils.render.views import render_views
 
 OTHER_FLOWS = ("faceflow", "dis", "farneback")  # the fast ones of the registry
+Task = tuple[Job, Moments]
 
 
-def unstabilised_samples(
-    config: Config, data: DataRoot, samples: Samples, moments: dict[str, tuple[int, int, int]]
-) -> Samples:
-    """The same clips and moments, but rendered with the head's rigid motion left in (training split)."""
-    tasks = [(Job(config, "train", id), moments[id]) for id in samples.ids]
-    maps = parallel_map(_unstabilised, tasks, config.jobs, description="views without stabilisation")
-    return samples_of(data, "train", list(zip(samples.ids, maps, strict=True)))
+def unstabilised_samples(config: Config, data: DataRoot) -> Samples:
+    """The clips drawn without 3D stabilisation. As wherever 3D did not hold the head still, its motion is subtracted
+    from the flow instead."""
+    return _training_samples(_unstabilised, config, data, "views without stabilisation")
 
 
-def _unstabilised(task: tuple[Job, tuple[int, int, int]]) -> np.ndarray:
+def _unstabilised(task: Task) -> np.ndarray:
     job, moments = task
-    config = job.config
-    parameters = {"moments": list(moments)} | {
-        name: getattr(config, name) for name in ("size", "yaw_deg", "renderer", "flow_method", "feature_size")
-    }
-
-    def make() -> dict[str, np.ndarray]:
-        sequence = open_sequence(job.folder)
-        cameras = view_cameras(sequence.geometry(0)[0], config.size, config.yaw_deg)
-        pictures = []
-        for t in moments:
-            shape, faces, uv = sequence.geometry(t)
-            mesh = TexturedMesh(shape, faces, uv, sequence.texture(t))
-            pictures.append(get_renderer(config.renderer).render(mesh, cameras))
-        frames = np.stack([[picture.rgb for picture in pair] for pair in pictures])
-        masks = np.stack([picture.mask for picture in pictures[0]])
-        return {"x": clip_features(frames, masks, (0, 1, 2), config.feature_size, config.flow_method)}
-
-    path = config.work_root / "features" / "unstabilised" / f"{job.id}.npz"
-    return cached(path, artefact_key([job.folder], parameters, _unstabilised), make)["x"]
+    return _kept("unstabilised", job, moments, job.config.flow_method, unstabilised_features)
 
 
-def samples_with_flow(
-    config: Config, data: DataRoot, samples: Samples, moments: dict[str, tuple[int, int, int]]
-) -> Samples:
-    """The same clips and moments with the flow of `config.flow_method` (training split)."""
-    tasks = [(Job(config, "train", id), moments[id]) for id in samples.ids]
-    maps = parallel_map(_with_flow, tasks, config.jobs, description=f"flow by {config.flow_method}")
-    return samples_of(data, "train", list(zip(samples.ids, maps, strict=True)))
+def unstabilised_features(job: Job, moments: Moments, method: str, size: int) -> np.ndarray:
+    """The network's input of a clip whose head moves as it did; only the frames `moments` are drawn."""
+    config, boxes = job.config, [tuple(box) for box in job.views().boxes]
+    sequence = open_sequence(job.folder)
+    views = render_views(sequence, config.size, config.yaw_deg, False, config.renderer, boxes, moments)
+    return clip_features(views, (0, 1, 2), size, method)
 
 
-def _with_flow(task: tuple[Job, tuple[int, int, int]]) -> np.ndarray:
-    job, moments = task
-    config = job.config
-    parameters = {"moments": list(moments), "size": config.feature_size, "method": config.flow_method}
-
-    def make() -> dict[str, np.ndarray]:
-        views = load_views(job.views_path)
-        return {"x": clip_features(views.frames, views.masks, **parameters, subtract_head=not views.stabilised)}
-
-    path = config.work_root / "features" / f"flow-{config.flow_method}" / f"{job.id}.npz"
-    return cached(path, artefact_key([job.views_path], parameters, _with_flow), make)["x"]
+def samples_with_flow(config: Config, data: DataRoot, method: str) -> Samples:
+    """The clips with the flow of another method."""
+    return _training_samples(partial(_with_flow, method), config, data, f"flow by {method}")
 
 
-def moments_of(config: Config, samples: Samples) -> dict[str, tuple[int, int, int]]:
-    """Onset, apex and offset of every clip by Id, as `02_flow_apex` left them."""
-    table = read_artefact(config.work_root / "features" / "moments.csv").set_index("Id")
-    return {id: tuple(table.loc[id, ["onset", "apex", "offset"]].astype(int).tolist()) for id in samples.ids}
+def _with_flow(method: str, task: Task) -> np.ndarray:
+    return _kept(f"flow-{method}", *task, method, flow_features)
+
+
+def flow_features(job: Job, moments: Moments, method: str, size: int) -> np.ndarray:
+    """The network's input of a clip by a flow method."""
+    return clip_features(job.views(), moments, size, method)
+
+
+def _training_samples(function: Callable[[Task], np.ndarray], config: Config, data: DataRoot, what: str) -> Samples:
+    table = load_moments(config, data).set_index("Id")[list(PHASE_COLUMNS)]
+    jobs = [job for job in jobs_of(config, data) if job.split == "train"]
+    tasks = [(job, tuple(int(moment) for moment in table.loc[job.id])) for job in jobs]
+    maps = parallel_map(function, tasks, config.jobs, description=what)
+    return samples_of(data, "train", [(job.id, x) for job, x in zip(jobs, maps, strict=True)])
+
+
+def _kept(folder: str, job: Job, moments: Moments, method: str, make: Callable) -> np.ndarray:
+    """What `make` makes of a clip, kept in a folder beside the features."""
+    parameters = {"views": job.views_key(), "moments": moments, "method": method, "size": job.config.feature_size}
+    path = job.config.work_root / "features" / folder / f"{job.id}.npz"
+    key = artefact_key((), parameters, make)
+    return cached(path, key, lambda: {"x": make(job, moments, method, job.config.feature_size)})["x"]

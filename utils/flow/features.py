@@ -3,7 +3,11 @@
 import cv2
 import numpy as np
 
+from utils.flow.apex import spot_apex
 from utils.flow.methods import phase_flows
+from utils.render.views import Views
+
+Moments = tuple[int, int, int]  # onset, apex, offset as positions in the sequence
 
 
 def flow_maps(flows: np.ndarray, masks: np.ndarray, size: int) -> np.ndarray:
@@ -18,17 +22,23 @@ def flow_maps(flows: np.ndarray, masks: np.ndarray, size: int) -> np.ndarray:
     return np.moveaxis(np.array(small, np.float32), -1, 2)
 
 
-def clip_features(
-    frames: np.ndarray,
-    masks: np.ndarray,
-    moments: tuple[int, int, int],
-    size: int = 28,
-    method: str = "faceflow",
-    subtract_head: bool = False,
-) -> np.ndarray:
-    """The network's input of one clip: frames (T, V, S, S, 3) uint8, masks (V, S, S), moments onset, apex, offset.
+def clip_flows(views: Views, moments: Moments, method: str) -> np.ndarray:
+    """The phase flows (V, P=2, S, S, 2) of a clip, less the head's own motion where 3D did not remove it."""
+    return phase_flows(views.frames, moments, method, None if views.stabilised else views.masks)
 
-    subtract_head: take out the head's own motion, for views that were not stabilised in 3D.
+
+def clip_features(views: Views, moments: Moments, size: int = 28, method: str = "faceflow") -> np.ndarray:
+    """The network's input (V, P=2, C=3, size, size) of one clip with these moments."""
+    return flow_maps(clip_flows(views, moments, method), views.masks, size)
+
+
+def features_of(
+    views: Views, flow_method: str, apex_method: str, apex_size: int, feature_size: int, given: Moments | None = None
+) -> dict[str, np.ndarray]:
+    """What stage 02 makes of a clip: x, the network's input; spotted (3,), the moments found; moments (3,), those of x:
+    `given`, else the spotted ones; curve (T,), the motion that they were read from.
     """
-    flows = phase_flows(frames, moments, method, masks if subtract_head else None)
-    return flow_maps(flows, masks, size)
+    spotting = spot_apex(views.frames, views.masks, apex_size, apex_method)
+    moments = given or spotting.moments
+    x = clip_features(views, moments, feature_size, flow_method)
+    return {"x": x, "spotted": np.array(spotting.moments), "moments": np.array(moments), "curve": spotting.curve}

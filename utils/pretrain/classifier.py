@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.config import CLASSES
 from utils.dataset.samples import Samples
+from utils.dataset.tables import CLASSES
 from utils.face.expressions import ACTION_UNITS, rotation
 from utils.face.model import sample_identity
 from utils.paths import WEIGHTS

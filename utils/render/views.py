@@ -5,6 +5,7 @@ rigid motion was removed in 3D; `views="split"` cuts the composite into its halv
 per view and sequence, fixed over the frames, so that it never moves against the face.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from utils.dataset.files import DataError, check_composite
-from utils.dataset.sequences import Sequence
+from utils.dataset.sequences import Sequence, open_sequence
 from utils.dataset.tables import read_table
 from utils.render.camera import Camera
 from utils.render.renderer import TexturedMesh, get_renderer
@@ -38,6 +39,18 @@ class Views:
     stabilised: bool  # whether the head's rigid motion was removed in 3D
     warnings: tuple[str, ...] = field(default=())
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The parts by name, as an artefact keeps them; `from_arrays` takes them back."""
+        return {name: np.asarray(value) for name, value in vars(self).items() if name != "warnings"} | {
+            "warnings": np.array(self.warnings, dtype=str)
+        }
+
+    @classmethod
+    def from_arrays(cls, parts: Mapping[str, np.ndarray]) -> "Views":
+        """What `arrays` gave."""
+        simple = {"source": str(parts["source"]), "stabilised": bool(parts["stabilised"])}
+        return cls(**{**parts, **simple, "warnings": tuple(parts["warnings"].tolist())})
+
 
 def make_views(
     sequence: Sequence,
@@ -58,6 +71,11 @@ def make_views(
     if views == "split":
         return split_views(sequence, size, boxes)
     raise ValueError(f"views={views!r} is unknown. Remedy: choose 'render' or 'split'.")
+
+
+def views_of(folder: Path, **parameters) -> dict[str, np.ndarray]:
+    """What stage 01 makes of the sequence in a folder: `make_views` with these parameters, as an artefact keeps it."""
+    return make_views(open_sequence(folder), **parameters).arrays()
 
 
 def read_boxes(root: Path) -> dict[str, list[Box]]:
@@ -85,9 +103,15 @@ def read_boxes(root: Path) -> dict[str, list[Box]]:
 
 
 def render_views(
-    sequence: Sequence, size: int, yaw_deg: float, stabilise: bool, renderer: str, boxes: list[Box] | None = None
+    sequence: Sequence,
+    size: int,
+    yaw_deg: float,
+    stabilise: bool,
+    renderer: str,
+    boxes: list[Box] | None = None,
+    times: Iterable[int] | None = None,
 ) -> Views:
-    """Draw every frame of a mesh sequence from both virtual cameras, straight into the crop."""
+    """Draw the frames `times` (all without it) of a mesh sequence from both virtual cameras, straight into the crop."""
     if sequence.kind != "mesh":
         raise DataError.at(sequence.folder, "it has no mesh to render", "set views to 'split' for composites")
     stabilised = stabilise and sequence.constant_topology
@@ -95,13 +119,14 @@ def render_views(
     first = vertices[0] if stabilised else sequence.geometry(0)[0]
     source = "override" if boxes else "mesh"
     cameras = view_cameras(first, size, yaw_deg, boxes)
-    frames = np.empty((len(sequence), N_VIEWS, size, size, 3), np.uint8)
+    times = range(len(sequence)) if times is None else list(times)
+    frames = np.empty((len(times), N_VIEWS, size, size, 3), np.uint8)
     masks = None
-    for t in range(len(sequence)):
+    for frame, t in zip(frames, times, strict=True):
         shape, faces, uv = sequence.geometry(t)
         mesh = TexturedMesh(vertices[t] if stabilised else shape, faces, uv, sequence.texture(t))
         pictures = get_renderer(renderer).render(mesh, cameras)
-        frames[t] = [picture.rgb for picture in pictures]
+        frame[:] = [picture.rgb for picture in pictures]
         if masks is None:
             masks = np.stack([picture.mask for picture in pictures])
     boxes = boxes or [mesh_box(first, camera) for camera in wide_cameras(first, yaw_deg)]

@@ -15,8 +15,8 @@ import pandas as pd
 from sklearn.ensemble import ExtraTreesClassifier
 
 from utils.artefacts import atomic_path, read_artefact, write_artefact
-from utils.config import CLASSES
 from utils.dataset.sequences import open_sequence
+from utils.dataset.tables import CLASSES
 from utils.face.expressions import ACTION_UNITS
 from utils.report import plots
 from utils.report.markdown import markdown_table
@@ -80,7 +80,7 @@ def _probabilities(x: np.ndarray, y: np.ndarray, x_new: np.ndarray) -> np.ndarra
     )
 
 
-def write_card(root: Path) -> dict:
+def write_card(root: Path, key: str | None = None) -> dict:
     """Write the card of a synthetic data root from its truth; returns what `card.json` holds."""
     truth = read_artefact(root / "truth" / "clips.csv")
     card = {
@@ -102,7 +102,7 @@ def write_card(root: Path) -> dict:
     text = CARD.format(**card, table=markdown_table(counts), **card["bounds"])
     with atomic_path(root / "card" / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    write_artefact(root / "card" / "card.json", card)
+    write_artefact(root / "card" / "card.json", card, key)
     return card
 
 

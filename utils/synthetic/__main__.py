@@ -1,5 +1,35 @@
-"""python -m utils.synthetic: write the synthetic data root of a profile."""
+"""Write the synthetic data root of a profile, with its card.
 
-from utils.synthetic.data_root import main
+python -m utils.synthetic [--profile demo] [--data DIR] [--set "data_seed=9 obj_frames=True"] [--jobs 2]
+"""
 
-main()
+import argparse
+
+from utils.artefacts import artefact_key, is_current
+from utils.config import Config, load_config
+from utils.report.data_card import write_card
+from utils.synthetic.data_root import TRUTH, make_dataset
+
+
+def make_data(config: Config) -> None:
+    """The data root of a configuration and its card, as far as they are not current."""
+    root = make_dataset(config.data_root, **config.synthetic, jobs=config.jobs)
+    key = artefact_key([root / TRUTH], None, write_card)
+    if not is_current(root / "card" / "card.json", key):
+        write_card(root, key)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--data", default="", help="folder to write (default: the profile's)")
+    parser.add_argument("--set", default="", help="single parameters, as in SET of the Makefile")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    config = load_config(options.profile, options.set, data=options.data, jobs=options.jobs)
+    make_data(config)
+    print(f"synthetic 4D faces: {config.data_root}")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,15 +6,16 @@ is a mesh whose UVs point into the composite of the two photographs. What really
 `<DATA>/truth`, which no stage but the measurements of the notebooks reads.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
-from utils.artefacts import artefact_key, is_current, write_artefact
-from utils.config import CLASSES, Config, load_config
+from utils.artefacts import artefact_key, is_current, read_artefact, remove, remove_leftovers, write_artefact
+from utils.dataset.files import DataError
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
+from utils.dataset.tables import CLASSES
 from utils.face.model import Identity, sample_identity
 from utils.face.skin import paint_skin
 from utils.parallel import parallel_map
@@ -43,35 +44,36 @@ SMOKE_LABEL_SETS = {
     ("Others",): 4,
     ("Positive", "Surprise"): 2,
 }
+TRUTH = Path("truth") / "clips.csv"  # written last
+PLAN = ["Id", "subject", "split", *CLASSES]  # columns of `plan_clips`
 MAX_DEALS = 10_000  # a possible plan was found within a few hundred
 
 
-def plan_clips(config: Config) -> pd.DataFrame:
-    """The clips of the set: Id, subject, split and the five labels, the same for the same seed.
+def plan_clips(clip_table: str, n_subjects: int, n_test: int, seed: int) -> pd.DataFrame:
+    """The clips of a set ("4dme" or "smoke"): Id, subject, split and the five labels, the same for the same seed.
 
     Label sets are dealt to subjects at random; of many deals the first is taken in which the test subjects hold
     a fair share (0.7 to 1.5 of the expected) of every class. Raises ValueError where no such deal is found.
     """
-    sets = LABEL_SETS if config.clip_table == "4dme" else SMOKE_LABEL_SETS
+    sets = LABEL_SETS if clip_table == "4dme" else SMOKE_LABEL_SETS
     labels = [names for names, count in sets.items() for _ in range(count)]
     indicator = np.array([[name in names for name in CLASSES] for names in labels], int)
-    rng = np.random.default_rng([config.data_seed, 1])
-    n_test = config.n_test_subjects
+    rng = np.random.default_rng([seed, 1])
     for _ in range(MAX_DEALS):
-        share = rng.dirichlet(np.full(config.n_subjects, 6.0))
+        share = rng.dirichlet(np.full(n_subjects, 6.0))
         subject = rng.permutation(
             np.repeat(
-                np.arange(config.n_subjects),
+                np.arange(n_subjects),
                 np.diff(np.rint(np.concatenate([[0], np.cumsum(share)]) * len(labels)).astype(int)),
             )
         )
-        in_test = subject >= config.n_subjects - n_test
-        held = indicator[in_test].sum(0) / indicator.sum(0) / (n_test / config.n_subjects)
-        if np.bincount(subject, minlength=config.n_subjects).min() >= 3 and ((held > 0.7) & (held < 1.5)).all():
+        in_test = subject >= n_subjects - n_test
+        held = indicator[in_test].sum(0) / indicator.sum(0) / (n_test / n_subjects)
+        if np.bincount(subject, minlength=n_subjects).min() >= 3 and ((held > 0.7) & (held < 1.5)).all():
             break
     else:
         raise ValueError(
-            f"{len(labels)} clips cannot be dealt fairly to {config.n_subjects} subjects with {n_test} for the "
+            f"{len(labels)} clips cannot be dealt fairly to {n_subjects} subjects with {n_test} for the "
             "test. Remedy: choose fewer subjects, or about a quarter of them for the test."
         )
     order = rng.permutation(len(labels))
@@ -83,28 +85,28 @@ def plan_clips(config: Config) -> pd.DataFrame:
     return table
 
 
-def make_identity(config: Config, subject: str) -> tuple[Identity, np.random.Generator]:
+def make_identity(seed: int, subject: str) -> tuple[Identity, np.random.Generator]:
     """The subject's person and the generator of everything else that stays with the person (skin, light)."""
-    rng = np.random.default_rng([config.data_seed, 2, int(subject[1:])])
+    rng = np.random.default_rng([seed, 2, int(subject[1:])])
     return sample_identity(rng), rng
 
 
-def make_subject(config: Config, root: Path, subject: str, clips: list[dict]) -> list[dict]:
+def make_subject(root: Path, subject: str, clips: list[dict], seed: int, obj_frames: bool) -> list[dict]:
     """Write all clips of one subject and their truth; returns the truth's rows."""
-    identity, rng_person = make_identity(config, subject)
+    identity, rng_person = make_identity(seed, subject)
     albedo = paint_skin(identity, rng_person)
     light_seed = int(rng_person.integers(2**31))
     source, camera, faces = scanner_surface()
     rows = []
     for clip in clips:
-        rng = np.random.default_rng([config.data_seed, 3, int(clip["Id"].split("_")[1])])
+        rng = np.random.default_rng([seed, 3, int(clip["Id"].split("_")[1])])
         emotions = [name for name in CLASSES if clip[name]]
         act = perform(identity, emotions, rng)
         vertices = pose_vertices(identity, act.contraction, act.angles, act.shift)
         photos = photograph(vertices, albedo, np.random.default_rng(light_seed), rng, act.confounders["flicker"])
         folder = root / clip["split"] / clip["Id"]
         write_clip(folder, vertices[:, source], faces, scanner_uv(vertices, source, camera), FPS, photos)
-        if config.obj_frames:
+        if obj_frames:
             write_obj_sequence(open_sequence(folder), folder)
         curve = motion_curve(identity, act.expression)
         write_artefact(
@@ -133,43 +135,50 @@ def make_subject(config: Config, root: Path, subject: str, clips: list[dict]) ->
     return rows
 
 
-def make_dataset(config: Config, n_jobs: int | None = None) -> Path:
-    """Write the data root of the profile, unless it is there already under the same seed, parameters and code."""
-    root = config.data_root
-    parameters = {
-        name: getattr(config, name)
-        for name in ("clip_table", "n_subjects", "n_test_subjects", "data_seed", "obj_frames")
-    }
-    key = artefact_key((), parameters, make_subject)
-    if is_current(root / "truth" / "clips.csv", key):
-        return root
-    plan = plan_clips(config)
-    jobs = [(config, root, subject, rows.to_dict("records")) for subject, rows in plan.groupby("subject")]
-    done = parallel_map(_make_subject, jobs, n_jobs or config.jobs, description="synthetic subjects")
-    truth = pd.DataFrame([row for rows in done for row in rows])
+def make_dataset(
+    root: Path, clip_table: str, n_subjects: int, n_test_subjects: int, data_seed: int, obj_frames: bool, jobs: int = 1
+) -> Path:
+    """Write a synthetic data root, as far as it is not there under the same parameters and code; returns it.
+
+    Where only clips are missing, those of their subjects are written again. A second process that makes the same root
+    waits. Raises DataError for a folder that holds other data.
+    """
+    parameters = (clip_table, n_subjects, n_test_subjects, data_seed)
+    key = artefact_key((), [*parameters, obj_frames], make_subject)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".lock"):
+        remove_leftovers(root)
+        complete = is_current(root / TRUTH, key)
+        if not complete:
+            _clear(root)
+        plan = read_artefact(root / TRUTH) if complete else plan_clips(*parameters)
+        missing = [not (root / row.split / row.Id).is_dir() for row in plan.itertuples()]
+        tasks = [
+            (root, subject, plan.loc[plan["subject"] == subject, PLAN].to_dict("records"), data_seed, obj_frames)
+            for subject in plan.loc[missing, "subject"].unique()
+        ]
+        done = parallel_map(_make_subject, tasks, jobs, description="synthetic subjects") if tasks else []
+        if not complete:
+            _write_tables(root, pd.DataFrame([row for rows in done for row in rows]), key)
+    return root
+
+
+def _make_subject(task: tuple) -> list[dict]:
+    return make_subject(*task)
+
+
+def _clear(root: Path) -> None:
+    """Empty a data root of synthetic clips. DataError for what was not written here."""
+    if (root / "train.csv").exists() and not (root / TRUTH).exists():
+        raise DataError.at(root, "it holds data that are not synthetic", "choose another folder for the synthetic data")
+    for name in (TRUTH, "train", "test", "truth", "card", "train.csv", "sample_submission.csv", "solution.csv"):
+        remove(root / name)  # the truth first: without it the rest is known to be unfinished
+
+
+def _write_tables(root: Path, truth: pd.DataFrame, key: str) -> None:
+    """The tables of the challenge and, last, the truth, whose key says that the root is complete."""
     train, test = (truth[truth["split"] == split] for split in ("train", "test"))
     write_artefact(root / "train.csv", train[["Id", "subject", *CLASSES, "onset", "apex", "offset"]])
     write_artefact(root / "sample_submission.csv", test[["Id", *CLASSES]].assign(**dict.fromkeys(CLASSES, 0)))
     write_artefact(root / "solution.csv", test[["Id", "subject", *CLASSES]])
-    write_artefact(root / "truth" / "clips.csv", truth, key)
-    return root
-
-
-def _make_subject(job: tuple) -> list[dict]:
-    return make_subject(*job)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the synthetic data root of a profile.")
-    parser.add_argument("--profile", default="demo")
-    parser.add_argument("--data", default="", help="folder to write (default: the profile's)")
-    parser.add_argument("--obj", action="store_true", help="OBJ, MTL and texture per frame instead of compact clips")
-    parser.add_argument("--jobs", type=int, default=0)
-    arguments = parser.parse_args()
-    changes = {"obj_frames": arguments.obj, "data": arguments.data, "jobs": arguments.jobs}
-    config = load_config(arguments.profile, **{name: value for name, value in changes.items() if value})
-    print(f"synthetic 4D faces: {make_dataset(config)}")
-
-
-if __name__ == "__main__":
-    main()
+    write_artefact(root / TRUTH, truth, key)

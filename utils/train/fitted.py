@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from utils.artefacts import read_artefact, write_artefact
 from utils.train.augment import mirror
 from utils.train.decision import Calibration, Thresholds
 from utils.train.network import ModelConfig
@@ -131,9 +130,8 @@ def load_network(fitted: Fitted, member: Member | None = None) -> nn.Module:
 
 
 def save(fitted: Fitted, folder: str | Path, name: str = "model") -> None:
-    """Write <folder>/<name>.safetensors (weights) and <name>.json (all else), each to a temporary name."""
+    """Write <folder>/<name>.safetensors (weights) and <name>.json (all else)."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{i}.{key}": value.contiguous()
         for i, member in enumerate(fitted.members)
@@ -154,18 +152,14 @@ def save(fitted: Fitted, folder: str | Path, name: str = "model") -> None:
             {"scale": m.scale, "history": m.history, "epoch": m.epoch, "missing": m.missing} for m in fitted.members
         ],
     }
-    weights, notes = folder / f"{name}.safetensors", folder / f"{name}.json"
-    save_file(tensors, f"{weights}.partial")
-    Path(f"{notes}.partial").write_text(json.dumps(record, indent=1))
-    Path(f"{weights}.partial").replace(weights)
-    Path(f"{notes}.partial").replace(notes)
+    write_artefact(folder / f"{name}.safetensors", tensors)
+    write_artefact(folder / f"{name}.json", record)
 
 
 def load(folder: str | Path, name: str = "model") -> Fitted:
     """Read what `save` wrote."""
     folder = Path(folder)
-    record = json.loads((folder / f"{name}.json").read_text())
-    tensors = load_file(folder / f"{name}.safetensors")
+    record, tensors = (read_artefact(folder / f"{name}{suffix}") for suffix in (".json", ".safetensors"))
     members = tuple(
         Member(
             {key.split(".", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{i}.")},

@@ -437,3 +437,27 @@ def test_sample_submission_keeps_its_own_column_order(root):
 def test_phases_out_of_order_or_range_are_refused(root, columns, fault):
     rewrite(root / "train.csv", **columns)
     refuses(lambda: open_data(root, CLASSES), "train.csv", fault)
+
+
+def test_an_id_in_both_splits_is_refused(root):
+    shutil.copytree(root / "train" / "007", root / "test" / "007")
+    write_sample(root, ["t1", "007"])
+    refuses(lambda: open_data(root, CLASSES), "sample_submission.csv", "007", "train.csv too")
+
+
+def test_known_columns_are_found_whatever_their_case_and_stray_spaces(root):
+    text = (root / "train.csv").read_text()
+    (root / "train.csv").write_text(text.replace("Negative", " negative ").replace("apex", "Apex"))
+    data = open_data(root, CLASSES)
+    assert data.train["Negative"].tolist() == [0, 1] and data.train["apex"].tolist()[0] == 2
+
+
+def test_a_column_that_stands_twice_is_refused(root):
+    text = (root / "train.csv").read_text()
+    (root / "train.csv").write_text(text.replace("Positive", "Negative "))
+    refuses(lambda: open_data(root, CLASSES), "train.csv", "Negative stands there twice")
+
+
+def test_a_frame_position_beyond_any_sequence_is_refused(root):
+    rewrite(root / "train.csv", offset=["99999999999999999999", "3"])
+    refuses(lambda: open_data(root, CLASSES), "007", "offset")

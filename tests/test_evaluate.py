@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import f1_score, recall_score
 
@@ -14,7 +15,16 @@ from utils.train.protocol import (
     run_fold,
     run_leaking_fold,
 )
-from utils.train.scores import compare, confusion_counts, interval, pooled_score, reliability, results_table, score
+from utils.train.scores import (
+    compare,
+    confusion_counts,
+    interval,
+    pooled_score,
+    reliability,
+    results_table,
+    score,
+    verdicts,
+)
 
 CLASSES = ("a", "b", "c")
 
@@ -305,3 +315,11 @@ def test_counts_sum_to_the_number_of_clips():
     rng = np.random.default_rng(0)
     truth, decision = rng.random((2, 50, 4)) < 0.5
     np.testing.assert_array_equal(confusion_counts(truth, decision).sum(-1), np.full(4, 50))
+
+
+def test_verdicts_say_what_the_intervals_support():
+    columns = ["difference", "difference_low", "difference_high"]
+    rows = {"ours": (0, 0, 0), "a": (0.1, 0.01, 0.2), "b": (-0.1, -0.2, -0.01), "c": (0.1, -0.01, 0.2)}
+    a, b, c = verdicts(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "ours")
+    assert a.startswith("a ") and a.endswith("+0.100 [+0.010, +0.200]  better than ours")
+    assert b.endswith("worse than ours") and c.endswith("no difference shown")

@@ -161,6 +161,15 @@ def test_an_unknown_renderer_is_refused():
         make_renderer("vulkan")
 
 
+def test_a_renderer_whose_library_is_missing_is_named_with_the_library(monkeypatch):
+    def broken(self, platform):
+        raise AttributeError("'NoneType' object has no attribute 'glGetError'")
+
+    monkeypatch.setattr("utils.render.renderer.PyrenderRenderer.__init__", broken)
+    with pytest.raises(RuntimeError, match="osmesa.*libOSMesa.*Remedy"):
+        make_renderer("osmesa")
+
+
 def test_without_opengl_the_ray_caster_steps_in(monkeypatch):
     def no_driver(platform="egl"):
         raise ImportError(f"no driver for {platform}")

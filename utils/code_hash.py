@@ -8,7 +8,7 @@ imported.
 
 import ast
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from utils.paths import ASSETS, ROOT, WEIGHTS
 PACKAGE = __name__.partition(".")[0]
 DATA_FOLDERS = (ASSETS.name, WEIGHTS.name)
 
-Code = Callable | str  # a function or class of this package, or the dotted name of one of its modules
+Code = Callable | str  # a function or class of this package, or the dotted name of a module or of a name in one
 
 
 class Module(NamedTuple):
@@ -43,7 +43,8 @@ def code_hash(code: Code | Iterable[Code], root: Path = ROOT) -> str:
 
 def reached_modules(code: Code | Iterable[Code], root: Path = ROOT) -> list[str]:
     """Dotted names of the modules that `code` stands in or imports, directly or through others, sorted."""
-    todo = [_name_of(one) for one in ([code] if isinstance(code, str) or callable(code) else code)]
+    names = [_name_of(one) for one in ([code] if isinstance(code, str) or callable(code) else code)]
+    todo = [_within(name, root) or name for name in names]
     reached: set[str] = set()
     while todo:
         name = todo.pop()
@@ -87,19 +88,29 @@ def _module(name: str, root: Path) -> Module:
 @lru_cache(maxsize=1024)
 def _parsed(file: Path, package: str, mtime_ns: int) -> Module:
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    imports: list[str] = []
+    imports = tuple(_imports(tree, package))
     for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[ast.get_docstring(node) is not None :]
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports, frozenset(texts))
+
+
+def imported_names(source: str) -> list[str]:
+    """What a source text imports of the package: dotted names of modules, or of names in modules."""
+    return list(_imports(ast.parse(source), ""))
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        names: list[str] = []
         if isinstance(node, ast.Import):
-            imports += [alias.name for alias in node.names]
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             outer = package.rsplit(".", node.level - 1)[0] if node.level else ""
             module = ".".join(part for part in (outer, node.module) if part)
-            imports += [f"{module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = node.body[ast.get_docstring(node) is not None :]
-    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
-    own = tuple(name for name in imports if name.partition(".")[0] == PACKAGE)
-    return Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), own, frozenset(texts))
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        yield from (name for name in names if name.partition(".")[0] == PACKAGE)
 
 
 @lru_cache(maxsize=64)

@@ -19,6 +19,7 @@ from utils.dataset.sequences import Sequence, frame_files, open_sequence
 
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")  # in this order everywhere
 PHASE_COLUMNS = ("onset", "apex", "offset")
+MAX_FRAMES = 1_000_000  # of a sequence
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def open_data(data_root: str | Path, classes: Iterable[str], subject_pattern: st
     """Read and check the tables of a data root against its folders.
 
     Raises DataError for what `load_labels` and `load_sample_submission` refuse, for a training Id without
-    folder, a folder without row, phases beyond a sequence's end, and a test split without any folder. A
-    single test Id without folder is a warning, because its row of the submission can still be filled with
+    folder, a folder without row, an Id in both splits, phases beyond a sequence's end, and a test split without any
+    folder. A single test Id without folder is a warning, because its row of the submission can still be filled with
     the training prior.
     """
     root, classes = Path(data_root), tuple(classes)
@@ -71,6 +72,12 @@ def open_data(data_root: str | Path, classes: Iterable[str], subject_pattern: st
     missing = _match_folders(root / "test", sample["Id"], root / "sample_submission.csv")
     if len(missing) == len(sample):
         raise DataError.at(root / "test", "no test Id has a folder here", "check the data root")
+    if both := sorted(set(train["Id"]) & set(sample["Id"])):
+        raise DataError.at(
+            root / "sample_submission.csv",
+            f"Id {both[0]} stands in train.csv too",
+            "keep each Id in one of the two: a clip that was trained on tests nothing",
+        )
     _check_phase_range(root, train)
     warnings = tuple(f"test/{id}: there is no such folder, so it gets the training prior." for id in missing)
     return DataRoot(root, classes, train, sample, warnings)
@@ -120,16 +127,25 @@ def load_sample_submission(data_root: str | Path, classes: Iterable[str]) -> pd.
 
 
 def read_table(path: Path, required: list[str]) -> pd.DataFrame:
-    """A CSV as texts, with its required columns present and its Ids unique and fit for folder names."""
+    """A CSV as texts, with its required columns present and its Ids unique and fit for folder names.
+
+    The names that this project knows are found whatever their case and stray spaces ("Onset", "Negative ").
+    """
     if not path.is_file():
         raise DataError.at(path, "there is no such table", "put it there, or correct the path of the data root")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
+        options = {"dtype": str, "keep_default_na": False, "skipinitialspace": True, "encoding": "utf-8-sig"}
+        table = pd.read_csv(path, header=None, **options)  # pandas would rename the second of two columns
     except (OSError, ValueError) as error:
         raise DataError.at(
             path, f"the table cannot be read ({error})", "deliver it as comma-separated UTF-8"
         ) from error
-    table.columns = table.columns.str.strip()
+    known = {name.casefold(): name for name in (*required, "subject", *PHASE_COLUMNS)}
+    names = table.iloc[0].str.strip()
+    table = table[1:].set_axis([known.get(name.casefold(), name) for name in names], axis=1).reset_index(drop=True)
+    if table.columns.duplicated().any():
+        twice = table.columns[table.columns.duplicated()][0]
+        raise DataError.at(path, f"the column {twice} stands there twice", "keep one of them")
     missing = [name for name in required if name not in table]
     if missing:
         raise DataError.at(
@@ -189,7 +205,7 @@ def _as_position(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     """Frame positions as nullable integers; an empty cell is an unknown position."""
     text = table[name].str.strip()
     numbers = pd.to_numeric(text, errors="coerce")
-    wrong = (text != "") & ~((numbers >= 0) & (numbers % 1 == 0))
+    wrong = (text != "") & ~((numbers >= 0) & (numbers < MAX_FRAMES) & (numbers % 1 == 0))
     if wrong.any():
         raise DataError.at(
             path,

@@ -22,7 +22,8 @@ from utils.pipeline import Job
 from utils.pretrain.classifier import load_pretrained, unit_probabilities
 from utils.render.views import Views
 from utils.train.augment import mirror
-from utils.train.fitted import Fitted, load_network
+from utils.train.decision import decide
+from utils.train.fitted import Fitted, load_network, predict
 
 # Names of the Facial Action Coding System (Ekman, Friesen and Hager 2002).
 AU_NAMES = {
@@ -197,6 +198,18 @@ def unit_evidence(job: Job) -> UnitEvidence:
         moments[1],
         open_sequence(job.folder).fps,
     )
+
+
+def clearest_clip(units: np.ndarray) -> int:
+    """Position of the clip whose second most probable unit is surest, of units (N, 19): a clear one, no typical one."""
+    return int(np.sort(units, axis=1)[:, -2].argmax())
+
+
+def reason_of(fitted: Fitted, samples: Samples, i: int, units: np.ndarray) -> str:
+    """`why` of the i-th clip of the samples: emotions by the fitted network, from its units (N, 19)."""
+    probability, _ = predict(fitted, samples.x[[i]])
+    decision = decide(probability, fitted.thresholds.values)
+    return why(samples.ids[i], probability[0], decision[0], samples.classes, units[i])
 
 
 def why(id: str, probability: np.ndarray, decision: np.ndarray, classes: Sequence[str], units: np.ndarray) -> str:

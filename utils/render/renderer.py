@@ -15,6 +15,7 @@ import numpy as np
 from utils.render.camera import Camera, surface_points
 
 BACKENDS = ("egl", "osmesa", "embree")
+LIBRARIES = {"egl": "libEGL (an OpenGL driver)", "osmesa": "libOSMesa", "embree": "the package embreex"}
 SUBSAMPLES = 2  # rays per pixel side of the ray caster
 # OpenGL's numbers, so that it is not imported before it is chosen
 GL_TRIANGLES, GL_LINEAR, GL_CLAMP = 4, 9729, 33071
@@ -152,7 +153,13 @@ def make_renderer(backend: str) -> PyrenderRenderer | EmbreeRenderer:
     """The named renderer ("egl", "osmesa", "embree"), shown to work by drawing one triangle."""
     if backend not in BACKENDS:
         raise ValueError(f"renderer {backend!r} is unknown; choose one of {', '.join(BACKENDS)} or auto.")
-    renderer = EmbreeRenderer() if backend == "embree" else PyrenderRenderer(backend)
+    try:
+        renderer = EmbreeRenderer() if backend == "embree" else PyrenderRenderer(backend)
+    except Exception as error:  # a missing library shows in many ways
+        raise RuntimeError(
+            f"renderer {backend} does not work here: {LIBRARIES[backend]} is missing or broken ({error}). "
+            "Remedy: install it, or choose renderer=auto."
+        ) from error
     triangle = TexturedMesh(
         np.array([[-1.0, -1, 0], [1, -1, 0], [0, 1, 0]]),
         np.array([[0, 1, 2]]),

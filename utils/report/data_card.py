@@ -42,6 +42,19 @@ def describe(table: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
     )
 
 
+def label_texts(table: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
+    """Subject and labels of each clip of a table, on two lines."""
+    labels = table[list(classes)].to_numpy(bool)
+    names = ["+".join(name for name, on in zip(classes, row, strict=True) if on) for row in labels]
+    return [f"{subject}\n{name}" for subject, name in zip(table["subject"], names, strict=True)]
+
+
+def load_card(root: Path) -> dict:
+    """What `card.json` of a data root holds; empty for real data, which have none."""
+    path = root / "card" / "card.json"
+    return read_artefact(path) if path.exists() else {}
+
+
 def bounds(truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
     """Macro-UF1 of the two bounds: `true_units` and `all_ones`. truth: rows of the training split from `load_truth`."""
     units = truth[[c for c in truth if c in ACTION_UNITS or c.removesuffix("_side") in ACTION_UNITS]].to_numpy(float)

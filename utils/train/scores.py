@@ -17,6 +17,9 @@ from utils.train.protocol import OutOfFold, check_paired
 
 # Scores ----------------------------------------------------------------------------------------------
 
+# The columns of `results_table` that a reader looks at first.
+SHOWN = ["macro_uf1", "low", "high", "difference", "difference_low", "difference_high", "uar", "map"]
+SHOWN += ["seeds", "folds", "parameters", "seconds"]
 COUNT_METRICS = ("macro_uf1", "macro_f1_both", "uar", "balanced_accuracy", "subset_accuracy")
 
 
@@ -210,3 +213,14 @@ def results_table(results: dict[str, OutOfFold], reference: str | None = None) -
         }
         rows.append(row)
     return pd.DataFrame(rows).set_index("variant")
+
+
+def verdicts(table: pd.DataFrame, reference: str) -> list[str]:
+    """What the interval of each row's difference to the reference supports, a line per row of `results_table`."""
+    words = {-1: f"worse than {reference}", 0: "no difference shown", 1: f"better than {reference}"}
+    rows = table.drop(index=reference)
+    sides = (rows["difference_low"] > 0).astype(int) - (rows["difference_high"] < 0).astype(int)
+    return [
+        f"{name:<45} {row.difference:+.3f} [{row.difference_low:+.3f}, {row.difference_high:+.3f}]  {words[side]}"
+        for (name, row), side in zip(rows.iterrows(), sides, strict=True)
+    ]

@@ -1,0 +1,282 @@
+"""Runs the notebooks of a run: those that are not current, in their order, one process of a name at a time.
+
+    python -m utils.run submit [--profile demo] [--data DIR] [--set "seed=1 views=split"] [--jobs 2] [--name NAME]
+
+What a stage was made from is its key: the notebook, the parameters, the code that its imports reach, and the names,
+sizes and times of all files of the data root. A stage is current while its key is, and all that it left is as it left
+it. A notebook is executed under a temporary name, and renamed when it succeeds; one that fails stays beside it as
+`.failed`.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from filelock import FileLock, Timeout
+
+from utils.artefacts import (
+    artefact_key,
+    atomic_path,
+    checksum,
+    is_current,
+    read_artefact,
+    remove,
+    remove_leftovers,
+    write_artefact,
+)
+from utils.code_hash import imported_names
+from utils.config import Config, load_config
+from utils.paths import ROOT
+from utils.synthetic.__main__ import make_data
+
+NOTEBOOKS, ARTEFACTS, SUBMISSIONS = ROOT / "notebooks", ROOT / "artefacts", ROOT / "submissions"
+STAGES = {
+    "render": ("01_render",),
+    "flow": ("01_render", "02_flow_apex"),
+    "train": ("01_render", "02_flow_apex", "03_train"),
+    "ablation": ("01_render", "02_flow_apex", "03_train", "04_ablation"),
+    "submit": ("01_render", "02_flow_apex", "03_train", "05_submit"),
+    "all": ("01_render", "02_flow_apex", "03_train", "05_submit", "04_ablation"),
+}
+# Two workers with two threads each are slower on two cores than with one each. The hash seed is for repeatable runs.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+KERNEL = {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1"}  # of this Python, whatever kernels the user has elsewhere
+
+
+class RunError(RuntimeError):
+    """A run cannot start or go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A named run: its parameters, as its notebooks take them, and its places."""
+
+    name: str
+    config: Config
+    settings: str  # single parameters, "name=value name=value"
+
+    @property
+    def books(self) -> Path:
+        return self.config.work_root / "notebooks"
+
+    def parameters(self, stage: str) -> dict[str, str | int]:
+        """The parameters cell of a stage's notebook."""
+        config = self.config
+        values = {"PROFILE": config.profile, "DATA": config.data, "WORK": config.work, "SET": self.settings}
+        return values | {"JOBS": config.jobs} | ({"OUT": config.out} if stage == "05_submit" else {})
+
+
+def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "") -> Run:
+    """The run of these options. Raises ValueError for a parameter, RunError for a data root or a name."""
+    data = os.path.abspath(data) if data else ""
+    if data and not Path(data).is_dir():
+        raise RunError(f"DATA={data}: there is no such folder. Remedy: name the data root, which holds train.csv.")
+    name = name or free_name(profile, data)
+    check_name(name)
+    config = load_config(
+        profile, settings, data=data, work=str(ARTEFACTS / name), out=str(SUBMISSIONS / name), jobs=jobs
+    )
+    return Run(name, config, settings)
+
+
+def check_name(name: str) -> None:
+    """RunError for a name that is no name of one folder."""
+    if not name or name.startswith(".") or re.search(r"[/\\\0]", name):
+        raise RunError(f"RUN={name!r} is no name. Remedy: choose a word without slashes that begins with no dot.")
+
+
+def free_name(profile: str, data: str) -> str:
+    """The profile's name, with the base name of the data root where one is given.
+
+    Another root of the same base name, whose run already has that name, is told apart by a hash of its path.
+    """
+    if not data:
+        return profile
+    name = f"{profile}-{Path(data).name}"
+    owner = ARTEFACTS / name / "data_root.json"
+    if owner.exists() and read_artefact(owner)["data"] != data:
+        return f"{name}-{hashlib.sha256(data.encode()).hexdigest()[:6]}"
+    return name
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the name of a run; another process that wants it waits, and says so."""
+    (ARTEFACTS / ".locks").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(ARTEFACTS / ".locks" / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"run {name}: another process works on it, waiting")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run_stages(run: Run, stages: Sequence[str]) -> None:
+    """Bring stages up to date, after the synthetic data where no others are given."""
+    with locked(run.name):
+        remove_leftovers(run.config.work_root)
+        write_artefact(run.config.work_root / "data_root.json", {"data": run.config.data})
+        if not run.config.data:
+            make_data(run.config)
+        data = data_fingerprint(run.config.data_root)
+        for stage in stages:
+            run_stage(run, stage, data)
+
+
+def run_stage(run: Run, stage: str, data: str) -> None:
+    """Execute a stage's notebook unless all that it left is current. RunError with the cell's error where it fails."""
+    key = stage_key(run, stage, data)
+    outputs = run.books / f"{stage}.outputs.json"
+    if is_current(outputs, key) and intact(run, read_artefact(outputs)):
+        say(f"{stage}: current")
+        return
+    say(f"{stage}: running")
+    start = time.time()
+    execute(run, stage)
+    write_artefact(outputs, outputs_since(run, start), key)
+    say(f"{stage}: done in {time.time() - start:.0f} s")
+
+
+def stage_key(run: Run, stage: str, data: str) -> str:
+    """What a stage is made from: notebook, parameters, code and data. Workers and places do not count."""
+    book = NOTEBOOKS / f"{stage}.ipynb"
+    cells = nbformat.read(book, as_version=4).cells
+    sources = [cell.source for cell in cells]
+    code = tuple(imported_names("\n".join(cell.source for cell in cells if cell.cell_type == "code")))
+    parameters = run.config.result_parameters | {"profile": run.config.profile}
+    return artefact_key((), {"sources": sources, "parameters": parameters, "data": data}, code)
+
+
+def data_fingerprint(root: Path) -> str:
+    """Hash of the names, sizes and times of all files of a data root but the card; hidden files do not count."""
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "card")
+        for name in sorted(name for name in files if not name.startswith(".")):
+            status = os.stat(os.path.join(folder, name))
+            place = os.path.relpath(os.path.join(folder, name), root)
+            digest.update(f"{place} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def execute(run: Run, stage: str) -> None:
+    """Execute a notebook with papermill; what it prints goes on to this process's output."""
+    import papermill
+
+    path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
+    os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    os.environ.update({**KERNEL, "PYTHONPATH": path})
+    book, failed = run.books / f"{stage}.ipynb", run.books / f"{stage}.failed.ipynb"
+    with atomic_path(book) as temporary:
+        try:
+            papermill.execute_notebook(
+                NOTEBOOKS / book.name,
+                temporary,
+                parameters=run.parameters(stage),
+                kernel_name="python3",
+                cwd=NOTEBOOKS,
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+            )
+        except papermill.PapermillExecutionError as error:
+            os.replace(temporary, failed)
+            fault = f"{stage}, cell {error.cell_index}: {error.ename}: {error.evalue}"
+            raise RunError(f"{fault}\nThe notebook as far as it came: {failed}") from None
+    remove(failed)
+
+
+def outputs_since(run: Run, start: float) -> dict[str, str]:
+    """Checksums by place of what a stage left since `start`: all files of the run that have no key of their own."""
+    found = {}
+    for name, root in places(run).items():
+        for file in sorted(root.rglob("*")):
+            own_key = file.suffix == ".key" or file.with_name(file.name + ".key").exists()
+            if file.is_file() and not own_key and not file.name.startswith(".") and file.stat().st_mtime >= start - 1:
+                found[f"{name}/{file.relative_to(root).as_posix()}"] = checksum(file)
+    return found
+
+
+def intact(run: Run, outputs: dict[str, str]) -> bool:
+    """Whether all files are there as they were left."""
+    for place, content in outputs.items():
+        name, _, rest = place.partition("/")
+        file = places(run)[name] / rest
+        if not file.is_file() or checksum(file) != content:
+            return False
+    return True
+
+
+def places(run: Run) -> dict[str, Path]:
+    """Where a run leaves its files."""
+    return {"work": run.config.work_root, "out": run.config.out_root}
+
+
+def clean(name: str) -> None:
+    """Remove the artefacts of one run. Submissions and data stay."""
+    check_name(name)
+    with locked(name):
+        remove(ARTEFACTS / name)
+    say(f"removed artefacts/{name}")
+
+
+def clean_data(config: Config) -> None:
+    """Remove the synthetic data of a profile. Data roots given by DATA are never touched."""
+    remove(ROOT / "data" / config.dataset)
+    say(f"removed data/{config.dataset}")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=["data", *STAGES, "clean", "clean-data"])
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--data", default="", help="data root (default: the synthetic faces of the profile)")
+    parser.add_argument("--set", default="", help="single parameters: name=value name=value")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--name", default="", help="of the run (default: profile, and base name of the data root)")
+    options = parser.parse_args()
+    try:
+        if options.what == "clean":
+            clean(options.name or free_name(options.profile, os.path.abspath(options.data) if options.data else ""))
+            return
+        run = open_run(options.profile, options.data, options.set, options.jobs, options.name)
+        if options.what == "clean-data":
+            clean_data(run.config)
+        elif options.what == "data":
+            if options.data:
+                raise RunError("make data writes the synthetic faces of the profile. Remedy: leave DATA out.")
+            make_data(run.config)
+            say(f"synthetic 4D faces: {run.config.data_root}")
+        else:
+            run_stages(run, STAGES[options.what])
+            report(run, options.what)
+    except (RunError, ValueError) as error:
+        raise SystemExit(f"{error}") from None
+
+
+def report(run: Run, what: str) -> None:
+    """Where the results lie."""
+    results = {"figures": run.config.work_root / "figures", "notebooks": run.books}
+    if what in ("submit", "all"):
+        results = {"submission": run.config.out_root / "submission.csv"} | results
+    say("   ".join(f"{name}: {path.relative_to(ROOT)}" for name, path in results.items()))
+
+
+if __name__ == "__main__":
+    main()

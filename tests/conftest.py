@@ -1,5 +1,7 @@
-"""Shared by the tests of synthetic data and image stages: a tiny data root, a person, a smooth texture."""
+"""Shared by the tests: a tiny data root, a person, a smooth texture, and a limit for what must not wait for ever."""
 
+import os
+import signal
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -13,11 +15,31 @@ from utils.config import load_config
 from utils.dataset.sequences import write_clip
 from utils.face.expressions import Course
 from utils.face.skin import paint_skin
+from utils.parallel import limit_threads
 from utils.synthetic import data_root as synthetic
 from utils.synthetic import performance
 
 # Three of every class, so that three subjects can share them fairly.
 TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, ("Others",): 3}
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads than one each would only wait
+    limit_threads()
+
+
+@contextmanager
+def at_most(seconds: int):
+    """What is done within it fails with TimeoutError after so many seconds."""
+
+    def late(*_):
+        raise TimeoutError(f"not done within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)

@@ -4,16 +4,20 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
-from conftest import tiny_clips
+from conftest import at_most, tiny_clips
 
 from utils.bench import __main__ as bench
-from utils.bench.setting import SEEDS, row
+from utils.bench import stages
+from utils.bench.cluster import wait_for
+from utils.bench.setting import SEEDS, resident_mb, row
 from utils.bench.stages import dask_cluster, errors_by_confounder, frame_difference_peak, mean_magnitude_peak, watch
 from utils.bench.training import augment_clip, people_to_train_and_test
 from utils.config import PROFILES
@@ -23,8 +27,6 @@ from utils.report.plots import memory_curves
 from utils.train.augment import augment
 from utils.train.settings import TrainConfig
 
-# What a worker evaluates to tell its process: its commands do not know this module.
-PROCESS = "[__import__('time').sleep(0.1), __import__('os').getpid()][1]"
 RUN = ("rendering", "leaks", "features", "training")
 
 
@@ -117,24 +119,59 @@ def test_the_other_apex_rules_find_the_largest_motion_where_nothing_disturbs(spe
     assert frame_difference_peak(frames, 128) == 3
 
 
-def test_memory_of_children_counts_and_failures_are_told():
-    child = "import time; held = bytearray(150_000_000); time.sleep(1)"
-    curve = watch([sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"])
+@pytest.fixture
+def seen(tmp_path, monkeypatch):
+    """A file that appears once `watch` has sampled more than 150 MB."""
+
+    def sample(processes):
+        if (found := resident_mb(processes)) > 150:
+            (tmp_path / "seen").touch()
+        return found
+
+    monkeypatch.setattr(stages, "resident_mb", sample)
+    return tmp_path / "seen"
+
+
+def test_memory_of_children_counts_and_failures_are_told(seen):
+    child = "import os, sys; held = bytearray(150_000_000)\nwhile not os.path.exists(sys.argv[1]): pass"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}, {str(seen)!r}])"
+    with at_most(120):
+        curve = watch([sys.executable, "-c", parent])
     assert 150 < curve[:, 1].max() < 400 and (np.diff(curve[:, 0]) > 0).all()
     with pytest.raises(subprocess.CalledProcessError):
         watch([sys.executable, "-c", "raise SystemExit(3)"])
 
 
+def test_a_command_whose_watching_fails_is_ended(monkeypatch):
+    started = []
+
+    def fail(processes):
+        started.append(processes[0])
+        raise OSError("no memory to be read")
+
+    monkeypatch.setattr(stages, "resident_mb", fail)
+    with pytest.raises(OSError, match="no memory"):
+        watch([sys.executable, "-c", "input()"])
+    assert not started[0].is_running()
+
+
 def test_a_dask_cluster_of_real_processes_is_named_only_while_it_runs(tmp_path, monkeypatch):
-    monkeypatch.delenv("DASK_SCHEDULER", raising=False)
+    monkeypatch.setenv("DASK_SCHEDULER", "another")
+
+    def meet(_) -> int:  # local, since the workers do not know this module
+        (tmp_path / "met").mkdir(exist_ok=True)
+        (tmp_path / "met" / str(os.getpid())).touch()
+        end = time.monotonic() + 120
+        while len(os.listdir(tmp_path / "met")) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        return os.getpid()
+
     with dask_cluster(tmp_path, 2) as address:
         assert os.environ["DASK_SCHEDULER"] == address
-        processes = set(parallel_map(eval, [PROCESS] * 8, n_jobs=2))
+        processes = set(parallel_map(meet, range(8), n_jobs=2))
     assert len(processes) == 2 and os.getpid() not in processes
-    assert "DASK_SCHEDULER" not in os.environ
-    for number in processes:
-        with pytest.raises(ProcessLookupError):
-            os.kill(number, 0)
+    assert os.environ["DASK_SCHEDULER"] == "another"
+    wait_for(lambda: not any(psutil.pid_exists(number) for number in processes), 60)
 
 
 def test_a_table_has_the_columns_that_any_row_has():

@@ -1,19 +1,21 @@
 """Facts about a Dask cluster started by the README's two commands: scheduler and workers, each a process of its own."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from utils import pipeline
+from utils.bench import cluster as processes
+from utils.bench.cluster import Cluster, end, wait_for
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
 from utils.parallel import parallel_map
@@ -23,53 +25,10 @@ from utils.train.protocol import cross_validate, grouped_folds
 from utils.train.settings import TrainConfig
 
 
-class Cluster:
-    """A scheduler and two workers of one thread on the loopback. No nannies: a worker that is killed stays dead."""
-
-    def __init__(self, place: Path) -> None:
-        where = place / "scheduler.json"
-        self.place, self.file = place, ["--scheduler-file", str(where)]
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        wait_for(where.exists)
-        self.address = json.loads(where.read_text())["address"]
-        self.workers = []
-        self.refill()
-
-    def refill(self) -> None:
-        """Two live workers, in the place of those that were killed."""
-        alive = [worker for worker in self.workers if worker.poll() is None]
-        options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self.place))
-        self.workers = alive + [self._start("worker", *options) for _ in range(2 - len(alive))]
-        self.wait_for_workers(2)
-
-    def wait_for_workers(self, count: int) -> None:
-        from distributed import Client
-
-        with Client(self.address, set_as_default=False) as client:
-            wait_for(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == count)
-
-    def _start(self, *words: str) -> subprocess.Popen:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen([sys.executable, "-m", "dask", *words, *self.file], **quiet)
-
-    def stop(self) -> None:
-        for process in (*self.workers, self.scheduler):
-            process.terminate()
-            process.wait()
-
-
-def wait_for(fact, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not fact():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield cluster
-    cluster.stop()
+    with Cluster(tmp_path_factory.mktemp("cluster"), 2, nanny=False) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -86,16 +45,27 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def kill_when(fact, worker: subprocess.Popen) -> threading.Thread:
-    """SIGKILL for the worker as soon as the fact holds, as a machine that is switched off."""
+@contextmanager
+def killed_when(fact, victim: subprocess.Popen, other: subprocess.Popen):
+    """SIGKILL for the victim as soon as the fact holds, as a machine that is switched off. The other worker is frozen
+    until then: what was given to it cannot be done before."""
+    other.send_signal(signal.SIGSTOP)
+    left = threading.Event()
 
     def watch() -> None:
-        wait_for(fact)
-        worker.send_signal(signal.SIGKILL)
+        try:
+            wait_for(lambda: fact() or left.is_set())
+        finally:
+            victim.kill()
+            other.send_signal(signal.SIGCONT)
 
     thread = threading.Thread(target=watch)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join()
 
 
 def test_a_worker_killed_while_features_are_made_leaves_the_features_of_a_serial_run(
@@ -106,17 +76,16 @@ def test_a_worker_killed_while_features_are_made_leaves_the_features_of_a_serial
     assert contents(config.work_root) == {
         name: value for name, value in contents(tiny_run.config.work_root).items() if name.startswith("views")
     }
-    clips, made = len(pipeline.jobs_of(config, data)), config.work_root / "features"
-    begun = []
+    clips, made = len(pipeline.jobs_of(config, data)), []
 
-    def halfway() -> bool:
-        begun[:] = made.glob("t*/*.npz")
-        return len(begun) >= clips // 3
+    def begun() -> bool:
+        made[:] = (config.work_root / "features").glob("t*/*.npz")
+        return len(made) >= clips // 3
 
-    killer = kill_when(halfway, victim := cluster.workers[0])
-    moments = pipeline.extract_all(config, data)
-    killer.join()
-    assert victim.wait() == -signal.SIGKILL and len(begun) < clips
+    victim, other = cluster.workers
+    with killed_when(begun, victim, other):
+        moments = pipeline.extract_all(config, data)
+    assert victim.wait(60) == -signal.SIGKILL and clips // 3 <= len(made) < clips
     assert moments.equals(tiny_run.moments)
     assert contents(config.work_root) == contents(tiny_run.config.work_root)
     assert f"apex and features {clips}/{clips}" in capsys.readouterr().err
@@ -137,3 +106,53 @@ def test_folds_trained_on_the_cluster_predict_what_a_plain_loop_predicts(over_cl
     folds = grouped_folds(samples.y, samples.subjects, 2)
     here, there = (cross_validate(samples, predictor, folds, (0,), jobs, inner_folds=2) for jobs in (1, 2))
     np.testing.assert_allclose(there.probability, here.probability, atol=1e-4)
+
+
+# Starting and ending
+
+
+def test_the_schedulers_file_is_read_only_when_it_is_whole(tmp_path):
+    cluster = Cluster(tmp_path, 1)
+    cluster.started = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)]
+    try:
+        for text in ("", '{"address": "tcp://127.'):
+            cluster.file.write_text(text)
+            assert cluster._announced() is None
+        cluster.file.write_text('{"address": "tcp://127.0.0.1:1"}')
+        assert cluster._announced() == "tcp://127.0.0.1:1"
+    finally:
+        end(cluster.started)
+
+
+def test_a_scheduler_that_ends_at_once_is_told_and_leaves_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(Cluster, "_hire", lambda self: None)
+    monkeypatch.setattr(processes.sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="scheduler ended with 1. Remedy"):
+        Cluster(tmp_path, 1).__enter__()
+
+
+def test_what_fails_while_a_cluster_starts_ends_its_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(Cluster, "_announced", lambda self: pytest.fail("no address"))
+    with pytest.raises(pytest.fail.Exception), (cluster := Cluster(tmp_path, 1)):
+        pass
+    assert len(cluster.started) == 2 and all(process.poll() is not None for process in cluster.started)
+
+
+def test_a_process_that_does_not_end_is_killed_with_its_children(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "END_SECONDS", 0.5)
+    child = "import pathlib, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path('{}').touch(); input()"
+    deaf = child.format(tmp_path / "child"), child.format(tmp_path / "parent")
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {deaf[0]!r}]); " + deaf[1]
+    process = subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE)
+    try:
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+        (child,) = psutil.Process(process.pid).children()
+    finally:
+        end([process])
+    assert process.returncode == -signal.SIGKILL
+    wait_for(lambda: not child.is_running(), 60)
+
+
+def test_waiting_for_what_never_comes_ends():
+    with pytest.raises(TimeoutError, match="in vain"):
+        wait_for(lambda: None, 0.05)

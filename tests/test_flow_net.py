@@ -364,7 +364,7 @@ def test_memory_is_kept_where_a_dask_worker_would_give_it_back():
     def given_back(keep):
         environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}  # as Dask sets it
         command = [sys.executable, "-c", FREED.format(keep=keep)]
-        return float(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+        return float(subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300).stdout)
 
     assert given_back(False) > 90
     assert given_back(True) < 10

@@ -1,4 +1,4 @@
 """Ours against what one would otherwise write, in one run.
 
-Read `setting`, then `flow`, `render`, `stages`, `training`; `__main__` runs them.
+Read `setting` and `cluster`, then `flow`, `render`, `stages`, `training`; `__main__` runs them.
 """

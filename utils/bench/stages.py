@@ -16,6 +16,7 @@ import pandas as pd
 import psutil
 
 from utils.artefacts import remove
+from utils.bench.cluster import Cluster, children_of, end
 from utils.bench.setting import Setting, clip_root, resident_mb, row, seconds_of
 from utils.config import Config
 from utils.dataset.samples import Samples
@@ -164,20 +165,17 @@ def watch(command: list[str], every: float = 0.1) -> np.ndarray:
     Raises CalledProcessError when the command fails.
     """
     samples, start = [], time.perf_counter()
-    process = psutil.Popen(command)
-    while process.poll() is None:
-        samples.append((time.perf_counter() - start, resident_mb(family(process))))
-        time.sleep(every)
+    process = subprocess.Popen(command)
+    try:
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            samples.append((time.perf_counter() - start, resident_mb([root, *children_of(process.pid)])))
+            time.sleep(every)
+    finally:
+        end([process])
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return np.array(samples)
-
-
-def family(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
 
 
 # Workers ------------------------------------------------------------------------------------------------------------
@@ -225,26 +223,12 @@ def run_stages(config: Config) -> None:
 @contextmanager
 def dask_cluster(folder: Path, count: int) -> Iterator[str]:
     """A Dask scheduler and `count` workers of one thread, as processes of this machine; DASK_SCHEDULER names it."""
-    from distributed import Client
-
-    folder.mkdir(parents=True, exist_ok=True)
-    remove(where := folder / "scheduler.json")
-    dask = [sys.executable, "-m", "dask"]
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    place = ["--scheduler-file", str(where)]
-    scheduler = [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *place]
-    worker = [*dask, "worker", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder), *place]
-    processes = [subprocess.Popen(command, **options) for command in [scheduler, *[worker] * count]]
     before = os.environ.get("DASK_SCHEDULER")
-    try:
-        with Client(scheduler_file=str(where), timeout=60, set_as_default=False) as client:
-            client.wait_for_workers(count, timeout=60)
-            os.environ["DASK_SCHEDULER"] = client.scheduler.address
-        yield os.environ["DASK_SCHEDULER"]
-    finally:
-        os.environ.pop("DASK_SCHEDULER", None)
-        if before is not None:
-            os.environ["DASK_SCHEDULER"] = before
-        for process in reversed(processes):
-            process.terminate()
-            process.wait()
+    with Cluster(folder, count) as cluster:
+        os.environ["DASK_SCHEDULER"] = cluster.address
+        try:
+            yield cluster.address
+        finally:
+            os.environ.pop("DASK_SCHEDULER")
+            if before is not None:
+                os.environ["DASK_SCHEDULER"] = before

@@ -14,16 +14,16 @@ from utils.dataset.files import DataError
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import CLASSES, open_data
 from utils.face.expressions import BLINK, rotation
-from utils.face.model import load_face_model
+from utils.face.model import SKIN, load_face_model
 from utils.synthetic import data_root as synthetic
-from utils.synthetic.data_root import LABEL_SETS, make_identity, make_subject
-from utils.synthetic.performance import PIVOT, PIXELS_PER_MM, motion_curve, perform, pose_vertices
+from utils.synthetic.data_root import LABEL_SETS, make_identity, make_subject, plan_clips
+from utils.synthetic.performance import PIVOT, PIXELS_PER_MM, face_shapes, motion_curve, perform, pose_vertices
 from utils.synthetic.photography import BACKGROUND, PHOTO, STEREO, photograph, scanner_surface, scanner_uv
 
 
 @pytest.fixture(scope="module")
 def acts(person):
-    return [perform(person.identity, ["Positive"], np.random.default_rng(seed)) for seed in range(60)]
+    return [perform(person.identity, ["Positive"], np.random.default_rng(seed)) for seed in range(100)]
 
 
 def truth_of(config):
@@ -93,23 +93,74 @@ def test_every_confounder_occurs_and_is_missing_in_some_clips(acts):
         assert {act.confounders[name] for act in acts} == {True, False}
 
 
-def test_blinks_close_the_lids_and_are_no_expression(acts):
-    names = load_face_model().unit_names
-    lids = [names.index(name) for name in BLINK]
+def added(act, names):
+    """Contraction (T, len(names)) of units beside the expression."""
+    columns = [load_face_model().unit_names.index(name) for name in names]
+    return (act.contraction - act.expression)[:, columns]
+
+
+def test_a_blink_closes_both_lids_and_opens_them_again(acts):
+    blinks = [added(act, BLINK) for act in acts if act.confounders["blink"]]
+    for left, right in (lids.T for lids in blinks):
+        assert np.array_equal(left, right) and left.min() >= 0
+        assert 0.29 < left.max() <= 1  # also where an end of the clip cuts it
+    inside = [lids[:, 0] for lids in blinks if 4 <= lids[:, 0].argmax() < len(lids) - 7]
+    assert len(inside) >= 5
+    for lids in inside:
+        peak = lids.argmax()
+        assert max(lids[peak - 4], lids[peak + 7]) < 0.05 * lids[peak]  # open, closed, open
+        assert (np.diff(lids[: peak + 1]) > 0).all() and (np.diff(lids[peak:]) < 0).all()
+
+
+def test_closing_lids_come_down(person):
+    contraction = np.zeros((1, 52), np.float32)
+    contraction[0, [load_face_model().unit_names.index(name) for name in BLINK]] = 1
+    moved = (face_shapes(person.identity, contraction)[0] - person.identity.vertices)[load_face_model().island == SKIN]
+    left = load_face_model().template[load_face_model().island == SKIN, 0] > 0
+    for side in (moved[left], moved[~left]):
+        assert side[np.linalg.norm(side, axis=1).argmax(), 1] < -5  # mm
+
+
+@pytest.fixture(scope="module")
+def eyes():
+    """Vertices of the right and of the left eyeball's front, and all units that turn them."""
+    model = load_face_model()
+    balls = [np.flatnonzero(model.island == island) for island in model.eyes]
+    fronts = [ball[model.template[ball, 2] > np.quantile(model.template[ball, 2], 0.9)] for ball in balls]
+    return fronts, [name for name in model.unit_names if name.startswith("eyeLook")]
+
+
+def test_a_glance_turns_both_eyes_together_and_they_stay_turned(acts, eyes, person):
+    fronts, units = eyes
+    glances = [act for act in acts if act.confounders["gaze"]]
+    directions = set()
+    for act in glances:
+        turn = added(act, units)
+        chosen = np.flatnonzero(turn.any(0))
+        assert len(chosen) == 2 and np.array_equal(*turn[:, chosen].T)  # a unit for each eye, in step
+        assert (np.diff(turn[:, chosen[0]]) >= 0).all() and 0 < turn.max() <= 0.5
+        shapes = face_shapes(person.identity, act.contraction - act.expression)
+        one, other = ((shapes[-1] - shapes[0])[front, :2].mean(0) for front in fronts)
+        assert one @ other > 0.8 * np.linalg.norm(one) * np.linalg.norm(other) > 0
+        directions.add((np.abs(one).argmax(), np.sign(one[np.abs(one).argmax()])))
+    assert directions == {(0, 1), (0, -1), (1, 1), (1, -1)}  # to both sides, up and down
+
+
+def test_a_drifting_head_turns_and_shifts_and_another_hardly(acts):
+    for motion in ("angles", "shift"):  # degrees, mm
+        range_of = {True: [], False: []}
+        for act in acts:
+            range_of[act.confounders["drift"]].append(np.ptp(getattr(act, motion), axis=0).max())
+        assert np.median(range_of[True]) > 0.8 and max(range_of[False]) < 0.3
+
+
+def test_clips_without_blink_and_glance_move_by_their_expression_alone(acts, eyes):
     for act in acts:
-        added = act.contraction - act.expression
-        assert (added[:, lids].max() > 0.05) <= act.confounders["blink"]
-        assert not act.expression[:, lids].any()
-        others = [i for i, name in enumerate(names) if name not in BLINK and not name.startswith("eyeLook")]
-        assert not added[:, others].any()
-
-
-def test_heads_move_little_unless_they_drift(acts):
-    wander = {
-        drifts: np.mean([np.ptp(act.shift, axis=0).mean() for act in acts if act.confounders["drift"] == drifts])
-        for drifts in (True, False)
-    }
-    assert wander[True] > 10 * wander[False]
+        assert added(act, BLINK).any() == act.confounders["blink"]
+        assert added(act, eyes[1]).any() == act.confounders["gaze"]
+        assert not act.expression[:, [load_face_model().unit_names.index(name) for name in (*BLINK, *eyes[1])]].any()
+        others = [name for name in load_face_model().unit_names if name not in (*BLINK, *eyes[1])]
+        assert not added(act, others).any()
 
 
 def test_posing_without_contraction_is_rigid(person):
@@ -176,15 +227,34 @@ def test_a_scanners_uv_points_to_where_its_vertex_stands_in_its_own_half(shot):
         assert np.allclose(pixels[own], STEREO[number].project(vertices[0, source[own]]), atol=1e-3)
 
 
-def test_light_flickers_by_about_a_percent(person, shot):
-    vertices = np.repeat(shot[0], 6, axis=0)
-    photos = list(photograph(vertices, person.albedo, np.random.default_rng(1), np.random.default_rng(3), True))
-    light = np.array([photo.mean() for photo in photos])
-    assert 0.001 < np.ptp(light) / light.mean() < 0.05
-    noise = (
-        (photos[1].astype(float) / light[1] - photos[0] / light[0])[150:170, 150:170].std() * light.mean() / np.sqrt(2)
-    )
-    assert 0.5 < noise < 4  # grey levels
+@pytest.fixture(scope="module")
+def series(person, shot):
+    """Eight photographs of the neutral face, (T, PHOTO, 2 PHOTO, 3), without and with flicker, all else the same."""
+    vertices = np.repeat(shot[0], 8, axis=0)
+
+    def photos(flicker):
+        return np.stack(list(photograph(vertices, person.albedo, *map(np.random.default_rng, (1, 3)), flicker)))
+
+    return photos(False), photos(True)
+
+
+def test_flicker_changes_the_brightness_of_all_pixels_by_up_to_a_percent(series):
+    steady, flickering = series
+    gain = flickering.mean((1, 2, 3)) / steady.mean((1, 2, 3)) - 1
+    assert 0.006 < np.abs(gain).max() < 0.011 and np.ptp(gain) > 0.01
+    halves = [np.array_split(photos.mean((1, 3)), 2, axis=1) for photos in series]
+    left, right = (bright.mean(1) / dim.mean(1) - 1 for dim, bright in zip(*halves, strict=True))
+    assert np.abs(left - right).max() < 0.001  # both cameras see the same light
+
+
+def test_without_flicker_the_light_is_steady_but_for_a_jitter(series):
+    light = series[0].mean((1, 2, 3))
+    assert 0 < np.std(light / light.mean()) < 0.006
+
+
+def test_a_sensor_is_noisy(series):
+    one, two = (photo[150:170, 150:170].astype(float) for photo in series[0][:2])
+    assert 0.5 < (one / one.mean() - two / two.mean()).std() * one.mean() / np.sqrt(2) < 4  # grey levels
 
 
 # The data root
@@ -231,6 +301,20 @@ def test_the_mesh_on_disk_moves_as_the_truth_says(tiny):
         posed = pose_vertices(identity, truth["contraction"], truth["angles"], truth["shift"])
     sequence = open_sequence(tiny.data_root / row["split"] / row["Id"])
     assert np.allclose(sequence.vertices(), posed[:, scanner_surface()[0]], atol=1e-3)
+
+
+def test_light_flickers_in_the_clips_whose_truth_says_so(tiny, tmp_path, monkeypatch):
+    asked = []
+
+    def dark(vertices, albedo, rng_light, rng, flicker):
+        asked.append(flicker)
+        return np.zeros((len(vertices), PHOTO, 2 * PHOTO, 3), np.uint8)
+
+    monkeypatch.setattr(synthetic, "photograph", dark)
+    with tiny_clips():
+        clips = plan_clips(tiny).query("subject == 'S01' or subject == 'S02'").to_dict("records")
+        rows = make_subject(tiny, tmp_path, "S01", clips)
+    assert asked == [row["flicker"] for row in rows] and set(asked) == {True, False}
 
 
 def test_two_subjects_are_two_people(tiny):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from utils.config import PROFILES
 from utils.experiments.measure import CONFOUNDERS
 from utils.parallel import parallel_map
 from utils.report.plots import memory_curves
+from utils.report.record import commit
 from utils.train.augment import augment
 from utils.train.settings import TrainConfig
 
@@ -58,7 +60,8 @@ def test_the_sections_asked_for_are_written_with_values_units_and_repetitions(ro
 def test_the_record_says_what_machine_and_which_code_were_measured(benched):
     record = json.loads((benched / "bench.json").read_text())
     assert record["machine"]["processor"] and record["machine"]["cores"] >= 1 and record["machine"]["memory_gb"] > 0
-    assert record["commit"] and record["packages"]["torch"] and record["parameters"]["quick"] is True
+    assert record["commit"].removesuffix("-dirty") == commit().removesuffix("-dirty")
+    assert record["packages"]["torch"] == version("torch") and record["parameters"]["quick"] is True
     assert set(record["seconds"]) == set(RUN)
 
 

@@ -1,6 +1,7 @@
 """Facts about the submission file, the record of a run, and the local leaderboard."""
 
 import json
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -103,6 +104,28 @@ def test_the_record_is_json_and_names_code_and_packages_but_no_place():
     assert found["scores"] == {"macro_uf1": 0.5, "map": None} and found["warnings"] == ["careful"]
     assert found["packages"]["numpy"] == np.__version__ and found["machine"]["cores"] >= 1
     assert "/" not in json.dumps({**found, "packages": None}).replace("+00:00", "")
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A git repository of one file and one commit in the place of ours."""
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # as hooks set them
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "code.py").write_text("one = 1\n")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["add", "code.py"], [*who, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True, timeout=60)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_the_commit_is_that_of_the_code_and_tells_of_changes(repository):
+    head = ["git", "rev-parse", "HEAD"]
+    expected = subprocess.run(head, cwd=repository, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert record.commit() == expected.strip() and len(record.commit()) == 40
+    (repository / "code.py").write_text("one = 2\n")
+    assert record.commit() == expected.strip() + "-dirty"
+    assert run_record({}, 7, {})["commit"] == expected.strip() + "-dirty"
 
 
 def test_outside_git_the_commit_is_unknown(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from utils.dataset.tables import CLASSES, open_data
 from utils.face.expressions import BLINK, rotation
 from utils.face.model import SKIN, load_face_model
 from utils.synthetic import data_root as synthetic
-from utils.synthetic.data_root import LABEL_SETS, make_identity, make_subject, plan_clips
+from utils.synthetic.data_root import LABEL_SETS, make_identity, make_subject
 from utils.synthetic.performance import PIVOT, PIXELS_PER_MM, face_shapes, motion_curve, perform, pose_vertices
 from utils.synthetic.photography import BACKGROUND, PHOTO, STEREO, photograph, scanner_surface, scanner_uv
 
@@ -312,8 +312,8 @@ def test_light_flickers_in_the_clips_whose_truth_says_so(tiny, tmp_path, monkeyp
 
     monkeypatch.setattr(synthetic, "photograph", dark)
     with tiny_clips():
-        clips = plan_clips(tiny).query("subject == 'S01' or subject == 'S02'").to_dict("records")
-        rows = make_subject(tiny, tmp_path, "S01", clips)
+        clips = plan_of(tiny).query("subject == 'S01' or subject == 'S02'").to_dict("records")
+        rows = make_subject(tmp_path, "S01", clips, tiny.data_seed, False)
     assert asked == [row["flicker"] for row in rows] and set(asked) == {True, False}
 
 

@@ -19,12 +19,14 @@ from matplotlib.patches import Rectangle
 
 from utils.artefacts import atomic_path
 from utils.render.views import Views, wide_cameras
+from utils.report.mesh_picture import shaded_mesh
 from utils.train.protocol import OutOfFold
 from utils.train.scores import Interval, confusion_counts, interval, pooled_score, reliability
 
 CLASS_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#0072B2", "#999999")
 UNIT_COLOURS = (CLASS_COLOURS[3], CLASS_COLOURS[0], CLASS_COLOURS[1])
 VIEW_NAMES = ("left view", "right view")
+STREAM_COLOURS = ("#56B4E9", "#E69F00", "#009E73")  # u, v, magnitude
 GREY = "#555555"
 
 
@@ -53,8 +55,8 @@ def sequence_overview(sequence, views: Views, yaw_deg: float) -> Figure:
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.1, 1.3))
     axes = top.subplots(1, 4, width_ratios=(1, 1, 1, 2))
     frame = sequence.frame(0)
+    _draw_mesh(axes[0], frame)
     if frame.vertices is not None:
-        _draw_mesh(axes[0], frame.vertices, frame.faces)
         for v, camera in enumerate(wide_cameras(frame.vertices, yaw_deg)):
             pixels = camera.project(frame.vertices)
             axes[v + 1].plot(*pixels[::3].T, ".", ms=0.6, color=GREY)
@@ -75,37 +77,25 @@ def sequence_overview(sequence, views: Views, yaw_deg: float) -> Figure:
     return figure
 
 
-def _draw_mesh(axis: plt.Axes, vertices: np.ndarray, faces: np.ndarray) -> None:
-    """Frontal triangles shaded by how much they face the viewer."""
-    corners = vertices[faces]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    facing = normal[:, 2] / (np.linalg.norm(normal, axis=1) + 1e-9)
-    order = np.argsort(corners[:, :, 2].mean(1))
-    order = order[facing[order] > 0]
-    axis.tripcolor(
-        vertices[:, 0],
-        vertices[:, 1],
-        faces[order],
-        facecolors=facing[order],
-        cmap="Greys_r",
-        vmin=0,
-        edgecolors="none",
-    )
-    axis.set_aspect("equal")
-    _bare(axis, f"mesh, {len(vertices)} vertices")
+def _draw_mesh(axis: plt.Axes, frame) -> None:
+    """The frame's mesh from the front, smoothly shaded; a frame of images alone has none."""
+    if frame.vertices is None:
+        _bare(axis, "no mesh")
+        return
+    axis.imshow(shaded_mesh(frame.vertices, frame.faces))
+    _bare(axis, f"mesh, {len(frame.vertices):,} vertices")
 
 
 def contact_sheet(images: Many[np.ndarray], titles: Many[str], columns: int = 8) -> Figure:
     """Images (S, S, 3) uint8 in a grid with a title each."""
+    columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * 1.35, rows * 1.55), layout="constrained", squeeze=False
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * 1.5, rows * 1.8), layout="constrained", squeeze=False)
     for axis in axes.ravel():
         _bare(axis)
     for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
         axis.imshow(image)
-        axis.set_title(title, fontsize=7)
+        axis.set_title(title, fontsize=8)
     return figure
 
 
@@ -117,6 +107,8 @@ def label_counts(table: pd.DataFrame, classes: Many[str]) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     left.bar(classes, labels.sum(0), color=CLASS_COLOURS)
     left.bar_label(left.containers[0])
+    left.margins(y=0.1)  # room for the number over the tallest bar
+    left.yaxis.get_major_locator().set_params(integer=True)
     left.set(ylabel="clips", title="clips per class")
     np.fill_diagonal(together, alone)
     sns.heatmap(
@@ -158,7 +150,7 @@ def colour_wheel(axis: plt.Axes, largest: float, size: int = 101) -> None:
     wheel = flow_colours(np.stack([xs, ys], -1) * largest, largest)
     wheel[np.hypot(xs, ys) > 1] = 255
     axis.imshow(wheel)
-    _bare(axis, f"direction; rim: {largest:.2f} px")
+    _bare(axis, f"direction of motion\nrim: {largest:.2f} px or more")
 
 
 def flow_figure(
@@ -171,7 +163,6 @@ def flow_figure(
     figure, axes = plt.subplots(2, 6, figsize=(13, 4.6), layout="constrained", width_ratios=(1, 1, 1, 1, 1, 0.6))
     magnitude = np.linalg.norm(flows, axis=-1) * masks[:, None]
     largest = float(np.quantile(magnitude[magnitude > 0], 0.995))
-    step = flows.shape[2] // 24
     for v in range(2):
         axes[v, 0].imshow(frames[moments[1], v])
         _bare(axes[v, 0], f"{VIEW_NAMES[v]}, apex (frame {moments[1]})")
@@ -179,16 +170,24 @@ def flow_figure(
             flow = flows[v, p] * masks[v][..., None]
             axes[v, 1 + 2 * p].imshow(flow_colours(flow, largest))
             _bare(axes[v, 1 + 2 * p], phase)
-            grid = np.mgrid[step // 2 : flow.shape[0] : step, step // 2 : flow.shape[1] : step].reshape(2, -1)
-            u, w = flow[grid[0], grid[1]].T
             arrows = axes[v, 2 + 2 * p]
             arrows.imshow(frames[moments[1], v], alpha=0.45)
-            arrows.quiver(grid[1], grid[0], u, -w, angles="uv", scale=largest * 12, width=0.006, color=CLASS_COLOURS[3])
+            _draw_arrows(arrows, flow, largest, CLASS_COLOURS[3])
             _bare(arrows, f"{phase}, arrows")
     colour_wheel(axes[0, 5], largest)
     _bare(axes[1, 5])
     figure.suptitle(title, fontsize=11)
     return figure
+
+
+def _draw_arrows(axis: plt.Axes, flow: np.ndarray, largest: float, colour: str, across: int = 24) -> None:
+    """Arrows over a picture of flow (H, W, 2) px, `across` a side, where it moves by a tenth of `largest` or more."""
+    step = max(flow.shape[0] // across, 1)
+    rows, columns = np.mgrid[step // 2 : flow.shape[0] : step, step // 2 : flow.shape[1] : step].reshape(2, -1)
+    u, v = flow[rows, columns].T
+    moves = np.hypot(u, v) > largest / 10
+    scale = largest * across / 1.6  # the largest reaches over 1.6 of their distances
+    axis.quiver(columns[moves], rows[moves], u[moves], -v[moves], angles="uv", scale=scale, width=0.006, color=colour)
 
 
 def motion_curves(curves: dict[str, np.ndarray], found: pd.Series, true: pd.Series | None = None) -> Figure:
@@ -202,6 +201,8 @@ def motion_curves(curves: dict[str, np.ndarray], found: pd.Series, true: pd.Seri
         if true is not None:
             axis.axvline(true[id], color=CLASS_COLOURS[3], ls="--", lw=2, label="true apex")
         axis.set_title(id, fontsize=9)
+        axis.set_ylim(0)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes.ravel()[len(curves) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
@@ -213,7 +214,10 @@ def motion_curves(curves: dict[str, np.ndarray], found: pd.Series, true: pd.Seri
 
 
 def mean_flow(samples) -> Figure:
-    """Mean onset-to-apex flow of the clips of each class, in every view, as colours on one scale."""
+    """Mean onset-to-apex flow of the clips of each class, in every view, as colours on one scale.
+
+    Lids move far more than the rest: the scale ends at the hundredth that moves most, so that the rest is seen.
+    """
     n_views = samples.x.shape[1]
     figure, axes = plt.subplots(
         n_views,
@@ -226,11 +230,11 @@ def mean_flow(samples) -> Figure:
     chosen = [
         np.moveaxis(samples.x[samples.y[:, k] > 0][:, :, 0, :2].mean(0), 1, -1) for k in range(len(samples.classes))
     ]
-    largest = max(float(np.linalg.norm(flow, axis=-1).max()) for flow in chosen)
+    largest = float(np.nanquantile(np.linalg.norm(np.stack(chosen), axis=-1), 0.99))
     for k, name in enumerate(samples.classes):
         for v in range(n_views):
             axes[v, k].imshow(flow_colours(chosen[k][v], largest))
-            _bare(axes[v, k], f"{name} ({int(samples.y[:, k].sum())})" if v == 0 else "")
+            _bare(axes[v, k], f"{name} ({int(samples.y[:, k].sum())} clips)" if v == 0 else "")
     for v in range(n_views):
         axes[v, 0].set_ylabel(VIEW_NAMES[v], fontsize=9)
         _bare(axes[v, -1])
@@ -252,27 +256,40 @@ def overview(
 
     flows (V, P, S, S, 2) px; weights (S,) of one clip; probability (K,).
     """
-    figure, axes = plt.subplots(2, 5, figsize=(13, 4.9), layout="constrained", width_ratios=(1.1, 1, 1, 1, 1.5))
+    figure = plt.figure(figsize=(12, 5), layout="constrained")
+    axes = figure.subplot_mosaic(
+        [["mesh", "left", "left 0", "left 1", "weights"], ["texture", "right", "right 0", "right 1", "answer"]],
+        width_ratios=(1.2, 1, 1, 1, 0.9),
+    )
     frame = sequence.frame(moments[1])
-    if frame.vertices is None:
-        _bare(axes[0, 0], "no mesh")
-    else:
-        _draw_mesh(axes[0, 0], frame.vertices, frame.faces)
-    axes[1, 0].imshow(frame.texture)
-    _bare(axes[1, 0], "its composite texture")
+    _draw_mesh(axes["mesh"], frame)
+    axes["texture"].imshow(frame.texture)
+    _bare(axes["texture"], "its texture: two photographs")
     shown = flows * views.masks[:, None, ..., None]
-    largest = float(np.quantile(np.linalg.norm(shown, axis=-1)[shown.any(-1)], 0.995))
-    for v in range(2):
-        axes[v, 1].imshow(views.frames[moments[1], v])
-        _bare(axes[v, 1], f"{VIEW_NAMES[v]}, apex")
-        for p, phase in enumerate(("onset to apex", "apex to offset")):
-            axes[v, 2 + p].imshow(flow_colours(shown[v, p], largest))
-            _bare(axes[v, 2 + p], phase)
-    axes[0, 4].barh(streams[::-1], weights[::-1], color=["#009E73", "#E69F00", "#56B4E9"])
-    axes[0, 4].set(xlim=(0, 1), title="fusion attention")
-    axes[1, 4].barh(classes[::-1], probability[::-1], color=CLASS_COLOURS[::-1])
-    axes[1, 4].set(xlim=(0, 1), title="probabilities")
+    largest = float(np.quantile(np.linalg.norm(shown, axis=-1)[shown.any(-1)], 0.98))  # lids move more
+    for v, side in enumerate(("left", "right")):
+        axes[side].imshow(views.frames[moments[1], v])
+        _bare(axes[side], f"{VIEW_NAMES[v]}, apex")
+        for p, phase in enumerate(("flow, onset to apex", "flow, apex to offset")):
+            axis = axes[f"{side} {p}"]
+            axis.imshow(flow_colours(shown[v, p], largest))
+            _draw_arrows(axis, shown[v, p], largest, "white", across=16)
+            _bare(axis, phase if v == 0 else "")
+    axes["right 0"].set_xlabel(f"full brightness: {largest:.1f} px or more", fontsize=11)
+    _share_bars(axes["weights"], streams, weights, STREAM_COLOURS, "attention")
+    _share_bars(axes["answer"], classes, probability, CLASS_COLOURS, "probability")
+    for axis in axes.values():
+        axis.title.set_fontsize(11)
     return figure
+
+
+def _share_bars(axis: plt.Axes, names: Many[str], values: np.ndarray, colours: Many[str], title: str) -> None:
+    """Bars from 0 to 1, the first on top."""
+    axis.barh(names, values, color=colours[: len(names)])
+    axis.invert_yaxis()
+    axis.set(xlim=(0, 1), xticks=(0, 0.5, 1), title=title)
+    axis.tick_params(labelsize=11)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 # Training and scores ------------------------------------------------------------------------------------------------
@@ -298,7 +315,7 @@ def class_scores(oof: OutOfFold) -> Figure:
     names = [*oof.classes, "macro-UF1"]
     spans = [interval(oof, f"f1:{name}") for name in oof.classes] + [interval(oof)]
     figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-    _bars(axis, names, spans, [*CLASS_COLOURS[: len(oof.classes)], "black"])
+    _bars(axis, names, spans, [*CLASS_COLOURS[: len(oof.classes)], "white"])
     axis.set(ylabel="F1 of the positive class", ylim=(0, 1), title="held-out subjects, 95% intervals")
     return figure
 
@@ -321,9 +338,8 @@ def calibration(oof: OutOfFold) -> Figure:
 def _bars(axis: plt.Axes, names: Many[str], spans: Many[Interval], colours: Many[str]) -> None:
     values = np.array([span.value for span in spans])
     reach = np.array([[span.value - span.low, span.high - span.value] for span in spans]).T.clip(0)
-    axis.bar(names, values, yerr=reach, capsize=4, color=colours, alpha=0.85)
-    for x, value in enumerate(values):
-        axis.text(x, 0.02, f"{value:.2f}", ha="center", color="white", fontsize=9)
+    labels = [f"{name}\n{value:.2f}" for name, value in zip(names, values, strict=True)]
+    axis.bar(labels, values, yerr=reach, capsize=4, color=colours, edgecolor="black", linewidth=0.8, alpha=0.85)
 
 
 def confusion_per_label(oof: OutOfFold) -> Figure:
@@ -340,6 +356,7 @@ def confusion_per_label(oof: OutOfFold) -> Figure:
             cbar=False,
             ax=axis,
             vmin=0,
+            vmax=counts.max(),
             xticklabels=["yes", "no"],
             yticklabels=["yes", "no"],
         )
@@ -363,7 +380,7 @@ def attention_by_class(weights: np.ndarray, y: np.ndarray, classes: Many[str], s
         hue="stream",
         ax=axis,
         fliersize=2,
-        palette=["#56B4E9", "#E69F00", "#009E73"][: len(streams)],
+        palette=list(STREAM_COLOURS[: len(streams)]),
     )
     axis.axhline(1 / len(streams), color=GREY, ls="--", lw=1)
     sns.move_legend(axis, "upper left", bbox_to_anchor=(1, 1))
@@ -384,9 +401,11 @@ def saliency_on_face(maps: np.ndarray, face: np.ndarray, classes: Many[str]) -> 
     for k, name in enumerate(classes):
         for v in range(maps.shape[1]):
             axes[v, k].imshow(face[v].mean(-1), cmap="gray")
-            smooth = cv2.resize(maps[k, v], (size, size), interpolation=cv2.INTER_CUBIC).clip(0)
-            axes[v, k].imshow(smooth, cmap="inferno", alpha=0.55, vmin=0, vmax=maps.max())
+            strength = cv2.resize(maps[k, v], (size, size), interpolation=cv2.INTER_CUBIC) / max(maps.max(), 1e-12)
+            axes[v, k].imshow(strength, cmap="inferno", alpha=strength.clip(0, 0.5) ** 0.5, vmin=0, vmax=1)
             _bare(axes[v, k], (name if maps[k].any() else f"{name} (no clip)") if v == 0 else "")
+    for v in range(maps.shape[1]):
+        axes[v, 0].set_ylabel(VIEW_NAMES[v], fontsize=9)
     return figure
 
 
@@ -407,7 +426,7 @@ def unit_scores(table: pd.DataFrame) -> Figure:
         label="average precision, 95% interval by subject",
     )
     axis.plot(table["prevalence"], rows, "|", color=CLASS_COLOURS[0], ms=11, mew=2.5, label="a guess (share of clips)")
-    names = [f"{row.name} ({row.clips} clips)  {au}" for au, row in zip(table.index, table.itertuples(), strict=True)]
+    names = [f"{row.name}, clips: {row.clips}  {au}" for au, row in zip(table.index, table.itertuples(), strict=True)]
     axis.set(yticks=rows, yticklabels=names, xlim=(0, 1.02), xlabel="average precision")
     axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure
@@ -483,7 +502,10 @@ def forest(table: pd.DataFrame, reference: str, title: str = "") -> Figure:
         colours = [CLASS_COLOURS[0] if name == reference else "black" for name in table.index]
         for row, x, span, colour in zip(rows, table[value], reach.T, colours, strict=True):
             axis.errorbar(x, row, xerr=span[:, None], fmt="o", color=colour, capsize=3, ms=4, lw=1.2)
+        axis.grid(axis="y", color="#E5E5E5", lw=0.8)
+        axis.set_axisbelow(True)
     left.set(yticks=rows, yticklabels=table.index, xlabel="macro-UF1, 95% interval", xlim=(0, 1))
+    left.set_ylim(-0.7, len(table) - 0.3)
     right.axvline(0, color=GREY, ls="--", lw=1)
     right.set_xlabel(f"paired difference to {reference!r}, 95% interval")
     figure.suptitle(title, fontsize=11)

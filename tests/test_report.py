@@ -1,4 +1,7 @@
-"""Facts about the tables of README.md: they come from records, and only what stands between the marks changes."""
+"""Facts about the tables of README.md and RESULTS.md: they come from records that name their commit, and only what
+stands between the marks changes."""
+
+import re
 
 import pandas as pd
 import pytest
@@ -6,111 +9,199 @@ import pytest
 from utils.artefacts import write_artefact
 from utils.bench.flow import SHOWN
 from utils.bench.setting import row
+from utils.config import load_config
+from utils.paths import ROOT
 from utils.report import readme as report
-from utils.report.readme import ablation, benchmark, damaged_flow, fill, flow_images, flow_methods, results
+from utils.report.readme import HEADLINE, MARKS, bench_tables, fill, flow_images, main, run_tables, times
 
-
-def test_only_what_stands_between_the_marks_is_replaced():
-    text = "before\n<!-- a -->\nold\n<!-- /a -->\nbetween\n<!-- b -->\nkept\n<!-- /b -->\n"
-    assert fill(text, "a", "| new |") == text.replace("old", "| new |")
-
-
-def test_a_readme_without_the_marks_is_refused():
-    with pytest.raises(ValueError, match="<!-- flow -->.*Remedy"):
-        fill("no marks", "flow", "table")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SPAN = {"value": 0.78, "low": 0.7, "high": 0.86}
 
 
 @pytest.fixture
-def recorded(tmp_path, monkeypatch):
-    """A benchmark's record of two flow methods in four places, and of one stage."""
-    places = [*SHOWN, "128 px, head still, noise x1"]
-    rows = [
-        row(f"{place}: {method}", value + i, "px", still_epe=0.25, direction_deg=3.21, ms=12.3, shown=SHOWN.get(place))
-        | {"section": "flow"}
-        for i, place in enumerate(places)
-        for method, value in (("ours", 0.0512), ("theirs", 0.1234))
-    ]
-    damaged = (row(f"shifted: {method}", value, "px") for method, value in (("ours", 0.2), ("deepflow", 0.3)))
-    rows += [one | {"section": "damaged_flow"} for one in damaged]
-    rows.append(row("ours", 61.4, "views/s", 5.5) | {"section": "rendering"})
-    write_artefact(tmp_path / "artefacts" / "bench" / "bench.json", {"rows": rows})
+def place(tmp_path, monkeypatch):
+    """A repository of its own, with every mark in one of the two documents."""
     monkeypatch.setattr(report, "ROOT", tmp_path)
+    half = len(MARKS) // 2
+    for name, marks in (("README.md", MARKS[:half]), ("RESULTS.md", MARKS[half:])):
+        (tmp_path / name).write_text("".join(f"about {m}\n<!-- {m} -->\nold {m}\n<!-- /{m} -->\n" for m in marks))
+    return tmp_path
 
 
-def test_the_table_of_flow_methods_has_a_row_per_method_and_the_places_shown(recorded):
-    header, _, ours, theirs = flow_methods().splitlines()
-    assert header.count("|") == 8
-    assert ours == "| ours | 0.051 | 1.051 | 2.051 | 0.250 | 3.2 | 12 |"
-    assert theirs == "| theirs | 0.123 | 1.123 | 2.123 | 0.250 | 3.2 | 12 |"
+# Marks --------------------------------------------------------------------------------------------------------------
 
 
-def test_damaged_frames_have_a_row_each_and_a_column_for_each_method(recorded):
-    header, _, line = damaged_flow().splitlines()
-    assert header == "| frames | EPE, ours | EPE, deepflow |" and line == "| shifted | 0.200 | 0.300 |"
+def test_only_what_stands_between_the_marks_is_replaced_in_whichever_document_has_them():
+    first = "before\n<!-- a -->\nold\n<!-- /a -->\nafter\n"
+    second = "<!-- b -->\nkept\n<!-- /b -->\n"
+    filled = fill({"README.md": first, "RESULTS.md": second}, "a", "| new |")
+    assert filled == {"README.md": first.replace("old", "| new |"), "RESULTS.md": second}
 
 
-def test_the_table_of_the_benchmark_has_all_but_the_flow_methods(recorded):
-    _, _, *rows = benchmark().splitlines()
+@pytest.mark.parametrize(
+    "texts", [{"README.md": "none", "RESULTS.md": ""}, dict.fromkeys("AB", "<!-- a -->\n<!-- /a -->")]
+)
+def test_marks_that_are_missing_or_stand_twice_are_refused_by_name(texts):
+    with pytest.raises(ValueError, match="<!-- a --> stand [02] times.*Remedy"):
+        fill(texts, "a", "table")
+
+
+def test_every_mark_stands_once_over_the_two_documents_of_this_repository():
+    assert report.read_documents().keys() == {"README.md", "RESULTS.md"}
+
+
+def test_every_table_of_this_repository_names_the_commit_of_its_numbers():
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in report.DOCUMENTS)
+    for mark in set(MARKS) - {"times"}:  # whose rows have a commit each
+        table = re.search(rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->", text, flags=re.S)[1]
+        assert re.search(r"\n\nMade by `.+` at commit [0-9a-f]{7}", table), mark
+
+
+def test_a_document_in_which_a_mark_is_missing_is_left_as_it_was(place):
+    (place / "RESULTS.md").write_text("nothing here")
+    write_artefact(place / "artefacts" / "times.json", [])
+    old = (place / "README.md").read_text()
+    with pytest.raises(ValueError):
+        main([])
+    assert (place / "README.md").read_text() == old
+
+
+# A run --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(place):
+    """The records of a run that was made with another seed, as the notebooks leave them."""
+    parameters = load_config("smoke", seed=3).record
+    record = {"parameters": parameters, "commit": COMMIT}
+    for stage, scores in (
+        ("01_render", {"true_units": 0.8381}),
+        ("02_flow_apex", {"apex_mean_abs_frames": 0.333, "flow_epe_px": 0.0514}),
+        ("03_train", {"interval": SPAN}),
+        ("04_ablation", {}),
+    ):
+        write_artefact(place / "artefacts" / "smoke" / "records" / f"{stage}.json", {**record, "scores": scores})
+    score = {"macro_uf1": 0.5, "low": 0.4, "high": 0.6}
+    board = [{"prediction": name, **score} for name in ("ours", "all ones")]
+    submitted = {"parameters": parameters, "commit": f"f{COMMIT[1:]}-dirty", "scores": {"leaderboard": board}}
+    write_artefact(place / "submissions" / "smoke" / "run.json", submitted)
+    more = {"difference": 0.1, "difference_low": -0.1, "difference_high": 0.2, "uar": 0.5, "map": 0.6}
+    more |= {"seeds": 1, "folds": 2, "parameters": 1234, "seconds": 7.6}
+    rows = [{"variant": name, **score, **more} for name in ("another", *HEADLINE)]
+    write_artefact(place / "artefacts" / "smoke" / "ablation.csv", pd.DataFrame(rows))
+    return place
+
+
+def test_the_table_of_results_has_the_command_and_the_commits_of_the_records(run):
+    _, _, *rows, empty, source = run_tables("smoke")["results"].splitlines()
+    assert rows[0] == "| held-out subjects of the training split, macro-UF1 | 0.780 [0.700, 0.860] |"
+    assert [line.split(" | ")[-1] for line in rows[3:]] == ["0.838 |", "0.33 |", "0.051 |"]
+    assert source == (
+        'Made by `make all PROFILE=smoke SET="seed=3"` at commit 0123456 and f123456 with changes that it lacks.'
+    )
+
+
+def test_data_without_truth_give_the_score_on_held_out_subjects_alone(run):
+    for stage in ("01_render", "02_flow_apex"):
+        path = run / "artefacts" / "smoke" / "records" / f"{stage}.json"
+        write_artefact(path, {**report.read_artefact(path), "scores": {}})
+    path = run / "submissions" / "smoke" / "run.json"
+    write_artefact(path, {**report.read_artefact(path), "scores": {}})
+    assert run_tables("smoke")["results"].count("\n| ") == 1
+
+
+def test_the_headline_has_the_chosen_rows_and_the_whole_ablation_has_all(run):
+    tables = run_tables("smoke")
+    names = [line.split(" | ")[0].strip("| ") for line in tables["headline"].splitlines()[2:-2]]
+    assert names == list(HEADLINE)
+    assert len(tables["ablation"].splitlines()) == len(HEADLINE) + 5
+    assert "| RBF-SVM | 0.500 [0.400, 0.600] | +0.100 [-0.100, +0.200] |" in tables["headline"]
+    assert "| ours, from scratch | 0.500 [0.400, 0.600] |  |" in tables["headline"]
+
+
+def test_a_headline_row_that_the_ablation_lacks_is_named(run):
+    path = run / "artefacts" / "smoke" / "ablation.csv"
+    table = report.read_artefact(path)
+    write_artefact(path, table[table["variant"] != "STSTNet"])
+    with pytest.raises(ValueError, match="no row 'STSTNet'.*Remedy"):
+        run_tables("smoke")
+
+
+def test_a_run_that_ended_before_the_ablation_leaves_its_tables_alone(run):
+    (run / "artefacts" / "smoke" / "ablation.csv").unlink()
+    main(["smoke"])
+    text = (run / "README.md").read_text() + (run / "RESULTS.md").read_text()
+    assert "0.780 [0.700, 0.860]" in text and "old ablation" in text and "old headline" in text
+
+
+# Times --------------------------------------------------------------------------------------------------------------
+
+
+def test_times_stand_in_one_table_with_cores_and_commit(place):
+    path = place / "artefacts" / "times.json"
+    write_artefact(path, [{"what": "make all", "minutes": 12.74, "cores": 2, "commit": COMMIT}])
+    assert times().splitlines()[2:] == ["| `make all` | 12.7 | 2 | 0123456 |"]
+    main([])
+    assert "| `make all` | 12.7 | 2 | 0123456 |" in (place / "README.md").read_text()
+
+
+# Benchmark and flow images ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench(place):
+    """Write a benchmark's record of two flow methods in the given places, damaged frames, and one stage."""
+
+    def write(places):
+        rows = [
+            row(name, value + i, "px", still_epe=0.25, direction_deg=3.21, ms=12.3, shown=SHOWN.get(where))
+            | {"section": "flow"}
+            for i, where in enumerate(places)
+            for method, value in (("ours", 0.0512), ("theirs", 0.1234))
+            for name in [f"{where}: {method}"]
+        ]
+        damaged = (row(f"shifted: {method}", value, "px") for method, value in (("ours", 0.2), ("deepflow", 0.3)))
+        rows += [one | {"section": "damaged_flow"} for one in damaged]
+        rows.append(row("ours", 61.4, "views/s", 5.5) | {"section": "rendering"})
+        record = {"rows": rows, "commit": COMMIT, "parameters": {"quick": False}}
+        write_artefact(place / "artefacts" / "bench" / "bench.json", record)
+        return bench_tables()
+
+    return write
+
+
+def test_the_table_of_flow_methods_has_a_row_per_method_and_the_places_shown(bench):
+    header, _, ours, theirs, _, source = bench([*SHOWN, "128 px, head moves, noise x1"])["flow"].splitlines()
+    assert header.count("|") == 9 and "| error at 128 px |" in header
+    assert ours == "| ours | 0.051 | 1.051 | 2.051 | 0.250 | 3.051 | 3.2 | 12 |"
+    assert theirs == "| theirs | 0.123 | 1.123 | 2.123 | 0.250 | 3.123 | 3.2 | 12 |"
+    assert source == 'Made by `make bench ONLY="flow"` at commit 0123456.'
+
+
+def test_a_place_that_was_not_measured_has_no_column(bench):
+    header, *_ = bench([place for place in SHOWN if not place.startswith("128")])["flow"].splitlines()
+    assert header.count("|") == 8 and "128" not in header
+
+
+def test_damaged_frames_have_a_row_each_and_a_column_for_each_method(bench):
+    header, _, line, _, source = bench(SHOWN)["damaged"].splitlines()
+    assert header == "| frames | error, ours | error, deepflow |" and line == "| shifted | 0.200 | 0.300 |"
+    assert 'ONLY="damaged_flow"' in source
+
+
+def test_the_table_of_the_benchmark_has_all_but_the_flow_methods(bench):
+    _, _, *rows, _, source = bench(SHOWN)["bench"].splitlines()
     assert rows == ["| rendering | ours | 61.4 views/s | 5.5 |"]
+    assert 'ONLY="rendering"' in source
 
 
 def test_the_table_of_flow_images_has_intervals_gains_and_databases(tmp_path):
-    span = {"value": 0.78, "low": 0.7, "high": 0.86}
-    scores = {"uf1": span, "uar": span, "gain": {"value": 0.01, "low": -0.02, "high": 0.04}}
+    scores = {"uf1": SPAN, "uar": SPAN, "gain": {"value": 0.01, "low": -0.02, "high": 0.04}}
     rows = {"zero-shot": {"pooled": scores, "a": scores, "b": scores}}
-    write_artefact(tmp_path / "found.json", {"clips": {"pooled": 3, "a": 2, "b": 1}, "rows": rows})
-    header, _, line = flow_images(tmp_path / "found.json").splitlines()
+    found = {"clips": {"pooled": 3, "a": 2, "b": 1}, "rows": rows, "commit": COMMIT}
+    write_artefact(tmp_path / "found.json", found)
+    header, _, line, _, source = flow_images(tmp_path / "found.json").splitlines()
     assert header == "| row | UF1 | UAR | UF1 less the network's | UF1 a | UF1 b |"
     spans = "0.780 [0.700, 0.860] | 0.780 [0.700, 0.860] | +0.010 [-0.020, +0.040]"
     assert line == f"| zero-shot | {spans} | 0.780 | 0.780 |"
-
-
-# A run ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def finished(tmp_path, monkeypatch):
-    """What a finished run named "demo" left: its records, its leaderboard and its ablation."""
-    artefacts = tmp_path / "artefacts" / "demo"
-    scores = {
-        "01_render": {"true_units": 0.8761, "all_ones": 0.4},
-        "02_flow_apex": {"apex_mean_abs_frames": 1.234, "flow_epe_px": 0.0456},
-        "03_train": {"interval": {"value": 0.61, "low": 0.5501, "high": 0.6609}},
-    }
-    for stage, found in scores.items():
-        write_artefact(artefacts / "records" / f"{stage}.json", {"scores": found})
-    board = [
-        {"prediction": name, "macro_uf1": value, "low": value - 0.1, "high": value + 0.1}
-        for name, value in (("ours", 0.6), ("all zeros", 0.0), ("all ones", 0.45), ("prior random", 0.3))
-    ]
-    write_artefact(tmp_path / "submissions" / "demo" / "run.json", {"scores": {"leaderboard": board}})
-    columns = (
-        "variant,macro_uf1,low,high,difference,difference_low,difference_high,uar,map,seeds,folds,parameters,seconds"
-    )
-    lines = [
-        "ours,0.6,0.5,0.7,0,0,0,0.65,0.7,2,18,123456,61.6",
-        "u alone,0.5,0.4,0.6,-0.1,-0.2,0.05,0.55,0.6,2,18,789,3.2",
-    ]
-    frame = pd.DataFrame([line.split(",") for line in lines], columns=columns.split(","))
-    write_artefact(artefacts / "ablation.csv", frame)
-    monkeypatch.setattr(report, "ROOT", tmp_path)
-
-
-def test_the_results_of_a_run_come_from_its_records(finished):
-    _, _, *rows = results("demo").splitlines()
-    assert [row.split(" | ")[1].rstrip(" |") for row in rows] == [
-        "0.610 [0.550, 0.661]",
-        "0.600 [0.500, 0.700]",
-        "0.450 [0.350, 0.550]",  # the best of the trivial answers, never ours
-        "0.876",
-        "1.23",
-        "0.046",
-    ]
-    assert rows[2].startswith("| best trivial answer") and rows[3].startswith("| bound:")
-
-
-def test_the_ablation_of_a_run_has_scores_differences_and_costs(finished):
-    header, _, ours, alone = ablation("demo").splitlines()
-    assert header.count("|") == 10 and "difference to ours, from scratch" in header
-    assert ours == ("| ours | 0.600 [0.500, 0.700] | +0.000 [+0.000, +0.000] | 0.650 | 0.700 | 2 | 18 | 123,456 | 62 |")
-    assert alone == "| u alone | 0.500 [0.400, 0.600] | -0.100 [-0.200, +0.050] | 0.550 | 0.600 | 2 | 18 | 789 | 3 |"
+    assert source.endswith("at commit 0123456.")

@@ -38,6 +38,7 @@ SHOWN = {
     "256 px, head still, noise x1": "head still",
     "256 px, head moves, noise x1": "head moves",
     QUIET_EYES: "no blink or glance",
+    "128 px, head still, noise x1": "128 px",
 }
 
 

@@ -25,6 +25,7 @@ import pandas as pd
 
 from utils.dataset.samples import Samples
 from utils.pretrain.classifier import THREE, controls, fine_tuned_predictor, load_pretrained, zero_shot_predictor
+from utils.report.record import commit
 from utils.train.baselines import baselines
 from utils.train.fit import network_predictor
 from utils.train.network import ModelConfig
@@ -257,7 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     start = time.perf_counter()
     results = leave_one_subject_out_scores(samples, options.rows, range(options.seeds), options.jobs)
-    found = report(results, datasets) | {"wall_seconds": round(time.perf_counter() - start, 1)}
+    found = report(results, datasets) | {
+        "wall_seconds": round(time.perf_counter() - start, 1),
+        "commit": commit(),
+    }
     text = json.dumps(found, indent=1)
     if options.json == "-":
         print(text)

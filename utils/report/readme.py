@@ -1,107 +1,185 @@
-"""Writes the tables of README.md from the records that runs left, so that no number there is typed.
+"""Writes the tables of README.md and RESULTS.md from the records that runs left, so that no number there is typed.
 
 python -m utils.report.readme RUN        # from artefacts/RUN and submissions/RUN
 python -m utils.report.readme --bench    # from artefacts/bench, the tables of the sections that ran
 python -m utils.report.readme --flow-images FILE.json    # what `utils.experiments.flow_images --json` wrote
+
+A table stands between `<!-- name -->` and `<!-- /name -->` in either document, with the commit that its record names.
+Times come from artefacts/times.json, where it is, with every call: a list of {what, minutes, cores, commit}.
 """
 
 import argparse
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from utils.artefacts import atomic_path, read_artefact
+from utils.config import PROFILES
 from utils.paths import ROOT
 from utils.report.markdown import cell, markdown_table
 from utils.train.scores import Interval
 
-README = ROOT / "README.md"
+DOCUMENTS = ("README.md", "RESULTS.md")
+MARKS = ("times", "results", "headline", "ablation", "flow", "damaged", "bench", "flow-images")
+# The rows of the ablation that README.md shows; RESULTS.md shows all.
+HEADLINE = (
+    "ours, from scratch",
+    "ours, pretrained",
+    "zero-shot",
+    "RBF-SVM",
+    "STSTNet",
+    "paper-faithful",
+    "without 3D stabilisation",
+    "LEAK: epoch and thresholds on the test fold",
+)
+REFERENCE = HEADLINE[0]
+# Columns of the flow table: heading, place as the benchmark's record names it, what is shown of it.
+FLOW_COLUMNS = (
+    ("error, head still", "head still", "value", "{:.3f}"),
+    ("error, head moves", "head moves", "value", "{:.3f}"),
+    ("error, no blink or glance", "no blink or glance", "value", "{:.3f}"),
+    ("error without the head's motion", "head moves", "still_epe", "{:.3f}"),
+    ("error at 128 px", "128 px", "value", "{:.3f}"),
+    ("direction, degrees", "head still", "direction_deg", "{:.1f}"),
+    ("ms", "head still", "ms", "{:.0f}"),
+)
+
+
+# Tables of a run ----------------------------------------------------------------------------------------------------
+
+
+def run_tables(run: str) -> dict[str, str]:
+    """The tables of one run, by mark; those of the ablation only where it ran."""
+    tables = {"results": results(run)}
+    if (ROOT / "artefacts" / run / "ablation.csv").exists():
+        tables |= {"headline": headline(run), "ablation": ablation(run)}
+    return tables
 
 
 def results(run: str) -> str:
-    """The figures of merit of one run as a Markdown table."""
-    records = {
-        path.stem: read_artefact(path) for path in sorted((ROOT / "artefacts" / run / "records").glob("0*.json"))
-    }
+    """The figures of merit of one run as a Markdown table: those that its data allow."""
+    card, flow, held = (_record(run, stage) for stage in ("01_render", "02_flow_apex", "03_train"))
     submit = read_artefact(ROOT / "submissions" / run / "run.json")
-    board = {row["prediction"]: row for row in submit["scores"]["leaderboard"]}
-    held, flow, card = (records[name]["scores"] for name in ("03_train", "02_flow_apex", "01_render"))
-    span = held["interval"]
-    rows = [
-        (
-            "Held-out subjects of the training split, macro-UF1",
-            f"{span['value']:.3f} [{span['low']:.3f}, {span['high']:.3f}]",
-        ),
-        ("Local leaderboard (test subjects), macro-UF1", _span(board["ours"])),
-        (
-            "best trivial answer there",
-            _span(max((r for n, r in board.items() if n != "ours"), key=lambda r: r["macro_uf1"])),
-        ),
-        ("bound: a classifier given the true unit intensities", f"{card['true_units']:.3f}"),
-        ("apex, mean absolute error in frames, all confounders", f"{flow['apex_mean_abs_frames']:.2f}"),
-        ("flow, end-point error in px of a 256 px face", f"{flow['flow_epe_px']:.3f}"),
-    ]
-    return markdown_table(pd.DataFrame(rows, columns=["figure", "value"]))
+    board = {row["prediction"]: row for row in submit["scores"].get("leaderboard", [])}
+    rows = [("held-out subjects of the training split, macro-UF1", str(Interval(**held["scores"]["interval"])))]
+    if board:
+        trivial = max((row for name, row in board.items() if name != "ours"), key=lambda row: row["macro_uf1"])
+        rows += [
+            ("test subjects (local leaderboard), macro-UF1", _span(board["ours"])),
+            ("best answer there that looks at no clip", _span(trivial)),
+        ]
+    for label, scores, name, form in (
+        ("a classifier that is given the true unit intensities", card, "true_units", "{:.3f}"),
+        ("apex, mean absolute error in frames", flow, "apex_mean_abs_frames", "{:.2f}"),
+        ("flow, mean end-point error in px of a 256 px face", flow, "flow_epe_px", "{:.3f}"),
+    ):
+        if name in scores["scores"]:
+            rows.append((label, form.format(scores["scores"][name])))
+    table = markdown_table(pd.DataFrame(rows, columns=["measure", "value"]))
+    return table + made_by(run_command("all", run, submit), (card, flow, held, submit))
+
+
+def headline(run: str) -> str:
+    """The rows of HEADLINE of a run's ablation. ValueError where one is missing."""
+    table = read_artefact(ROOT / "artefacts" / run / "ablation.csv").set_index("variant", drop=False)
+    missing = [name for name in HEADLINE if name not in table.index]
+    if missing:
+        raise ValueError(
+            f"ablation of {run}: no row {missing[0]!r}. Remedy: run 04_ablation anew, or correct HEADLINE."
+        )
+    rows = table.loc[list(HEADLINE)]
+    return markdown_table(_scores(rows)) + _ablation_made_by(run)
 
 
 def ablation(run: str) -> str:
-    """The ablation of one run as a Markdown table."""
+    """The whole ablation of one run as a Markdown table."""
     table = read_artefact(ROOT / "artefacts" / run / "ablation.csv")
-    rows = pd.DataFrame(
-        {
-            "variant": table["variant"],
-            "macro-UF1 [95%]": [_span(row) for _, row in table.iterrows()],
-            "difference to ours, from scratch [95%]": [_gain(row) for _, row in table.iterrows()],
-            "UAR": table["uar"].map("{:.3f}".format),
-            "mAP": table["map"].map("{:.3f}".format),
-            "seeds": table["seeds"],
-            "folds": table["folds"],
-            "parameters": table["parameters"].map("{:,}".format),
-            "seconds": table["seconds"].round().astype(int),
-        }
-    )
-    return markdown_table(rows)
-
-
-def flow_methods() -> str:
-    """Flow methods against exact flow in the three places that the benchmark's record marks as shown."""
-    table = _bench_rows()
-    rows = table[table["section"] == "flow"].copy()
-    rows["method"] = rows["name"].str.split(": ", n=1).str[1]
-    places = ("head still", "head moves", "no blink or glance")
-    still, moving, quiet = (rows[rows["shown"] == place].set_index("method") for place in places)
-    text = {
-        "EPE, head still": still["value"].map("{:.3f}".format),
-        "EPE, head moves": moving["value"].map("{:.3f}".format),
-        "no blink or glance": quiet["value"].map("{:.3f}".format),
-        "without the head's motion": moving["still_epe"].map("{:.3f}".format),
-        "direction, degrees": still["direction_deg"].map("{:.1f}".format),
-        "ms": still["ms"].map("{:.0f}".format),
+    more = {
+        "UAR": table["uar"].map("{:.3f}".format),
+        "mAP": table["map"].map("{:.3f}".format),
+        "seeds": table["seeds"],
+        "folds": table["folds"],
+        "parameters": table["parameters"].map("{:,}".format),
+        "seconds": table["seconds"].round().astype(int),
     }
-    return markdown_table(pd.DataFrame(text).rename_axis("method").reset_index())
+    return markdown_table(_scores(table).assign(**more)) + _ablation_made_by(run)
 
 
-def damaged_flow() -> str:
-    """Error of our flow and of DeepFlow by what was done to the frames, from the benchmark's record."""
-    table = _bench_rows()
-    rows = table[table["section"] == "damaged_flow"].copy()
+def _scores(table: pd.DataFrame) -> pd.DataFrame:
+    differences = [
+        "" if row["variant"] == REFERENCE else _signed([row[f"difference{end}"] for end in ("", "_low", "_high")])
+        for _, row in table.iterrows()
+    ]
+    columns = {
+        "variant": table["variant"],
+        "macro-UF1 [95%]": [_span(row) for _, row in table.iterrows()],
+        "difference to ours, from scratch [95%]": differences,
+    }
+    return pd.DataFrame(columns)
+
+
+def _ablation_made_by(run: str) -> str:
+    record = _record(run, "04_ablation")
+    return made_by(run_command("ablation", run, record), [record])
+
+
+def _record(run: str, stage: str) -> dict[str, Any]:
+    return read_artefact(ROOT / "artefacts" / run / "records" / f"{stage}.json")
+
+
+# Tables of other records --------------------------------------------------------------------------------------------
+
+
+def bench_tables() -> dict[str, str]:
+    """The tables of the benchmark, by mark: those of the sections that ran."""
+    record = read_artefact(ROOT / "artefacts" / "bench" / "bench.json")
+    rows = pd.DataFrame(record["rows"])
+    makers = {
+        "flow": (flow_methods, rows["section"] == "flow"),
+        "damaged": (damaged_flow, rows["section"] == "damaged_flow"),
+        "bench": (benchmark, ~rows["section"].isin(["flow", "damaged_flow"])),
+    }
+    return {
+        mark: make(rows[chosen]) + made_by(bench_command(rows[chosen], record), [record])
+        for mark, (make, chosen) in makers.items()
+        if chosen.any()
+    }
+
+
+def flow_methods(rows: pd.DataFrame) -> str:
+    """Flow methods against exact flow in the places that the benchmark's record marks as shown; one that it lacks
+    has no column."""
+    rows = rows.assign(method=rows["name"].str.split(": ", n=1).str[1])
+    places = {place: part.set_index("method") for place, part in rows.groupby("shown")}
+    text = {
+        heading: places[place][column].map(form.format)
+        for heading, place, column, form in FLOW_COLUMNS
+        if place in places
+    }
+    methods = rows["method"].drop_duplicates()
+    return markdown_table(pd.DataFrame(text).loc[methods].rename_axis("method").reset_index())
+
+
+def damaged_flow(rows: pd.DataFrame) -> str:
+    """Error of our flow and of DeepFlow by what was done to the frames."""
+    rows = rows.copy()
     rows[["frames", "method"]] = rows["name"].str.rsplit(": ", n=1, expand=True)
     wide = rows.pivot_table("value", "frames", "method", sort=False).map("{:.3f}".format)
-    return markdown_table(wide.add_prefix("EPE, ").reset_index())
+    return markdown_table(wide.add_prefix("error, ").reset_index())
 
 
-def benchmark() -> str:
-    """All sections of the benchmark but those of the flow methods, a row a line."""
-    table = _bench_rows()
-    table = table[~table["section"].isin(["flow", "damaged_flow"])]
-    rows = {
-        "section": table["section"],
-        "what": table["name"],
-        "value": [f"{cell(float(value))} {unit}" for value, unit in zip(table["value"], table["unit"], strict=True)],
-        "ratio": [cell(float(ratio)) for ratio in table["ratio"]],
+def benchmark(rows: pd.DataFrame) -> str:
+    """Sections of the benchmark, a row a line."""
+    columns = {
+        "section": rows["section"],
+        "what": rows["name"],
+        "value": [f"{cell(float(value))} {unit}" for value, unit in zip(rows["value"], rows["unit"], strict=True)],
+        "ratio": [cell(float(ratio)) for ratio in rows["ratio"]],
     }
-    return markdown_table(pd.DataFrame(rows))
+    return markdown_table(pd.DataFrame(columns))
 
 
 def flow_images(path: Path) -> str:
@@ -112,58 +190,122 @@ def flow_images(path: Path) -> str:
     for name, row in record["rows"].items():
         pooled = row["pooled"]
         line = {"row": name} | {key.upper(): str(Interval(**pooled[key])) for key in ("uf1", "uar")}
-        line["UF1 less the network's"] = _signed(pooled["gain"]) if pooled["gain"] else ""
+        gain = pooled["gain"]
+        line["UF1 less the network's"] = _signed([gain[end] for end in ("value", "low", "high")]) if gain else ""
         lines.append(line | {f"UF1 {part}": f"{row[part]['uf1']['value']:.3f}" for part in parts})
-    return markdown_table(pd.DataFrame(lines))
+    return markdown_table(pd.DataFrame(lines)) + made_by("python -m utils.experiments.flow_images", [record])
 
 
-def _bench_rows() -> pd.DataFrame:
-    return pd.DataFrame(read_artefact(ROOT / "artefacts" / "bench" / "bench.json")["rows"])
+def times() -> str:
+    """How long the commands take, from artefacts/times.json."""
+    rows = [
+        {
+            "command": f"`{row['what']}`",
+            "minutes": f"{row['minutes']:.1f}",
+            "cores": row["cores"],
+            "commit": short_commit(row["commit"]),
+        }
+        for row in read_artefact(_times_path())
+    ]
+    return markdown_table(pd.DataFrame(rows))
 
 
-def _span(row) -> str:
+def _times_path() -> Path:
+    return ROOT / "artefacts" / "times.json"
+
+
+# Where a table comes from -------------------------------------------------------------------------------------------
+
+
+def made_by(command: str, records: Iterable[Mapping[str, Any]]) -> str:
+    """The line below a table: the command that makes its numbers, and the commits that the records name."""
+    commits = dict.fromkeys(short_commit(record.get("commit", "unknown")) for record in records)
+    return f"\n\nMade by `{command}` at commit {' and '.join(commits)}."
+
+
+def run_command(target: str, run: str, record: Mapping[str, Any]) -> str:
+    """The make command whose run has the record's parameters, so that nobody has to remember them."""
+    parameters = record["parameters"]
+    usual = PROFILES[parameters["profile"]].record
+    changed = [f"{name}={value}" for name, value in parameters.items() if name != "jobs" and value != usual.get(name)]
+    words = [f"make {target}", f"PROFILE={parameters['profile']}"]
+    words += [f'SET="{" ".join(changed)}"'] if changed else []
+    return " ".join(words + ([f"RUN={run}"] if run != parameters["profile"] else []))
+
+
+def bench_command(rows: pd.DataFrame, record: Mapping[str, Any]) -> str:
+    """The command that measures these rows of a benchmark's record."""
+    sections = " ".join(rows["section"].unique())
+    if record["parameters"]["quick"]:
+        return f"python -m utils.bench --quick --only {sections}"
+    return f'make bench ONLY="{sections}"'
+
+
+def short_commit(commit: str) -> str:
+    """Seven digits of a commit, and whether files were changed since."""
+    name, dirty, _ = commit.partition("-dirty")
+    return name[:7] + (" with changes that it lacks" if dirty else "")
+
+
+def _span(row: Mapping[str, float]) -> str:
     return f"{row['macro_uf1']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def _gain(row) -> str:
-    return _signed({"value": row["difference"], "low": row["difference_low"], "high": row["difference_high"]})
+def _signed(span: Iterable[float]) -> str:
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*span)
 
 
-def _signed(span: dict[str, float]) -> str:
-    return f"{span['value']:+.3f} [{span['low']:+.3f}, {span['high']:+.3f}]"
+# Documents ----------------------------------------------------------------------------------------------------------
 
 
-def fill(text: str, name: str, table: str) -> str:
-    """The text with the lines between `<!-- name -->` and `<!-- /name -->` replaced. ValueError without the marks."""
-    filled, found = re.subn(
-        rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: m[1] + table + "\n" + m[2], text, flags=re.S
-    )
-    if not found:
+def fill(texts: Mapping[str, str], name: str, table: str) -> dict[str, str]:
+    """The documents, by name, with the lines between `<!-- name -->` and `<!-- /name -->` replaced.
+
+    ValueError unless the marks stand exactly once over all documents.
+    """
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", flags=re.S)
+    found = sum(len(pattern.findall(text)) for text in texts.values())
+    if found != 1:
         raise ValueError(
-            f"{README.name}: the marks <!-- {name} --> are missing. Remedy: put them where the table goes."
+            f"the marks <!-- {name} --> stand {found} times in {' and '.join(texts)}. "
+            f"Remedy: put <!-- {name} --> and <!-- /{name} --> once where the table goes."
         )
-    return filled
+    return {place: pattern.sub(lambda m: m[1] + table + "\n" + m[2], text) for place, text in texts.items()}
 
 
-def main() -> None:
+def read_documents() -> dict[str, str]:
+    """The texts of DOCUMENTS, by name. ValueError unless every mark stands exactly once over them."""
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+    for mark in MARKS:
+        fill(texts, mark, "")
+    return texts
+
+
+def write_tables(tables: Mapping[str, str]) -> None:
+    """Put tables, by mark, into the documents; a document in which nothing changes is not touched."""
+    old = texts = read_documents()
+    for name, table in tables.items():
+        texts = fill(texts, name, table)
+    for name, text in texts.items():
+        if text != old[name]:
+            with atomic_path(ROOT / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", nargs="?", help="name of a finished run, such as demo or full")
     parser.add_argument("--bench", action="store_true", help="the tables of the benchmark")
     parser.add_argument("--flow-images", type=Path, metavar="FILE", help="the table of real flow images")
-    options = parser.parse_args()
-    tables = {"results": results(options.run), "ablation": ablation(options.run)} if options.run else {}
-    if options.bench:
-        run_sections = set(_bench_rows()["section"])
-        tables |= {"flow": flow_methods()} if "flow" in run_sections else {}
-        tables |= {"damaged": damaged_flow()} if "damaged_flow" in run_sections else {}
-        tables |= {"bench": benchmark()} if run_sections - {"flow", "damaged_flow"} else {}
+    options = parser.parse_args(arguments)
+    tables = run_tables(options.run) if options.run else {}
+    tables |= bench_tables() if options.bench else {}
     if options.flow_images:
         tables["flow-images"] = flow_images(options.flow_images)
-    text = README.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        text = fill(text, name, table)
-    with atomic_path(README) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    if _times_path().exists():
+        tables["times"] = times()
+    write_tables(tables)
+    print(f"written: {', '.join(tables) or 'nothing'}")
 
 
 if __name__ == "__main__":

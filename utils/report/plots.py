@@ -426,8 +426,10 @@ def unit_scores(table: pd.DataFrame) -> Figure:
         label="average precision, 95% interval by subject",
     )
     axis.plot(table["prevalence"], rows, "|", color=CLASS_COLOURS[0], ms=11, mew=2.5, label="a guess (share of clips)")
-    names = [f"{row.name}, clips: {row.clips}  {au}" for au, row in zip(table.index, table.itertuples(), strict=True)]
-    axis.set(yticks=rows, yticklabels=names, xlim=(0, 1.02), xlabel="average precision")
+    names = [f"{row.name} ({row.clips})  {au}" for au, row in zip(table.index, table.itertuples(), strict=True)]
+    axis.set(
+        yticks=rows, yticklabels=names, xlim=(0, 1.02), xlabel="average precision (in brackets: clips with the unit)"
+    )
     axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure
 
@@ -551,11 +553,12 @@ def memory_curves(curves: dict[int, np.ndarray]) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
     for colour, (count, curve) in zip(CLASS_COLOURS, curves.items(), strict=False):
         left.plot(*curve.T, color=colour, lw=1, label=f"{count} clips")
-    left.set(xlabel="seconds since the start", ylabel="resident memory of all processes, MB", ylim=(0, None))
+    top = 1.1 * max(curve[:, 1].max() for curve in curves.values())
+    left.set(xlabel="seconds since the start", ylabel="resident memory of all processes, MB", ylim=(0, top))
     left.legend()
     counts = list(curves)
     right.plot(counts, [curve[:, 1].max() for curve in curves.values()], "o-", color=CLASS_COLOURS[3])
-    right.set(xlabel="clips", ylim=(0, None))
+    right.set(xlabel="clips", ylim=(0, top))
     right.set_ylabel("peak, MB", color=CLASS_COLOURS[3])
     seconds = right.twinx()
     seconds.plot(counts, [curve[-1, 0] for curve in curves.values()], "s--", color=CLASS_COLOURS[0])

@@ -11,8 +11,7 @@ from utils.dataset.sequences import open_sequence, write_clip
 from utils.dataset.tables import CLASSES
 from utils.flow.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_masks, spot_apex
 from utils.render.views import make_views
-from utils.synthetic.performance import motion_curve as true_motion
-from utils.synthetic.performance import perform, pose_vertices
+from utils.synthetic.performance import perform, pose_vertices, true_motion_curve
 from utils.synthetic.photography import photograph, scanner_surface, scanner_uv
 
 SIZE = 64
@@ -42,7 +41,7 @@ def blinker(request, person, tmp_path_factory):
     return SimpleNamespace(
         views=make_views(open_sequence(folder), size=128),
         act=act,
-        apex=int(true_motion(person.identity, act.expression).argmax()),
+        apex=int(true_motion_curve(person.identity, act.expression).argmax()),
     )
 
 

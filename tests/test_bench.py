@@ -22,7 +22,7 @@ from utils.bench.setting import SEEDS, resident_mb, row
 from utils.bench.stages import dask_cluster, errors_by_confounder, frame_difference_peak, mean_magnitude_peak, watch
 from utils.bench.training import augment_clip, people_to_train_and_test
 from utils.config import PROFILES
-from utils.experiments.measure import CONFOUNDERS
+from utils.face.expressions import CONFOUNDERS
 from utils.parallel import parallel_map
 from utils.report.plots import memory_curves
 from utils.report.record import commit

@@ -8,13 +8,12 @@ from utils.artefacts import read_artefact
 from utils.config import Config
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import DataRoot
+from utils.face.expressions import CONFOUNDERS
 from utils.flow.methods import FLOW_METHODS, estimate_flow
 from utils.flow.truth import exact_flow, flow_errors
 from utils.parallel import parallel_map
 from utils.pipeline import Job, jobs_by_id
 from utils.render.views import stable_vertices, view_cameras
-
-CONFOUNDERS = ("blink", "gaze", "drift", "flicker")
 
 
 def load_truth(config: Config) -> pd.DataFrame | None:

@@ -27,7 +27,7 @@ GROUPS = ("body", "helper-l-eye", "helper-r-eye")  # the source keeps the eyebal
 DECIMETRE = 100.0  # the sources' unit, in millimetres
 QUANTUM = 0.01  # millimetres per step of the stored int16 offsets
 ANCESTRIES, SEXES, AGES = ("african", "asian", "caucasian"), ("female", "male"), ("young", "old")
-WEIGHTS = ("minweight", "averageweight", "maxweight")
+BODY_WEIGHTS = ("minweight", "averageweight", "maxweight")
 LOCAL_FOLDERS = ("head", "forehead", "eyebrows", "cheek", "chin", "eyes", "nose", "mouth", "asym")
 MASKS = ("lips", "eyelids", "ears", "inside-mouth")
 # Targets that move the head as a whole, or shape what a front view cannot tell apart.
@@ -122,7 +122,7 @@ def build(data: Path) -> dict[str, np.ndarray]:
         f"{s}-{g}-{w}": offsets(targets / f"macrodetails/universal-{s}-{g}-averagemuscle-{w}.target.gz")
         for s in SEXES
         for g in AGES
-        for w in WEIGHTS
+        for w in BODY_WEIGHTS
     }
     units = {p.stem: offsets(p) for p in sorted((data / "faceunits01/targets/faceunits").glob("*.target"))}
     local = {

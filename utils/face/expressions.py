@@ -31,7 +31,10 @@ ACTION_UNITS: dict[str, tuple[str, ...]] = {
     "AU26": ("jawOpen",),
     "AU28": ("mouthRollLower",),
 }
+SIDES = ("Left", "Right")  # how the unit of one half of the face ends; the subject's left comes first
 BLINK, GAZE = ("eyeBlinkLeft", "eyeBlinkRight"), ("In", "Out", "Up", "Down")
+# What disturbs a clip, and in which share of the synthetic clips; these are drawn in this order.
+CONFOUNDERS = {"blink": 0.35, "gaze": 0.3, "drift": 0.5, "flicker": 0.5}
 SINGLE = ("browInnerUp", "mouthShrugLower", "mouthPucker", "mouthRollUpper", "mouthRollLower", "jawOpen")
 
 # Emotion -> its AU combinations with how often each is drawn (relative frequencies, ours).
@@ -104,7 +107,24 @@ class Course:
 
 def sides_of(unit: str) -> tuple[str, ...]:
     """The face units of an AU's unit: itself, or its left and right half."""
-    return (unit,) if unit in SINGLE else (unit + "Left", unit + "Right")
+    return (unit,) if unit in SINGLE else tuple(unit + side for side in SIDES)
+
+
+def without_side(unit: str) -> str:
+    """A face unit's name without the side that it ends with, if it has one."""
+    return unit.removesuffix(SIDES[0]).removesuffix(SIDES[1])
+
+
+def opposite_side(unit: str) -> str:
+    """The same face unit of the other half of the face; a unit without side is its own opposite."""
+    stem = without_side(unit)
+    return unit if unit == stem else stem + SIDES[unit.endswith(SIDES[0])]
+
+
+def gaze_units(direction: str) -> tuple[str, str]:
+    """The face units that turn the left and the right eye when the left one turns to `direction` of GAZE."""
+    opposite = {"In": "Out", "Out": "In"}.get(direction, direction)
+    return f"eyeLook{direction}Left", f"eyeLook{opposite}Right"
 
 
 def sample_expression(emotions: list[str], rng: np.random.Generator) -> dict[str, float]:
@@ -161,6 +181,11 @@ def envelope(course: Course, rng: np.random.Generator | None = None) -> np.ndarr
 
 def ease(x: np.ndarray) -> np.ndarray:
     return 0.5 - 0.5 * np.cos(np.pi * x)
+
+
+def sample_peak_px(rng: np.random.Generator, size: int | None = None) -> np.ndarray:
+    """Peak motion of an expression in pixels of a 256 px face, one number or (size,): 0.3 to 2.5, median 0.9."""
+    return np.clip(rng.lognormal(np.log(0.9), 0.45, size), 0.3, 2.5)
 
 
 def sample_blink(n_frames: int, rng: np.random.Generator) -> np.ndarray:

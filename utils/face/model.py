@@ -2,7 +2,7 @@
 
 Vertices are millimetres, y up, z towards the viewer, x to the viewer's right (the subject's left). Units are the
 ARKit-style names of the CC0 face units; an offset is the displacement of each vertex at full contraction, about
-ten times what a micro-expression uses. See `face_assets.py` for the source of the file.
+ten times what a micro-expression uses. See `build_asset` for the source of the file.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import sparse
 
-from utils.face.build_asset import AGES, ANCESTRIES, ASSET, QUANTUM, SEXES, WEIGHTS
+from utils.face.build_asset import AGES, ANCESTRIES, ASSET, BODY_WEIGHTS, QUANTUM, SEXES
+from utils.face.expressions import without_side
 
 MEAN_TRAITS = dict.fromkeys(ANCESTRIES, 1 / 3) | {"male": 0.5, "age": 0.3, "weight": 0.5}
 SKIN, MOUTH_CAVITY, SOCKETS = 0, 1, (2, 3)  # texture islands
@@ -34,6 +35,11 @@ class FaceModel:
     def unit_names(self) -> tuple[str, ...]:
         return tuple(self.units)
 
+    @property
+    def unit_index(self) -> dict[str, int]:
+        """Position of each face unit among the 52."""
+        return {name: i for i, name in enumerate(self.units)}
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -42,6 +48,11 @@ class Identity:
     vertices: np.ndarray  # (V, 3) float32, centred on the head
     unit_offsets: np.ndarray  # (52, V, 3) float32, in the order of `FaceModel.unit_names`
     traits: dict[str, float]  # african, asian, caucasian, male, age, weight: 0..1
+
+    @property
+    def unit_travel(self) -> np.ndarray:
+        """How far each unit moves the vertex that it moves most, (52,) float32 mm at full contraction."""
+        return np.linalg.norm(self.unit_offsets, axis=2).max(1)
 
 
 @lru_cache(maxsize=1)
@@ -83,13 +94,13 @@ def with_macros(model: FaceModel, traits: dict[str, float]) -> np.ndarray:
     sex = dict(zip(SEXES, (1 - traits["male"], traits["male"]), strict=True))
     age = dict(zip(AGES, (1 - traits["age"], traits["age"]), strict=True))
     heavy = 2 * traits["weight"] - 1
-    weight = dict(zip(WEIGHTS, (max(-heavy, 0), 1 - abs(heavy), max(heavy, 0)), strict=True))
+    weight = dict(zip(BODY_WEIGHTS, (max(-heavy, 0), 1 - abs(heavy), max(heavy, 0)), strict=True))
     shape = model.template.copy()
     for s in SEXES:
         for g in AGES:
             for a in ANCESTRIES:
                 shape += traits[a] * sex[s] * age[g] * model.macro[f"{a}-{s}-{g}"]
-            for w in WEIGHTS:
+            for w in BODY_WEIGHTS:
                 shape += sex[s] * age[g] * weight[w] * model.macro[f"{s}-{g}-{w}"]
     return shape
 
@@ -110,9 +121,9 @@ def sample_identity(rng: np.random.Generator, diversity: float = 1.0) -> Identit
         strength.setdefault(twin, abs(rng.normal(0, spread * diversity)))
         shape += strength[twin] * model.local[name]
     names = model.unit_names
-    sides = [name.removesuffix("Left").removesuffix("Right") for name in names]
-    common = {side: rng.normal(0, 0.2) for side in sides}
-    gain = np.exp([diversity * (common[side] + rng.normal(0, 0.1)) for side in sides])
+    pairs = [without_side(name) for name in names]
+    common = {pair: rng.normal(0, 0.2) for pair in pairs}
+    gain = np.exp([diversity * (common[pair] + rng.normal(0, 0.1)) for pair in pairs])
     size = np.ptp(shape[:, 0]) / np.ptp(model.template[:, 0])
     offsets = np.stack([model.units[name] for name in names]) * (size * gain[:, None, None])
     return Identity((shape - shape.mean(0)).astype(np.float32), offsets.astype(np.float32), traits)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.artefacts import artefact_key, cached
-from utils.face.expressions import BLINK, GAZE
+from utils.face.expressions import BLINK, GAZE, gaze_units, opposite_side
 from utils.face.model import Identity, load_face_model, sample_identity
 from utils.face.skin import paint_skin
 from utils.flow.faceflow_net import OUT, SIZE
@@ -73,26 +73,27 @@ def pairs_of_person(seed: int, person: int) -> dict[str, np.ndarray]:
 def random_act(identity: Identity, rng: np.random.Generator) -> Performed:
     """MOMENTS moments of a face with a few units contracted at random, a blink or a glance now and then, and a head
     that drifts by about half a degree and half a millimetre."""
-    names = load_face_model().unit_names
+    index = load_face_model().unit_index
+    names = list(index)
     contraction = np.zeros((MOMENTS, len(names)), np.float32)
     chosen = rng.choice(len(names), rng.integers(1, 9), replace=False)
-    travel = np.linalg.norm(identity.unit_offsets, axis=2).max(1) + 1e-6
+    travel = identity.unit_travel + 1e-6
     for unit in chosen:
-        twin = names[unit].replace("Left", "Right") if "Left" in names[unit] else names[unit].replace("Right", "Left")
+        twin = opposite_side(names[unit])
         level = rng.random(MOMENTS) * rng.uniform(0.2, 1) / travel[unit]
         contraction[:, unit] += level
         if twin != names[unit] and rng.random() < 0.6:
-            contraction[:, names.index(twin)] += level * rng.uniform(0.5, 1)
+            contraction[:, index[twin]] += level * rng.uniform(0.5, 1)
     shapes = np.einsum("tu,uvc->tvc", contraction, identity.unit_offsets)
     peak = np.linalg.norm(np.diff(shapes, axis=0)[..., :2], axis=2).max()
     contraction *= np.clip(rng.lognormal(np.log(1.2), 0.6), 0.05, 4) / PIXELS_PER_MM / max(peak, 1e-6)
     if rng.random() < 0.4:
         closed = rng.random((MOMENTS, 1)) ** 2 * (rng.random((MOMENTS, 1)) < 0.6) * rng.uniform(0.8, 1.2, 2)
-        contraction[:, [names.index(lid) for lid in BLINK]] += closed.clip(max=1)
+        contraction[:, [index[lid] for lid in BLINK]] += closed.clip(max=1)
     if rng.random() < 0.3:
-        way, since = str(rng.choice(GAZE)), rng.integers(1, MOMENTS)
-        for side, other in (("Left", way), ("Right", {"In": "Out", "Out": "In"}.get(way, way))):
-            contraction[since:, names.index(f"eyeLook{other}{side}")] += rng.uniform(0.05, 0.5)
+        units, since = gaze_units(rng.choice(GAZE)), rng.integers(1, MOMENTS)
+        for name in units:
+            contraction[since:, index[name]] += rng.uniform(0.05, 0.5)
     rest = rng.normal(0, [2.5, 3, 1.5])
     drift = rng.normal(0, 0.25 * np.exp(rng.normal()), (2, MOMENTS, 3)).cumsum(1).astype(np.float32)
     return Performed(face_shapes(identity, contraction), drift[0] + rest.astype(np.float32), drift[1])

@@ -9,8 +9,6 @@ from utils.pretrain.motion_fields import CROP
 from utils.render.camera import Camera
 from utils.render.views import DISTANCE_MM
 
-EYE_ISLANDS = (5, 7)  # the texture islands of the front of the eyes
-
 
 @dataclass(frozen=True)
 class FrontalCrop:
@@ -32,7 +30,7 @@ class FrontalCrop:
 def frontal_view(identity: Identity, crop: FrontalCrop) -> tuple[Identity, Camera]:
     """The person stretched so that the crop's two scales hold in a square picture, and the camera of it."""
     model = load_face_model()
-    eyes = [identity.vertices[model.island == island].mean(0) for island in EYE_ISLANDS]
+    eyes = [identity.vertices[model.island == island].mean(0) for island in model.eyes]
     lips = model.masks["lips"] > 0.5
     wide = Camera(0.0, DISTANCE_MM, (0.0, 0.0, 0.0), DISTANCE_MM, (255.5, 255.5), (512, 512))
     left, right = sorted(wide.project(np.array(eyes)), key=lambda point: point[0])

@@ -23,7 +23,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage, sparse
 
-from utils.face.expressions import ACTION_UNITS, BLINK, GAZE, rotation, sample_expression, sides_of
+from utils.face.expressions import (
+    ACTION_UNITS,
+    BLINK,
+    GAZE,
+    gaze_units,
+    rotation,
+    sample_expression,
+    sample_peak_px,
+    sides_of,
+)
 from utils.face.model import Identity, load_face_model
 from utils.render.camera import Camera, surface_points
 from utils.synthetic.performance import PIVOT, PIXELS_PER_MM
@@ -126,7 +135,7 @@ def true_flow(fields: MotionFields, weights: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _unit_table() -> tuple[dict[str, int], np.ndarray]:
     """Index of each face unit among the fields, and for each its AU (row of ACTION_UNITS), else -1."""
-    index = {name: i for i, name in enumerate(load_face_model().unit_names)}
+    index = load_face_model().unit_index
     au_of = np.full(len(index), -1)
     for row, units in enumerate(ACTION_UNITS.values()):
         au_of[[index[side] for unit in units for side in sides_of(unit)]] = row
@@ -152,12 +161,11 @@ def sample_motion(
     for row, names in zip(intensity, emotions, strict=True):
         for unit, value in sample_expression(list(names), rng).items():
             row[index[unit]] = value
-    travel = np.linalg.norm(identity.unit_offsets, axis=2).max(1)
-    apex = intensity / np.maximum(travel, 1e-6)
+    apex = intensity / np.maximum(identity.unit_travel, 1e-6)
     moved = np.linalg.norm(
         (apex @ identity.unit_offsets.reshape(len(index), -1)).reshape(n, -1, 3)[..., :2], axis=2
     ).max(1)
-    peak = np.clip(rng.lognormal(np.log(0.9), 0.45, n), 0.3, 2.5) / PIXELS_PER_MM
+    peak = sample_peak_px(rng, n) / PIXELS_PER_MM
     apex *= (peak / np.maximum(moved, 1e-6))[:, None]
     left = rng.uniform(0, 1 / 6, (n, len(ACTION_UNITS)))[:, au_of].astype(np.float32)
 
@@ -184,11 +192,10 @@ def _sample_lids(n: int, share: float, rng: np.random.Generator) -> np.ndarray:
 
 def _add_gaze(weights: np.ndarray, index: dict[str, int], rng: np.random.Generator) -> None:
     """Both eyes turn in one clip of three, for good, before the apex or after it."""
-    opposite = {"In": "Out", "Out": "In"}
     for clip in np.flatnonzero(rng.random(len(weights)) < 0.3):
-        way, turn, since = str(rng.choice(GAZE)), rng.uniform(0.02, 0.5), rng.integers(1, 3)
-        weights[clip, since:, index[f"eyeLook{way}Left"]] += turn
-        weights[clip, since:, index[f"eyeLook{opposite.get(way, way)}Right"]] += turn
+        units, turn, since = gaze_units(rng.choice(GAZE)), rng.uniform(0.02, 0.5), rng.integers(1, 3)
+        for name in units:
+            weights[clip, since:, index[name]] += turn
 
 
 # Estimated flow ---------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from utils.artefacts import atomic_path, read_artefact, write_artefact
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import CLASSES
-from utils.face.expressions import ACTION_UNITS
+from utils.face.expressions import ACTION_UNITS, CONFOUNDERS
 from utils.report import plots
 from utils.report.markdown import markdown_table
 from utils.train.decision import choose_thresholds, decide
@@ -102,7 +102,7 @@ def write_card(root: Path, key: str | None = None) -> dict:
         "frames": int(truth["n_frames"].sum()),
         "mean_frames": float(truth["n_frames"].mean()),
         "peak_px": {f"{q:.0%}": float(truth["peak_px"].quantile(q)) for q in (0.05, 0.5, 0.95)},
-        "confounders": {name: float(truth[name].mean()) for name in ("blink", "gaze", "drift", "flicker")},
+        "confounders": {name: float(truth[name].mean()) for name in CONFOUNDERS},
         "bounds": bounds(truth[truth["split"] == "train"], CLASSES),
     }
     plots.save_figure(plots.label_counts(truth, CLASSES), root / "card" / "labels.png")

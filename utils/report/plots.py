@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from utils.artefacts import atomic_path
+from utils.face.expressions import CONFOUNDERS
 from utils.render.views import Views, wide_cameras
 from utils.report.mesh_picture import shaded_mesh
 from utils.train.protocol import OutOfFold
@@ -127,7 +128,7 @@ def clip_statistics(truth: pd.DataFrame) -> Figure:
     axes[1].set(xlabel="apex / last frame", title="place of the apex")
     axes[2].hist(truth["peak_px"], bins=14, color=CLASS_COLOURS[3])
     axes[2].set(xlabel="pixels of a 256 px face", title="peak motion")
-    names = ["blink", "gaze", "drift", "flicker"]
+    names = list(CONFOUNDERS)
     axes[3].barh(names, truth[names].mean() * 100, color=CLASS_COLOURS[4])
     axes[3].set(xlabel="% of clips", title="confounders")
     return figure

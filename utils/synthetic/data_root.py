@@ -19,7 +19,7 @@ from utils.dataset.tables import CLASSES
 from utils.face.model import Identity, sample_identity
 from utils.face.skin import paint_skin
 from utils.parallel import parallel_map
-from utils.synthetic.performance import PIXELS_PER_MM, au_intensities, motion_curve, perform, pose_vertices
+from utils.synthetic.performance import PIXELS_PER_MM, au_intensities, perform, pose_vertices, true_motion_curve
 from utils.synthetic.photography import photograph, scanner_surface, scanner_uv
 
 FPS = 60.0
@@ -108,7 +108,7 @@ def make_subject(root: Path, subject: str, clips: list[dict], seed: int, obj_fra
         write_clip(folder, vertices[:, source], faces, scanner_uv(vertices, source, camera), FPS, photos)
         if obj_frames:
             write_obj_sequence(open_sequence(folder), folder)
-        curve = motion_curve(identity, act.expression)
+        curve = true_motion_curve(identity, act.expression)
         write_artefact(
             root / "truth" / f"{clip['Id']}.npz",
             {

@@ -7,14 +7,17 @@ import numpy as np
 from utils.face.expressions import (
     ACTION_UNITS,
     BLINK,
+    CONFOUNDERS,
     GAZE,
     Course,
     envelope,
+    gaze_units,
     rotation,
     sample_blink,
     sample_course,
     sample_drift,
     sample_expression,
+    sample_peak_px,
     sides_of,
 )
 from utils.face.model import Identity, load_face_model
@@ -37,34 +40,30 @@ class Performance:
 
 def perform(identity: Identity, emotions: list[str], rng: np.random.Generator, strength: float = 1.0) -> Performance:
     """One person's clip of the given emotions, with confounders. `strength` scales the peak motion."""
-    model = load_face_model()
-    index = {name: i for i, name in enumerate(model.unit_names)}
+    index = load_face_model().unit_index
     course = sample_course(rng)
     expression = np.zeros((course.n_frames, len(index)), np.float32)
-    travel = np.linalg.norm(identity.unit_offsets, axis=2).max(1)
+    travel = identity.unit_travel
     lag = {au: rng.integers(2**31) for au in ACTION_UNITS}  # both sides and all units of an AU move together
     for unit, intensity in sample_expression(emotions, rng).items():
         au = next(au for au, units in ACTION_UNITS.items() if any(unit in sides_of(u) for u in units))
         shape = envelope(course, np.random.default_rng(lag[au]))
         expression[:, index[unit]] = intensity / travel[index[unit]] * shape
-    peak_px = np.clip(rng.lognormal(np.log(0.9), 0.45), 0.3, 2.5) * strength
+    peak_px = sample_peak_px(rng) * strength
     displacement = np.einsum("u,uvc->vc", expression[course.apex], identity.unit_offsets)
     expression *= peak_px / PIXELS_PER_MM / np.linalg.norm(displacement[:, :2], axis=1).max()
 
     contraction = expression.copy()
-    confounders = {
-        name: bool(rng.random() < odds)
-        for name, odds in {"blink": 0.35, "gaze": 0.3, "drift": 0.5, "flicker": 0.5}.items()
-    }
+    confounders = {name: bool(rng.random() < share) for name, share in CONFOUNDERS.items()}
     if confounders["blink"]:
         lids = sample_blink(course.n_frames, rng)
         for name in BLINK:
             contraction[:, index[name]] += lids
     if confounders["gaze"]:
-        way = rng.choice(GAZE)
+        units = gaze_units(rng.choice(GAZE))
         turn = rng.uniform(0.1, 0.5) * ease_step(course.n_frames, rng)
-        for side, other in (("Left", way), ("Right", {"In": "Out", "Out": "In"}.get(way, way))):
-            contraction[:, index[f"eyeLook{other}{side}"]] += turn
+        for name in units:
+            contraction[:, index[name]] += turn
     drift = 1.0 if confounders["drift"] else 0.05
     angles = np.stack([sample_drift(course.n_frames, 0.8 * drift, rng) for _ in range(3)], -1)
     shift = np.stack([sample_drift(course.n_frames, 0.8 * drift, rng) for _ in range(3)], -1)
@@ -94,7 +93,7 @@ def move_head(shapes: np.ndarray, angles: np.ndarray, shift: np.ndarray) -> np.n
     return np.einsum("tij,tvj->tvi", turn, shapes - PIVOT) + PIVOT + shift[:, None]
 
 
-def motion_curve(identity: Identity, expression: np.ndarray) -> np.ndarray:
+def true_motion_curve(identity: Identity, expression: np.ndarray) -> np.ndarray:
     """True expression motion against frame 0: root mean square displacement of the surface (T,), mm."""
     change = expression - expression[0]
     active = np.abs(change).max(0) > 0

@@ -7,7 +7,7 @@ import torch
 from utils.dataset.samples import Samples
 from utils.train.augment import augment, mirror, mix, warp
 from utils.train.fit import class_weights, fit, fit_ensemble, focal_loss, network_predictor
-from utils.train.fitted import load, load_network, predict, predict_units, save
+from utils.train.fitted import load_fitted, load_network, predict, predict_units, save_fitted
 from utils.train.network import ModelConfig
 from utils.train.protocol import grouped_folds, run_fold
 from utils.train.settings import TrainConfig
@@ -264,8 +264,8 @@ def test_maps_of_any_size_are_averaged_to_the_models_size():
 def test_what_is_saved_predicts_the_same_when_loaded(tmp_path, single):
     train, val = halves(make(single=single))
     before = fit(train, val, MODEL, replace(SINGLE if single else TRAIN, epochs=2))
-    save(before, tmp_path, "fold0")
-    after = load(tmp_path, "fold0")
+    save_fitted(before, tmp_path, "fold0")
+    after = load_fitted(tmp_path, "fold0")
     np.testing.assert_array_equal(predict(before, val.x)[0], predict(after, val.x)[0])
     assert after.model_config == before.model_config and after.train_config == before.train_config
     assert after.members[0].history == before.members[0].history

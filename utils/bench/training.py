@@ -19,8 +19,8 @@ from utils.parallel import parallel_map
 from utils.pretrain.classifier import PER_PERSON, sample_dual
 from utils.train.augment import mix
 from utils.train.decision import Classifier, choose_thresholds, fit_calibration
-from utils.train.fit import class_weights, focal_loss, network_predictor
-from utils.train.fitted import Fitted, Member, predict
+from utils.train.fit import class_weights, focal_loss, network_predictor, warm_up_and_cosine
+from utils.train.fitted import Fitted, Member, predict, scale_maps
 from utils.train.network import ModelConfig
 from utils.train.protocol import Fold, FoldResult, OutOfFold, Predictor, run_fold
 from utils.train.scores import compare, interval
@@ -125,15 +125,14 @@ class ClipFiles(Dataset):
     """One clip per item: read from its file, scaled, and augmented alone."""
 
     def __init__(self, folder: Path, ids: np.ndarray, scale: tuple[float, float], config: TrainConfig | None = None):
-        self.folder, self.ids, self.config = folder, ids, config
-        self.scale = torch.tensor([scale[0], scale[0], scale[1]])[:, None, None]
+        self.folder, self.ids, self.scale, self.config = folder, ids, scale, config
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         with np.load(self.folder / f"{self.ids[index]}.npz") as clip:
-            x, y = torch.from_numpy(clip["x"]) / self.scale, torch.from_numpy(clip["y"])
+            x, y = scale_maps(torch.from_numpy(clip["x"]), self.scale), torch.from_numpy(clip["y"])
         return (augment_clip(x, self.config) if self.config else x), y
 
 
@@ -215,9 +214,3 @@ def validation_loss(
             total += focal_loss(model(x)[0], y, alpha, config.gamma, config.mode).item() * len(x)
             clips += len(x)
     return total / clips
-
-
-def warm_up_and_cosine(steps: int):
-    """Factor of the learning rate by step: up over a tenth of the steps, then down along half a cosine."""
-    warm = max(1, steps // 10)
-    return lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / (steps - warm))))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from utils.config import Config
 from utils.dataset.samples import Samples
@@ -24,6 +23,8 @@ from utils.render.views import Views
 from utils.train.augment import mirror
 from utils.train.decision import decide
 from utils.train.fitted import Fitted, load_network, predict
+from utils.train.fitted import Fitted, load_network, resize_maps, scale_maps
+from utils.train.scores import subject_weights
 
 # Names of the Facial Action Coding System (Ekman, Friesen and Hager 2002).
 AU_NAMES = {
@@ -63,14 +64,13 @@ def contributions(fitted: Fitted, x: np.ndarray, output: int, head: str = "emoti
     with probabilities (Simonyan et al. 2014, "Deep inside convolutional networks", with the input as a factor).
     """
     maps = torch.from_numpy(x).requires_grad_()
-    small = F.adaptive_avg_pool2d(maps.flatten(1, 3), fitted.model_config.size).unflatten(1, x.shape[1:4])
+    small = resize_maps(maps, fitted.model_config.size)
     variants = (small, mirror(small)) if fitted.train_config.mirror_average else (small,)
     logit = 0.0
     for member in fitted.members:
-        network, (u_scale, m_scale) = load_network(fitted, member), member.scale
+        network = load_network(fitted, member)
         for variant in variants:
-            scaled = variant / torch.tensor([u_scale, u_scale, m_scale])[:, None, None]
-            logit = logit + network.forward_all(scaled)[HEADS[head]][:, output].sum()
+            logit = logit + network.forward_all(scale_maps(variant, member.scale))[HEADS[head]][:, output].sum()
     logit.backward()
     return (maps.grad * maps).detach().numpy() / (len(fitted.members) * len(variants))
 
@@ -123,9 +123,7 @@ def unit_scores(units: np.ndarray, truth: pd.DataFrame, draws: int = 2000, seed:
     subjects, where a draw without the unit does not count.
     """
     subjects, member = np.unique(truth["subject"], return_inverse=True)
-    n = len(subjects)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
-    weights = np.concatenate([np.ones((1, n)), weights])[:, member]  # the first row is the data itself
+    weights = subject_weights(len(subjects), draws, seed)[:, member]
     rows = {}
     for au, probability in zip(ACTION_UNITS, units.T, strict=True):
         present = truth[au].to_numpy() > 0

@@ -32,7 +32,7 @@ from utils.synthetic.flow_clips import YAW_DEG
 from utils.synthetic.performance import PIVOT
 from utils.train.decision import Classifier
 from utils.train.fit import fit, network_predictor
-from utils.train.fitted import Fitted, load, predict, predict_units, save
+from utils.train.fitted import Fitted, load_fitted, predict, predict_units, save_fitted
 from utils.train.network import MicroAttNet, ModelConfig, count_parameters
 from utils.train.protocol import Predictor
 from utils.train.settings import TrainConfig
@@ -161,7 +161,7 @@ def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | N
 @lru_cache
 def load_pretrained(kind: str, folder: Path = WEIGHTS) -> Fitted:
     """The shipped network: "dual" (two views, two phases, CLASSES) or "single" (a flow image, THREE)."""
-    return load(folder, Path(FILES[kind]).stem)
+    return load_fitted(folder, Path(FILES[kind]).stem)
 
 
 def initial_state(kind: str) -> dict[str, torch.Tensor]:
@@ -229,7 +229,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # so that the sums, and the weights, do not depend on the cores
     start = time.perf_counter()
-    save(pretrain(options.kind, options.seed), options.out, Path(FILES[options.kind]).stem)
+    save_fitted(pretrain(options.kind, options.seed), options.out, Path(FILES[options.kind]).stem)
     print(f"{options.kind}: trained in {time.perf_counter() - start:.0f} s")
 
 

@@ -8,6 +8,7 @@ from utils.face.model import Identity, load_face_model
 from utils.pretrain.motion_fields import CROP
 from utils.render.camera import Camera
 from utils.render.views import DISTANCE_MM
+from utils.train.baselines import optical_strain
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,11 @@ def frontal_view(identity: Identity, crop: FrontalCrop) -> tuple[Identity, Camer
 def flow_image(flow: np.ndarray) -> np.ndarray:
     """Flow (..., 2, H, W) as the field shares it and `utils.experiments.flow_images.recentre` reads it: (..., 3, H, W).
 
-    Channels u, v and optical strain sqrt(u_x^2 + v_y^2 + (u_y + v_x)^2 / 2) (Shreve et al. 2011), each scaled
-    from its own least and largest value to 0..255 and rounded; then float32 in units of that range, u and v
-    from their median.
+    Channels u, v and optical strain, each scaled from its own least and largest value to 0..255 and rounded; then
+    float32 in units of that range, u and v from their median.
     """
     u, v = flow[..., 0, :, :], flow[..., 1, :, :]
-    (u_y, u_x), (v_y, v_x) = (np.gradient(part, axis=(-2, -1)) for part in (u, v))
-    maps = np.stack([u, v, np.sqrt(u_x**2 + v_y**2 + (u_y + v_x) ** 2 / 2)], -3)
+    maps = np.stack([u, v, optical_strain(u, v)], -3)
     low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
     maps = np.rint((maps - low) / np.maximum(high - low, 1e-9) * 255).astype(np.float32) / 255
     maps[..., :2, :, :] -= np.median(maps[..., :2, :, :], axis=(-2, -1), keepdims=True)

@@ -156,7 +156,7 @@ def train(lessons: Lessons, config: FlowTraining, model: FlowNetConfig) -> FlowN
 # Files ------------------------------------------------------------------------------------------------------------
 
 
-def save(net: FlowNet, config: FlowTraining, weights: Path) -> None:
+def save_flow_net(net: FlowNet, config: FlowTraining, weights: Path) -> None:
     """Write the weights, and beside them, as JSON, how they were made."""
     write_artefact(weights, {name: value.contiguous() for name, value in net.state_dict().items()})
     write_artefact(weights.with_suffix(".json"), {"model": asdict(net.config), "training": asdict(config)})
@@ -174,7 +174,7 @@ def main() -> None:
     lessons = make_lessons(config.people, config.seed, options.jobs)
     print(f"{len(lessons.first)} pairs of {config.people} people")
     torch.set_num_threads(2)  # fixed, so that the sums, and the weights, do not depend on the cores
-    save(train(lessons, config, FlowNetConfig()), config, options.out)
+    save_flow_net(train(lessons, config, FlowNetConfig()), config, options.out)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from utils.train.scores import Interval, confusion_counts, interval, pooled_scor
 
 CLASS_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#0072B2", "#999999")
 UNIT_COLOURS = (CLASS_COLOURS[3], CLASS_COLOURS[0], CLASS_COLOURS[1])
-VIEW_NAMES = ("left view", "right view")
+VIEW_NAMES, PHASE_NAMES = ("left view", "right view"), ("onset to apex", "apex to offset")
 STREAM_COLOURS = ("#56B4E9", "#E69F00", "#009E73")  # u, v, magnitude
 GREY = "#555555"
 
@@ -167,7 +167,7 @@ def flow_figure(
     for v in range(2):
         axes[v, 0].imshow(frames[moments[1], v])
         _bare(axes[v, 0], f"{VIEW_NAMES[v]}, apex (frame {moments[1]})")
-        for p, phase in enumerate(("onset to apex", "apex to offset")):
+        for p, phase in enumerate(PHASE_NAMES):
             flow = flows[v, p] * masks[v][..., None]
             axes[v, 1 + 2 * p].imshow(flow_colours(flow, largest))
             _bare(axes[v, 1 + 2 * p], phase)
@@ -271,11 +271,11 @@ def overview(
     for v, side in enumerate(("left", "right")):
         axes[side].imshow(views.frames[moments[1], v])
         _bare(axes[side], f"{VIEW_NAMES[v]}, apex")
-        for p, phase in enumerate(("flow, onset to apex", "flow, apex to offset")):
+        for p, phase in enumerate(PHASE_NAMES):
             axis = axes[f"{side} {p}"]
             axis.imshow(flow_colours(shown[v, p], largest))
             _draw_arrows(axis, shown[v, p], largest, "white", across=16)
-            _bare(axis, phase if v == 0 else "")
+            _bare(axis, f"flow, {phase}" if v == 0 else "")
     axes["right 0"].set_xlabel(f"full brightness: {largest:.1f} px or more", fontsize=11)
     _share_bars(axes["weights"], streams, weights, STREAM_COLOURS, "attention")
     _share_bars(axes["answer"], classes, probability, CLASS_COLOURS, "probability")
@@ -381,7 +381,7 @@ def attention_by_class(weights: np.ndarray, y: np.ndarray, classes: Many[str], s
         hue="stream",
         ax=axis,
         fliersize=2,
-        palette=list(STREAM_COLOURS[: len(streams)]),
+        palette=STREAM_COLOURS[: len(streams)],
     )
     axis.axhline(1 / len(streams), color=GREY, ls="--", lw=1)
     sns.move_legend(axis, "upper left", bbox_to_anchor=(1, 1))
@@ -410,7 +410,7 @@ def saliency_on_face(maps: np.ndarray, face: np.ndarray, classes: Many[str]) -> 
     return figure
 
 
-def unit_scores(table: pd.DataFrame) -> Figure:
+def unit_precisions(table: pd.DataFrame) -> Figure:
     """Average precision of each action unit with its interval, beside its prevalence (`explain.unit_scores`)."""
     rows = np.arange(len(table))[::-1]
     figure, axis = plt.subplots(figsize=(8, 0.27 * len(table) + 1.2), layout="constrained")

@@ -91,6 +91,12 @@ def averaged_flow(x: np.ndarray, grid: int, channels: int) -> np.ndarray:
     return F.adaptive_avg_pool2d(maps, grid).flatten(1).numpy()
 
 
+def optical_strain(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Strain of flow u, v (..., H, W): sqrt(u_x^2 + v_y^2 + (u_y + v_x)^2 / 2) (Shreve et al. 2011)."""
+    (u_y, u_x), (v_y, v_x) = np.gradient(u, axis=(-2, -1)), np.gradient(v, axis=(-2, -1))
+    return np.sqrt(u_x**2 + v_y**2 + (u_y + v_x) ** 2 / 2)
+
+
 def bi_woof(x: np.ndarray, grid: int, bins: int = 8) -> np.ndarray:
     """Bi-weighted oriented optical flow: x (N, V, P, 3, H, W) -> (N, V*P*grid^2*bins).
 
@@ -99,13 +105,11 @@ def bi_woof(x: np.ndarray, grid: int, bins: int = 8) -> np.ndarray:
     using apex frame".
     """
     u, v = x[:, :, :, 0], x[:, :, :, 1]
-    (u_y, u_x), (v_y, v_x) = np.gradient(u, axis=(-2, -1)), np.gradient(v, axis=(-2, -1))
-    strain = np.sqrt(u_x**2 + v_y**2 + 0.5 * (u_y + v_x) ** 2)
     direction = (np.arctan2(v, u) / (2 * np.pi) * bins).astype(int) % bins  # (N, V, P, H, W)
     weighted = (direction[..., None] == np.arange(bins)) * np.hypot(u, v)[..., None]
     histograms = _block_means(np.moveaxis(weighted, -1, 3), grid)  # (N, V, P, bins, grid, grid)
     histograms /= np.maximum(histograms.sum(axis=3, keepdims=True), 1e-9)
-    return (histograms * _block_means(strain[:, :, :, None], grid)).reshape(len(x), -1)
+    return (histograms * _block_means(optical_strain(u, v)[:, :, :, None], grid)).reshape(len(x), -1)
 
 
 def _block_means(maps: np.ndarray, grid: int) -> np.ndarray:

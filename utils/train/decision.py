@@ -43,6 +43,11 @@ def decide(probability: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray
     return probability > np.asarray(thresholds)
 
 
+def bootstrap_counts(n: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of n items is drawn in bootstrap resamples, (resamples, n) int."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
 def choose_thresholds(
     truth: np.ndarray,
     probability: np.ndarray,
@@ -60,7 +65,7 @@ def choose_thresholds(
     occurs in training; one without a positive in training either is never predicted (threshold 1).
     """
     n = len(truth)
-    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)  # (R, N)
+    weights = bootstrap_counts(n, resamples, seed=0)  # (R, N)
     values, sources = [], []
     for k in range(truth.shape[1]):
         p, y = probability[:, k], truth[:, k]

@@ -178,7 +178,8 @@ def _optimise(
         alpha, gamma = torch.full_like(alpha, 0.5 if config.mode == "multi-label" else 1.0), 0.0
     steps = max(1, round(len(x) / config.batch))
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, _schedule(config, steps * config.epochs))
+    schedule = warm_up_and_cosine(steps * config.epochs) if config.schedule == "cosine" else lambda step: 1.0
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule)
     best, history = (math.inf, 0, None), []
     for epoch in range(1, config.epochs + 1):
         model.train()
@@ -211,9 +212,8 @@ def _optimise(
     return (best[2], history, best[1]) if best[2] is not None else (_copy_state(model), history, epoch)
 
 
-def _schedule(config: TrainConfig, steps: int):
-    if config.schedule == "constant":
-        return lambda step: 1.0
+def warm_up_and_cosine(steps: int) -> Callable[[int], float]:
+    """Factor of the learning rate by step: up over a tenth of the steps, then down along half a cosine."""
     warm = max(1, steps // 10)
     return lambda step: min(
         (step + 1) / warm, 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, steps - warm)))

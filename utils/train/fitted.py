@@ -77,6 +77,7 @@ def resize_maps(x: Tensor, size: int) -> Tensor:
 
 
 def scale_maps(x: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Maps (..., 3, H, W) as a network sees them: u and v over the flow's scale, the third channel over its own."""
     return x / x.new_tensor([scale[0], scale[0], scale[1]])[:, None, None]
 
 
@@ -129,7 +130,7 @@ def load_network(fitted: Fitted, member: Member | None = None) -> nn.Module:
 # Files -----------------------------------------------------------------------------------------------
 
 
-def save(fitted: Fitted, folder: str | Path, name: str = "model") -> None:
+def save_fitted(fitted: Fitted, folder: str | Path, name: str = "model") -> None:
     """Write <folder>/<name>.safetensors (weights) and <name>.json (all else)."""
     folder = Path(folder)
     tensors = {
@@ -156,8 +157,8 @@ def save(fitted: Fitted, folder: str | Path, name: str = "model") -> None:
     write_artefact(folder / f"{name}.json", record)
 
 
-def load(folder: str | Path, name: str = "model") -> Fitted:
-    """Read what `save` wrote."""
+def load_fitted(folder: str | Path, name: str = "model") -> Fitted:
+    """Read what `save_fitted` wrote."""
     folder = Path(folder)
     record, tensors = (read_artefact(folder / f"{name}{suffix}") for suffix in (".json", ".safetensors"))
     members = tuple(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from utils.train.decision import bootstrap_counts
 from utils.train.protocol import OutOfFold, check_paired
 
 # Scores ----------------------------------------------------------------------------------------------
@@ -147,6 +148,13 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def subject_weights(n: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of n subjects counts, (1 + resamples, n): once in the data itself, the first row, then as drawn
+    with replacement.
+    """
+    return np.concatenate([np.ones((1, n)), bootstrap_counts(n, resamples, seed)])
+
+
 def _bootstrap(oof: OutOfFold, metric: str, resamples: int, seed: int) -> tuple[float, np.ndarray]:
     """The metric averaged over seeds, for the clips as they are and (B,) for subjects drawn with
     replacement.
@@ -154,8 +162,7 @@ def _bootstrap(oof: OutOfFold, metric: str, resamples: int, seed: int) -> tuple[
     if metric not in COUNT_METRICS and metric.removeprefix("f1:") not in oof.classes:
         raise ValueError(f"metric {metric} has no interval. Remedy: one of {COUNT_METRICS} or f1:<class>.")
     names, member = np.unique(oof.subjects, return_inverse=True)
-    weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    weights = np.concatenate([np.ones((1, len(names))), weights])  # the first row is the data itself
+    weights = subject_weights(len(names), resamples, seed)
     if metric == "subset_accuracy":
         right = (oof.truth == oof.decision).all(axis=2).mean(axis=0)
         values = (weights @ np.bincount(member, right)) / (weights @ np.bincount(member))

@@ -233,14 +233,15 @@ def test_a_network_may_end_part_of_the_way_from_where_it_started():
     init = fit(val, None, MODEL, TRAIN).members[0].state
     init["head.weight"] = init["head.weight"][:-1]  # does not fit, hence stays as trained
     whole, part, none = (
-        fit(train, None, MODEL, replace(TRAIN, epochs=1, way=way), init=init).members[0].state for way in (1, 0.25, 0)
+        fit(train, None, MODEL, replace(TRAIN, epochs=1, interpolation=share), init=init).members[0].state
+        for share in (1, 0.25, 0)
     )
     assert torch.equal(part["head.weight"], whole["head.weight"])
     name = "streams.u.layers.0.weight"
     assert torch.equal(none[name], init[name]) and not torch.equal(whole[name], init[name])
     assert torch.allclose(part[name], 0.75 * init[name] + 0.25 * whole[name], atol=1e-6)
-    with pytest.raises(ValueError, match="way is 1.5"):
-        replace(TRAIN, way=1.5)
+    with pytest.raises(ValueError, match="interpolation is 1.5"):
+        replace(TRAIN, interpolation=1.5)
 
 
 def test_action_units_are_learned_beside_the_classes():

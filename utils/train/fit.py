@@ -165,7 +165,7 @@ def _fit_member(
             )
         state, history, epoch = _optimise(model, x, y, units, check, config)
         if init is not None:
-            state = _part_way(init, state, config.way)
+            state = interpolate_weights(init, state, config.interpolation)
     return Member(state, scale, tuple(history), epoch, missing)
 
 
@@ -231,17 +231,17 @@ def _load_matching(model: nn.Module, init: Mapping[str, Tensor]) -> tuple[str, .
     return tuple(name for name in own if name not in usable)
 
 
-def _part_way(init: Mapping[str, Tensor], state: dict[str, Tensor], way: float) -> dict[str, Tensor]:
-    """Trained weights drawn back towards those that training started from, where these fit: what both know is kept,
-    and what the few clips at hand taught beyond counts less (Wortsman et al. 2022, "Robust fine-tuning of zero-shot
-    models", eq. 1). The statistics of the batch normalisations go the same way. What chose the epoch was the network
-    before."""
+def interpolate_weights(init: Mapping[str, Tensor], state: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Initial and trained weights interpolated, `share` of the trained ones, where both fit (WiSE-FT: Wortsman et al.
+    2022, "Robust fine-tuning of zero-shot models", eq. 1): what both know is kept, and what the few clips at hand
+    taught beyond counts less. So are the statistics of the batch normalisations. The epoch was chosen by the network
+    before interpolation."""
 
     def between(name: str, trained: Tensor) -> Tensor:
         first = init.get(name)
-        if way == 1 or first is None or first.shape != trained.shape or not trained.is_floating_point():
+        if share == 1 or first is None or first.shape != trained.shape or not trained.is_floating_point():
             return trained
-        return torch.lerp(first.to(trained), trained, way)
+        return torch.lerp(first.to(trained), trained, share)
 
     return {name: between(name, trained) for name, trained in state.items()}
 

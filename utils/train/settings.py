@@ -25,7 +25,8 @@ class TrainConfig:
     gain: float = 0.2  # sigma of the log of a factor on the whole clip
     mixup: float = 0.4  # Beta(a, a); 0 for none
     mirror_average: bool = True  # predict the clip and its mirror, average
-    way: float = 1.0  # how far from the weights it started from, where given, towards the trained ones the network ends
+    # Where training started from given weights: the share of the trained weights in the mean of both that is kept.
+    interpolation: float = 1.0
     unit_weight: float = 1.0  # of the auxiliary action unit loss, where units are known
     device: str = "auto"  # "cuda" where there is one, else "cpu"
     precision: str = "auto"  # of the network: "bfloat16" on a CUDA device that computes in it, else "float32"
@@ -39,5 +40,5 @@ class TrainConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}. Remedy: one of {allowed}.")
-        if not 0 <= self.way <= 1:
-            raise ValueError(f"way is {self.way}. Remedy: a share from 0 (the first weights) to 1 (the trained ones).")
+        if not 0 <= self.interpolation <= 1:
+            raise ValueError(f"interpolation is {self.interpolation}. Remedy: 0 (initial weights) to 1 (trained ones).")

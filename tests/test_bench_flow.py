@@ -11,10 +11,10 @@ from utils.bench.flow import (
     AS_THEY_COME,
     PEOPLE,
     SETTINGS,
+    batch_errors,
+    compare_methods,
     grain,
     make_pairs,
-    measure,
-    measure_batches,
     moved,
     turn_and_zoom,
     waves,
@@ -51,15 +51,15 @@ def test_a_moving_head_adds_to_the_flow_and_not_to_the_flow_without_it():
         make_pairs(Conditions(size=128, stabilised=stabilised), people=((SEEDS[0], "S02"),))
         for stabilised in (True, False)
     )
-    assert np.array_equal(still.flow, still.still)
-    assert np.linalg.norm(moving.flow - moving.still, axis=-1)[moving.visible].mean() > 0.05
+    assert np.array_equal(still.flow, still.nonrigid)
+    assert np.linalg.norm(moving.flow - moving.nonrigid, axis=-1)[moving.visible].mean() > 0.05
     both = still.visible & moving.visible
-    assert np.abs(moving.still - still.still)[both].max() < 0.05
+    assert np.abs(moving.nonrigid - still.nonrigid)[both].max() < 0.05
 
 
 def test_true_flow_has_no_error_and_no_flow_the_error_of_no_motion(pairs):
     answers = {pair.first.tobytes(): pair.flow for pair in pairs}
-    table = measure(
+    table = compare_methods(
         pairs,
         {
             "truth": lambda first, second: answers[first.tobytes()],
@@ -71,8 +71,8 @@ def test_true_flow_has_no_error_and_no_flow_the_error_of_no_motion(pairs):
 
 
 def test_in_batches_the_errors_are_those_of_one_by_one(pairs):
-    batches, alone = measure_batches(pairs), measure(pairs, {"faceflow": FLOW_METHODS["faceflow"]}).loc["faceflow"]
-    for name in ("epe", "still_epe", "direction_deg"):
+    batches, alone = batch_errors(pairs), compare_methods(pairs, {"faceflow": FLOW_METHODS["faceflow"]}).loc["faceflow"]
+    for name in ("epe", "nonrigid_epe", "direction_deg"):
         assert batches[name] == pytest.approx(alone[name], abs=1e-3)
 
 
@@ -89,13 +89,13 @@ def test_the_time_in_batches_is_that_of_the_flow_alone(pairs, monkeypatch):
     monkeypatch.setattr(bench_flow, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(bench_flow, "face_motions", taking(2.0, (None, None)))
     monkeypatch.setattr(bench_flow, "_errors", taking(50.0, {"epe": 0.1}))
-    assert measure_batches(pairs) == {"epe": 0.1, "ms": 2000 / len(pairs)}
+    assert batch_errors(pairs) == {"epe": 0.1, "ms": 2000 / len(pairs)}
 
 
 def test_a_row_of_which_the_default_has_no_error_has_no_ratio(pairs):
     answers = {pair.first.tobytes(): pair.flow for pair in pairs}
     methods = {"faceflow": lambda first, _: answers[first.tobytes()], "dis": FLOW_METHODS["dis"]}
-    rows = bench_flow._rows("here", measure(pairs, methods), len(pairs))
+    rows = bench_flow._rows("here", compare_methods(pairs, methods), len(pairs))
     assert [one["ratio"] for one in rows] == [None, None] and rows[1]["value"] > 0
 
 

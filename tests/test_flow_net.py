@@ -21,21 +21,29 @@ from utils.flow.faceflow_net import (
     SIZE,
     FlowNet,
     FlowNetConfig,
-    bring_back,
+    backward_warp,
+    convex_upsample,
     coordinates,
     detail,
-    edges,
+    downsample,
+    edge_features,
     head_motion,
-    measure,
-    sharpen,
-    shrink,
+    lucas_kanade_features,
     slope,
     smooth,
 )
 from utils.flow.methods import FLOW_METHODS, estimate_flows
 from utils.flow.truth import flow_errors
 from utils.pretrain.flow_lessons import CLIPS_EACH, MOMENTS, Lessons, pairs_of_person
-from utils.pretrain.train_flow import FlowTraining, batches, charbonnier, foreign_pairs, mirrored, near, train
+from utils.pretrain.train_flow import (
+    FlowTraining,
+    batches,
+    charbonnier,
+    drop_large_motion,
+    foreign_pairs,
+    mirrored,
+    train,
+)
 from utils.synthetic.flow_clips import Conditions
 
 SMALL = FlowNetConfig((8, 8, 16), (8, 8, 8, 16))
@@ -56,7 +64,7 @@ def as_tensor(image):
 
 def test_cells_and_smoothings_are_means():
     x = torch.rand(2, 3, 32, 32)
-    assert torch.allclose(shrink(x, 4), F.avg_pool2d(x, 4), atol=1e-6)
+    assert torch.allclose(downsample(x, 4), F.avg_pool2d(x, 4), atol=1e-6)
     assert torch.allclose(smooth(x)[..., 1:-1, 1:-1], F.avg_pool2d(x, 3, 1), atol=1e-6)
 
 
@@ -79,7 +87,7 @@ def test_slope_is_the_derivative_of_fine_texture_too():
 @pytest.mark.parametrize("shift", [(0.4, -0.2), (-0.3, 0.5)])
 def test_least_squares_measures_a_small_shift(speckle, shift):
     frames = detail(as_tensor(shifted(speckle, 0, 0)), as_tensor(shifted(speckle, *shift)))
-    maps = measure(*frames, GRID)[0, :, 8:-8, 8:-8]
+    maps = lucas_kanade_features(*frames, GRID)[0, :, 8:-8, 8:-8]
     for window in range(3):
         u, v, left = maps[6 + 3 * window : 9 + 3 * window]
         assert u.median().item() == pytest.approx(shift[0], abs=0.05)
@@ -90,20 +98,20 @@ def test_least_squares_measures_a_small_shift(speckle, shift):
 def test_bringing_back_undoes_a_shift(speckle):
     first, second = (as_tensor(shifted(speckle, *by)) for by in ((0, 0), (1.6, -2.2)))
     flow = torch.tensor([1.6, -2.2])[None, :, None, None].expand(1, 2, GRID, GRID)
-    back = bring_back(second, flow)
+    back = backward_warp(second, flow)
     inner = np.s_[..., 16:-16, 16:-16]
     assert (back - first)[inner].abs().mean() < 0.1 * (second - first)[inner].abs().mean()
-    half = bring_back(shrink(second, 2), flow)  # the flow stays in pixels of the full size
-    left, moved_by = half - shrink(first, 2), shrink(second, 2) - shrink(first, 2)
+    half = backward_warp(downsample(second, 2), flow)  # the flow stays in pixels of the full size
+    left, moved_by = half - downsample(first, 2), downsample(second, 2) - downsample(first, 2)
     assert left[inner].abs().mean() < 0.15 * moved_by[inner].abs().mean()
 
 
 def test_an_untrained_network_starts_from_what_is_measured(speckle):
     frames = as_tensor(shifted(speckle, 0, 0)), as_tensor(shifted(speckle, 1, -0.5))
     with torch.inference_mode():
-        flow, still, _ = FlowNet(SMALL).eval()(*frames)
-    assert flow.shape == still.shape == (1, 2, OUT, OUT)
-    assert still[0, :, 16:-16, 16:-16].flatten(1).median(1).values.abs().max() < 0.15  # a shift of all is the head's
+        flow, nonrigid, _ = FlowNet(SMALL).eval()(*frames)
+    assert flow.shape == nonrigid.shape == (1, 2, OUT, OUT)
+    assert nonrigid[0, :, 16:-16, 16:-16].flatten(1).median(1).values.abs().max() < 0.15  # a shift of all is the head's
     u, v = flow[0, :, 16:-16, 16:-16].flatten(1).median(1).values.tolist()
     assert 0.7 < u < 1.1 and -0.55 < v < -0.35
 
@@ -123,14 +131,14 @@ def test_the_heads_motion_is_that_of_a_body_and_leaves_an_expression_alone():
 def test_each_quarter_of_a_cell_moves_as_the_neighbours_that_it_is_told():
     flow, blend = torch.rand(1, 2, 6, 6), torch.zeros(1, 9, 4, 6, 6)
     blend[:, 3, 0] = blend[:, 8, 3] = 50  # upper left: of the cell to the left; lower right: of that below to the right
-    sharp = sharpen(flow, blend.flatten(1, 2))
+    sharp = convex_upsample(flow, blend.flatten(1, 2))
     torch.testing.assert_close(sharp[..., ::2, ::2][..., 1:], flow[..., :-1])
     torch.testing.assert_close(sharp[..., 1::2, 1::2][..., :-1, :-1], flow[..., 1:, 1:])
     torch.testing.assert_close(sharp[..., ::2, 1::2], smooth(flow))  # the others, told nothing, as all nine
     first, second = torch.rand(2, 1, 1, SIZE, SIZE)
-    detail_there, change = F.pixel_shuffle(edges(first, second), 2).split(1, 1)
-    torch.testing.assert_close(detail_there, shrink(first, 2))
-    torch.testing.assert_close(change, shrink(second - first, 2))
+    detail_there, change = F.pixel_shuffle(edge_features(first, second), 2).split(1, 1)
+    torch.testing.assert_close(detail_there, downsample(first, 2))
+    torch.testing.assert_close(change, downsample(second - first, 2))
 
 
 # Learning
@@ -140,8 +148,8 @@ def test_the_lessons_are_rendered_pairs_with_their_flow():
     pairs = pairs_of_person(0, 100_000)
     assert all(len(part) == CLIPS_EACH * 2 * (MOMENTS - 1) for part in pairs.values())
     assert pairs["first"].shape[1:] == (SIZE, SIZE) and pairs["flow"].shape[1:] == (2, OUT, OUT)
-    still = pairs["flow"][:6], pairs["still"][:6]  # the first clip is stabilised
-    assert np.array_equal(*still) and not np.array_equal(pairs["flow"], pairs["still"])
+    still = pairs["flow"][:6], pairs["nonrigid"][:6]  # the first clip is stabilised
+    assert np.array_equal(*still) and not np.array_equal(pairs["flow"], pairs["nonrigid"])
     moving = np.linalg.norm(pairs["flow"].astype(np.float32), axis=1).mean((1, 2)).argsort()[-6:]
     for i in moving:
         flow = cv2.resize(np.moveaxis(pairs["flow"][i], 0, -1).astype(np.float32), (SIZE, SIZE))
@@ -162,7 +170,7 @@ def test_foreign_pairs_are_moved_by_their_flow(speckle):
     assert flow.shape == (8, 2, OUT, OUT) and flow.norm(dim=1).mean() > 0.2
     inner = np.s_[..., 16:-16, 16:-16]
     for a, b, moved_by in zip(first, second, flow, strict=True):
-        back = bring_back(b[None], moved_by[None])[0]
+        back = backward_warp(b[None], moved_by[None])[0]
         assert (back - a)[inner].abs().mean() < 2.5  # two draws of noise
     assert (second - pictures).abs().mean((1, 2, 3)).gt(5).any()  # some are not of the picture given
 
@@ -174,13 +182,13 @@ def test_a_foreign_pair_replaces_a_lesson_with_all_that_belongs_to_it(speckle, s
     visible[:, 32:96, 32:96] = True
     lessons = Lessons(frame[None], frame[None], flow, flow / 2, visible)
     config = FlowTraining(foreign=share, batch=1)
-    first, second, moved_by, still, seen, known = next(batches(lessons, config, torch.device("cpu")))
+    first, second, moved_by, nonrigid, seen, known = next(batches(lessons, config, torch.device("cpu")))
     if share:
         assert seen.all() and not known.any() and moved_by.std() > 0
         assert (first - second).abs().mean() > 0.5
     else:
         assert torch.equal(seen, torch.from_numpy(visible).float()) and torch.equal(known, seen)
-        assert (moved_by.abs() == 0.5).all() and (still.abs() == 0.25).all()
+        assert (moved_by.abs() == 0.5).all() and (nonrigid.abs() == 0.25).all()
 
 
 def test_pairs_that_move_too_far_on_the_face_are_left_out():
@@ -188,7 +196,7 @@ def test_pairs_that_move_too_far_on_the_face_are_left_out():
     visible[:, : OUT // 2] = True
     flow[0, 1], flow[1, :, : OUT // 2], flow[2, :, OUT // 2 :] = 3.9, 3, 90  # 3.9 px, 4.2 px, and far off the face
     frames = np.arange(3, dtype=np.uint8)[:, None, None]
-    assert near(Lessons(frames, frames, flow, flow, visible)).first.ravel().tolist() == [0, 2]
+    assert drop_large_motion(Lessons(frames, frames, flow, flow, visible)).first.ravel().tolist() == [0, 2]
 
 
 def test_an_error_off_the_face_does_not_count():
@@ -209,10 +217,10 @@ def test_training_learns_to_read_the_measurements(speckle):
     lessons = Lessons(*frames, flow, np.zeros_like(flow), np.ones((32, OUT, OUT), bool))
     net = train(lessons, FlowTraining(epochs=12, average=0.8), SMALL)
     with torch.inference_mode():
-        found, still, _ = net(*(torch.from_numpy(part)[:, None].float() for part in frames))
+        found, nonrigid, _ = net(*(torch.from_numpy(part)[:, None].float() for part in frames))
     error = (found - torch.from_numpy(flow)).norm(dim=1).mean().item()
     assert error < 0.35 * np.linalg.norm(shifts, axis=1).mean()
-    assert still.norm(dim=1).mean().item() < 0.5 * np.linalg.norm(shifts, axis=1).mean()  # all of it is the head's
+    assert nonrigid.norm(dim=1).mean().item() < 0.5 * np.linalg.norm(shifts, axis=1).mean()  # all of it is the head's
 
 
 # At work
@@ -244,7 +252,7 @@ def test_it_tells_the_expression_from_the_heads_motion():
 
     def error(method):
         flows = estimate_flows([(p.first, p.second) for p in moving], method, [p.visible for p in moving])
-        return np.mean([flow_errors(flow, p.still, p.visible)["epe"] for flow, p in zip(flows, moving, strict=True)])
+        return np.mean([flow_errors(flow, p.nonrigid, p.visible)["epe"] for flow, p in zip(flows, moving, strict=True)])
 
     assert error("faceflow") < 0.8 * error("dis")
 
@@ -274,17 +282,17 @@ def test_a_shift_of_the_whole_picture_is_found_and_is_the_heads(speckle):
     first, second = shifted(speckle, 0, 0), shifted(speckle, 14, -9)
     assert whole_shift(first, second) == (14, -9)
     assert whole_shift(first, shifted(speckle, 1, 1)) == (0, 0)
-    flow, still = face_motion(first, second)
+    flow, nonrigid = face_motion(first, second)
     inner = np.s_[32:-32, 32:-32]
     assert np.abs(np.median(flow[inner], axis=(0, 1)) - [14, -9]).max() < 0.3
-    assert np.linalg.norm(still[inner], axis=-1).mean() < 1
+    assert np.linalg.norm(nonrigid[inner], axis=-1).mean() < 1
 
 
 def test_a_pure_shift_is_told_from_one_with_an_expression(pairs):
     first = pairs[0].first
     second = cv2.warpAffine(first, np.float32([[1, 0, 6], [0, 1, -5]]), (SIZE, SIZE))
-    flow, still = face_motion(first, second)
-    assert (flow == [6, -5]).all() and not still.any()
+    flow, nonrigid = face_motion(first, second)
+    assert (flow == [6, -5]).all() and not nonrigid.any()
     away = cv2.warpAffine(pairs[0].second, np.float32([[1, 0, 6], [0, 1, -5]]), (SIZE, SIZE))
     assert face_motion(first, away)[1][pairs[0].visible].any()
 
@@ -295,17 +303,17 @@ def test_a_motion_beside_a_shift_is_believed_if_it_brings_the_frame_back_clearly
 ):
     first, second = shifted(speckle, 0, 0), shifted(speckle, 14, -9)
     some = np.full((SIZE, SIZE, 2), 0.3, np.float32)
-    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [(some, some)])
+    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b: [(some, some)])
     monkeypatch.setattr(face_flow, "resemblance", lambda a, b, flow: 0.9 + gain * flow.any())
-    flow, still = face_motion(first, second)
-    assert np.allclose(flow, np.float32([14, -9]) + 0.3 * believed) and still.any() == believed
+    flow, nonrigid = face_motion(first, second)
+    assert np.allclose(flow, np.float32([14, -9]) + 0.3 * believed) and nonrigid.any() == believed
 
 
 def test_deepflows_head_motion_is_fitted_over_the_face(speckle, monkeypatch):
     first, second = shifted(speckle, 0, 0), shifted(speckle, 2, 1)
     second[SIZE // 2 :] = first[SIZE // 2 :]  # the lower half, which is no face, rests
     nothing = np.zeros((SIZE, SIZE, 2), np.float32)
-    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [np.stack([nothing, nothing])])
+    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b: [np.stack([nothing, nothing])])
     face = np.arange(SIZE)[:, None].repeat(SIZE, 1) < SIZE // 2
     over_face, over_all = (face_motions(first[None], second[None], faces)[1][0] for faces in ([face], None))
     inner = np.s_[32:96, 32:-32]
@@ -316,16 +324,18 @@ def test_where_the_network_fails_deepflow_answers(speckle, monkeypatch):
     first = shifted(speckle, 0, 0)
     second = shifted(speckle, 2, 1)
     nothing = np.zeros((SIZE, SIZE, 2), np.float32)
-    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [np.stack([nothing, nothing])])
-    flow, still = face_motion(first, second)
+    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b: [np.stack([nothing, nothing])])
+    flow, nonrigid = face_motion(first, second)
     assert np.array_equal(flow, deepflow(first, second))
-    assert np.linalg.norm(still[32:-32, 32:-32], axis=-1).mean() < 0.3  # an affine fit takes the shift for the head's
+    assert (
+        np.linalg.norm(nonrigid[32:-32, 32:-32], axis=-1).mean() < 0.3
+    )  # an affine fit takes the shift for the head's
 
 
 def test_a_network_that_brings_the_frame_back_is_believed(speckle, monkeypatch):
     first, second = shifted(speckle, 0, 0), shifted(speckle, 2, 1)
     right = np.broadcast_to(np.float32([2, 1]), (SIZE, SIZE, 2))
-    monkeypatch.setattr(face_flow, "_ask", lambda a, b: [np.stack([right, right])])
+    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b: [np.stack([right, right])])
     monkeypatch.setattr(face_flow, "deepflow", lambda a, b: pytest.fail("DeepFlow was asked"))
     assert np.array_equal(face_motion(first, second)[0], right)
 

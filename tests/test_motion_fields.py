@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_motion(person):
 
 def test_the_fit_finds_the_noise_that_made_the_estimate():
     rng = np.random.default_rng(5)
-    noise = FlowNoise(gain=0.85, blur=0.6, floor=0.04, relative=0.2, length=0.8, phases=-0.4, lost=0.05)
+    noise = FlowNoise(gain=0.85, blur=0.6, floor=0.04, relative=0.2, length=0.8, phases=-0.4, unresolved=0.05)
     true = 0.6 * smooth_noise((20, 2, 2, 2, 28, 28), 2.0, rng) * (smooth_noise((20, 2, 2, 1, 28, 28), 4.0, rng) > 0)
     share = np.ones((20, 2, 28, 28), np.float32)
     seen = np.stack([maps_of(estimated_flow(clip[None], noise, rng), share[0], noise)[0] for clip in true])
@@ -89,7 +89,7 @@ def test_the_fit_finds_the_noise_that_made_the_estimate():
         "relative": 0.03,
         "length": 0.1,
         "phases": 0.1,
-        "lost": 0.01,
+        "unresolved": 0.01,
     }.items():
         assert abs(getattr(found, name) - getattr(noise, name)) < tolerance, name
 

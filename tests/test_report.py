@@ -158,7 +158,7 @@ def bench(place):
 
     def write(places):
         rows = [
-            row(name, value + i, "px", still_epe=0.25, direction_deg=3.21, ms=12.3, shown=SHOWN.get(where))
+            row(name, value + i, "px", nonrigid_epe=0.25, direction_deg=3.21, ms=12.3, shown=SHOWN.get(where))
             | {"section": "flow"}
             for i, where in enumerate(places)
             for method, value in (("ours", 0.0512), ("theirs", 0.1234))

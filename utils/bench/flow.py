@@ -44,12 +44,12 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Pair:
-    """Two grey frames (S, S) uint8 and the truth: flow and still (S, S, 2) px, visible (S, S) bool."""
+    """Two grey frames (S, S) uint8 and the truth: flow, nonrigid (S, S, 2) px, visible (S, S) bool."""
 
     first: np.ndarray
     second: np.ndarray
     flow: np.ndarray
-    still: np.ndarray
+    nonrigid: np.ndarray
     visible: np.ndarray
 
 
@@ -82,7 +82,7 @@ def _pairs_of(clip: FlowClip) -> list[Pair]:
     grey = clip.grey()
     views, phases = clip.flow.shape[:2]
     return [
-        Pair(grey[p, v], grey[p + 1, v], clip.flow[v, p], clip.still[v, p], clip.visible[v, p])
+        Pair(grey[p, v], grey[p + 1, v], clip.flow[v, p], clip.nonrigid[v, p], clip.visible[v, p])
         for v in range(views)
         for p in range(phases)
     ]
@@ -138,9 +138,9 @@ AS_THEY_COME: dict[str, FlowMethod] = {
 def flow(setting: Setting) -> list[dict]:
     """Flow methods, those of our registry and those of OpenCV and scikit-image as they come, against the exact flow of
     the visible surface: twelve people, onset to apex and apex to offset in both views, all confounders, and once
-    without blinks and glances. Value: end-point error; still epe: of the flow less a robust affine fit (of faceflow:
-    what it says itself), against the flow without the head's motion; direction: where the skin moves by more than
-    0.3 px. Ratio: error over that of our default."""
+    without blinks and glances. Value: end-point error; nonrigid epe: of the flow less a robust affine fit (of faceflow:
+    its own), against the flow without the head's rigid motion; direction: where the skin moves by more than
+    0.3 px. Ratio: the row's error divided by our default's, so 3 errs three times as much as ours."""
     people = PEOPLE[: setting.count(len(PEOPLE), 1)]
     methods = FLOW_METHODS if setting.quick else FLOW_METHODS | AS_THEY_COME
     places = {place: partial(make_pairs, conditions) for place, conditions in SETTINGS.items()}
@@ -148,8 +148,8 @@ def flow(setting: Setting) -> list[dict]:
     rows = []
     for place in ["128 px, head still, noise x1"] if setting.quick else places:
         pairs = places[place](people=people)
-        table = measure(pairs, methods)
-        table.loc["faceflow, in batches"] = measure_batches(pairs)
+        table = compare_methods(pairs, methods)
+        table.loc["faceflow, in batches"] = batch_errors(pairs)
         rows += _rows(place, table, len(pairs))
         print(f"{place}: {len(pairs)} pairs", flush=True)
     return rows
@@ -164,7 +164,7 @@ def _rows(place: str, table: pd.DataFrame, n: int) -> list[dict]:
             "px",
             one["epe"] / best if best else None,
             n,
-            still_epe=one["still_epe"],
+            nonrigid_epe=one["nonrigid_epe"],
             direction_deg=one["direction_deg"],
             magnitude_ratio=one["magnitude_ratio"],
             no_motion_epe=one["zero_epe"],
@@ -176,51 +176,52 @@ def _rows(place: str, table: pd.DataFrame, n: int) -> list[dict]:
 
 
 def damaged_flow(setting: Setting) -> list[dict]:
-    """The same at 256 px on damaged frames and on motion that no face makes: our default against DeepFlow. Ratio: error
-    over that of our default."""
+    """The same at 256 px on damaged frames and on motion that no face makes: our default against DeepFlow. Ratio:
+    the row's error divided by our default's, so 3 errs three times as much as ours."""
     methods = {name: FLOW_METHODS[name] for name in (load_config().flow_method, "deepflow")}
     pairs = make_pairs(Conditions(), 1, PEOPLE[: setting.count(len(PEOPLE), 1)])
     rows = []
     for name, damage in DAMAGES.items():
         rng = np.random.default_rng(51)
-        rows += _rows(name, measure([damage(pair, rng) for pair in pairs], methods), len(pairs))
+        rows += _rows(name, compare_methods([damage(pair, rng) for pair in pairs], methods), len(pairs))
     return rows
 
 
-def measure(pairs: list[Pair], methods: dict[str, FlowMethod]) -> pd.DataFrame:
+def compare_methods(pairs: list[Pair], methods: dict[str, FlowMethod]) -> pd.DataFrame:
     """One row per method, means over the pairs: epe, direction_deg, magnitude_ratio, zero_epe as in `flow_errors`;
-    still_epe: of the flow without the head's motion; ms: median per pair."""
-    return pd.DataFrame({name: _measure_method(method, pairs) for name, method in methods.items()}).T
+    nonrigid_epe: of the flow without the head's motion; ms: median per pair."""
+    return pd.DataFrame({name: _method_errors(method, pairs) for name, method in methods.items()}).T
 
 
-def measure_batches(pairs: list[Pair]) -> dict[str, float]:
+def batch_errors(pairs: list[Pair]) -> dict[str, float]:
     """The same of FaceFlow given all pairs at once, as the stages give it a clip's; ms: the mean per pair."""
     first, second = (np.stack([getattr(pair, name) for pair in pairs]) for name in ("first", "second"))
     face_motions(first[:BATCH], second[:BATCH])
     start = time.perf_counter()
-    flow, still = face_motions(first, second)
+    flow, nonrigid = face_motions(first, second)
     seconds = time.perf_counter() - start
-    return _errors(pairs, flow, still) | {"ms": seconds / len(pairs) * 1000}
+    return _errors(pairs, flow, nonrigid) | {"ms": seconds / len(pairs) * 1000}
 
 
-def _measure_method(method: FlowMethod, pairs: list[Pair]) -> dict[str, float]:
+def _method_errors(method: FlowMethod, pairs: list[Pair]) -> dict[str, float]:
     method(pairs[0].first, pairs[0].second)  # what is loaded at first use does not count
     flows, seconds = [], []
     for pair in pairs:
         start = time.perf_counter()
         flows.append(method(pair.first, pair.second))
         seconds.append(time.perf_counter() - start)
-    if method is faceflow:  # it says itself what of the flow is the head's
-        stills = [face_motion(pair.first, pair.second)[1] for pair in pairs]
+    if method is faceflow:  # it tells itself what of the flow is the head's
+        nonrigid_flows = [face_motion(pair.first, pair.second)[1] for pair in pairs]
     else:
-        stills = [flow - fit_affine(flow, pair.visible) for flow, pair in zip(flows, pairs, strict=True)]
-    return _errors(pairs, flows, stills) | {"ms": np.median(seconds) * 1000}
+        nonrigid_flows = [flow - fit_affine(flow, pair.visible) for flow, pair in zip(flows, pairs, strict=True)]
+    return _errors(pairs, flows, nonrigid_flows) | {"ms": np.median(seconds) * 1000}
 
 
-def _errors(pairs: list[Pair], flows: Sequence[np.ndarray], stills: Sequence[np.ndarray]) -> dict[str, float]:
+def _errors(pairs: list[Pair], flows: Sequence[np.ndarray], nonrigid_flows: Sequence[np.ndarray]) -> dict[str, float]:
     rows = [
-        flow_errors(flow, pair.flow, pair.visible) | {"still_epe": flow_errors(still, pair.still, pair.visible)["epe"]}
-        for pair, flow, still in zip(pairs, flows, stills, strict=True)
+        flow_errors(flow, pair.flow, pair.visible)
+        | {"nonrigid_epe": flow_errors(nonrigid, pair.nonrigid, pair.visible)["epe"]}
+        for pair, flow, nonrigid in zip(pairs, flows, nonrigid_flows, strict=True)
     ]
     return {key: float(np.nanmean([row[key] for row in rows])) for key in rows[0]}
 
@@ -256,7 +257,7 @@ def moved(pair: Pair, flow: np.ndarray, rng: np.random.Generator) -> Pair:
         pair.first.astype(np.float32), pixels + back, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     noisy = _uint8(second + rng.normal(0, SENSOR_NOISE, second.shape))
-    return replace(pair, second=noisy, flow=flow.astype(np.float32), still=flow.astype(np.float32))
+    return replace(pair, second=noisy, flow=flow.astype(np.float32), nonrigid=flow.astype(np.float32))
 
 
 def waves(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -282,7 +283,7 @@ def grain(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return _uint8(128 + 40 * noise / noise.std())
 
 
-# Name -> what is done to a pair. The frames suffer; but for the motions, the truth stays.
+# Name -> what is done to a pair: the frames are degraded; but for the motions, the truth stays.
 DAMAGES: dict[str, Callable[[Pair, np.random.Generator], Pair]] = {
     "noise of 6 grey levels": lambda pair, rng: _both(pair, lambda image: image + rng.normal(0, 6, image.shape)),
     "a third of the contrast": lambda pair, rng: _both(pair, lambda image: 90 + (image - 90) / 3),

@@ -5,7 +5,7 @@ eyes, the flow without the head's motion. The views' curves are added and smooth
 Every third frame is measured, then all about those that move most: three fifths of the flows. Method, share, smoothing
 and these steps were chosen on 72 clips of 18 people who are in no other set (data seeds 201 to 203).
 
-Where nothing but noise moves in the rest of the face, the eyes are asked after all: some show surprise with their upper
+Where nothing but noise moves in the rest of the face, the eyes count after all: some show surprise with their upper
 lids alone. Only upward motion counts there, since a blink goes down (chosen on 30 such clips, data seeds 211 to 215).
 """
 
@@ -97,25 +97,25 @@ def upward_amount(flow: np.ndarray, mask: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Watched:
-    """One view of a sequence as the motion is measured in it: grey frames (T, S, S) uint8; the face without the eyes,
-    and the eyes, (S, S) bool."""
+class MeasuredView:
+    """One view of a sequence, ready for its motion to be measured: grey frames (T, S, S) uint8; the face
+    without the eyes, and the eyes, (S, S) bool."""
 
     grey: np.ndarray
     skin: np.ndarray
     eyes: np.ndarray
 
 
-def watch_view(frames: np.ndarray, face: np.ndarray, view: int, size: int) -> Watched:
+def prepare_view(frames: np.ndarray, face: np.ndarray, view: int, size: int) -> MeasuredView:
     """Frames (T, S, S, 3) uint8 and face mask (S, S) of a view, reduced to `size` where they are larger."""
     side = min(size, frames.shape[1])
     small = [cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) for frame in frames]
     face = cv2.resize(face.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST).astype(bool)
     grey = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in small])
-    return Watched(grey, *motion_masks(small[0], face, view))
+    return MeasuredView(grey, *motion_masks(small[0], face, view))
 
 
-def motion_at(views: list[Watched], times: np.ndarray, method: str) -> np.ndarray:
+def motion_at(views: list[MeasuredView], times: np.ndarray, method: str) -> np.ndarray:
     """Motion of the frames `times` (N,) against the first, without the head's, all views added, (N, 2) float32 px: of
     the skin, and upwards about the eyes."""
     motion = np.zeros((len(views) * len(times), 2), np.float32)
@@ -136,7 +136,7 @@ def motion_curve(frames: np.ndarray, masks: np.ndarray, size: int = 256, method:
     frames (T, V, S, S, 3) uint8, reduced to `size` first; masks (V, S, S) bool.
     """
     n_frames = len(frames)
-    views = [watch_view(frames[:, v], masks[v], v, size) for v in range(frames.shape[1])]
+    views = [prepare_view(frames[:, v], masks[v], v, size) for v in range(frames.shape[1])]
     known = np.unique([*range(0, n_frames, STRIDE), n_frames - 1])
     motion = np.full((n_frames, 2), np.nan, np.float32)
     motion[0] = 0

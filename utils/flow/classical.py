@@ -60,7 +60,7 @@ def fit_affine(flow: np.ndarray, mask: np.ndarray, iterations: int = 6, inlier_p
     """The affine flow (H, W, 2) that most of the masked flow follows: the head's motion under an expression.
 
     Iteratively reweighted least squares with Geman-McClure weights; `inlier_px` is the residual in pixels that
-    halves a pixel's say. `mask` (H, W) bool; with fewer than 16 pixels the result is zero.
+    halves a pixel's weight. `mask` (H, W) bool; with fewer than 16 pixels the result is zero.
     """
     height, width = mask.shape
     ys, xs = np.mgrid[:height, :width]

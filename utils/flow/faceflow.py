@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 FLOW_WEIGHTS = WEIGHTS / "flow.safetensors"  # with flow.json beside it
 SIZE = 256  # pixels a side, what the network sees
-WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out before the network looks
-RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is asked too
+WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out before the network sees it
+RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is run too
 MARGIN = 0.01  # by which DeepFlow must be better to be believed
 BESIDE_SHIFT = 5e-4  # by which a motion beside the whole picture's must be better than none to be believed
-Motion = tuple[np.ndarray, np.ndarray]  # flow, and flow without the head's motion
+Motion = tuple[np.ndarray, np.ndarray]  # flow, nonrigid: all motion, and without the head's rigid motion
 BATCH = 8  # pairs that the network sees at once, which takes it less time than one by one
 
 
@@ -58,21 +58,21 @@ def faceflow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def face_motion(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`face_motions` of one pair: (H, W) uint8 -> flow and still, (H, W, 2) float32 each."""
-    flow, still = face_motions(first[None], second[None])
-    return flow[0], still[0]
+    """`face_motions` of one pair: (H, W) uint8 -> flow, nonrigid, (H, W, 2) float32 each."""
+    flow, nonrigid = face_motions(first[None], second[None])
+    return flow[0], nonrigid[0]
 
 
 def face_motions(
     first: np.ndarray, second: np.ndarray, faces: Sequence[np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flow, and flow without the head's motion, each (N, H, W, 2) float32 px, of grey frames (N, H, W) uint8.
+    """Flow, and flow without the head's rigid motion, each (N, H, W, 2) float32 px, of grey frames (N, H, W) uint8.
 
     The network takes 256 px: other sizes are scaled to it and the flow back. A motion of the whole picture by more
     than WHOLE_PX, which it never met, is taken out first, and is all there is if it explains the frames as well.
-    Where the second frame brought back by the flow still does not look like the first (RESEMBLANCE), DeepFlow is asked
-    too, and the flow that brings it back better is taken; what of that is the head's is fitted over `faces`, N times
-    (H, W) bool, or without them over the picture.
+    Where the second frame, warped back by the flow, does not resemble the first (RESEMBLANCE), DeepFlow is run too, and
+    the flow by which it does so more is taken; what of that is the head's is fitted over `faces`, N times (H, W) bool,
+    or without them over the picture.
     """
     height, width = first.shape[1:]
     found = np.empty((2, len(first), height, width, 2), np.float32)
@@ -81,7 +81,7 @@ def face_motions(
         a, b = (np.stack([_resized(one, (SIZE, SIZE)) for one in part[some]]) for part in (first, second))
         shifts = [whole_shift(*pair) for pair in zip(a, b, strict=True)]
         b = np.stack([_moved_back(image, shift) for image, shift in zip(b, shifts, strict=True)])
-        for i, motion in enumerate(_ask(a, b)):
+        for i, motion in enumerate(_network_motions(a, b)):
             face = None if faces is None else _resized(faces[start + i].astype(np.uint8), (SIZE, SIZE)) > 0
             motion = _best_explained(a[i], b[i], motion, max(map(abs, shifts[i])), face)
             for into, part in zip(found[:, start + i], motion, strict=True):
@@ -95,8 +95,8 @@ def face_motions(
 def _best_explained(
     first: np.ndarray, second: np.ndarray, motion: Motion, border: int, face: np.ndarray | None
 ) -> Motion:
-    """Flow and still flow (SIZE, SIZE, 2) of a pair that was shifted by up to `border` px, by what brings the second
-    frame back best: no motion, if there was a shift, the network, or where neither does well DeepFlow."""
+    """Flow and nonrigid (SIZE, SIZE, 2) of a pair that was shifted by up to `border` px, by what warps the second frame
+    back best: no motion, if there was a shift, the network, or where neither does well DeepFlow."""
     border = min(border, SIZE // 4)
     inner = np.s_[border : SIZE - border, border : SIZE - border]  # the border is not of this picture
 
@@ -113,16 +113,16 @@ def _best_explained(
     return motion
 
 
-def _ask(first: np.ndarray, second: np.ndarray) -> list[Motion]:
-    """Flow and still flow (SIZE, SIZE, 2) of each pair of grey frames (N, SIZE, SIZE), by the network."""
+def _network_motions(first: np.ndarray, second: np.ndarray) -> list[Motion]:
+    """Flow and nonrigid (SIZE, SIZE, 2) of each pair of grey frames (N, SIZE, SIZE), by the network."""
     import torch
 
     net = load_flow_net()
     device = next(net.parameters()).device
     with torch.inference_mode():
         frames = (torch.from_numpy(image)[:, None].to(device).float() for image in (first, second))
-        flow, still, _ = net(*frames)
-        maps = torch.stack([flow, still], 1).permute(0, 1, 3, 4, 2).contiguous().cpu().numpy()
+        flow, nonrigid, _ = net(*frames)
+        maps = torch.stack([flow, nonrigid], 1).permute(0, 1, 3, 4, 2).contiguous().cpu().numpy()
     return [tuple(_resized(part, (SIZE, SIZE)) for part in one) for one in maps]
 
 
@@ -142,8 +142,8 @@ def whole_shift(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
     shift = round(2 * x), round(2 * y)
     if np.hypot(*shift) <= WHOLE_PX:
         return 0, 0
-    still, moved = (cv2.absdiff(first, image).mean() for image in (second, _moved_back(second, shift)))
-    return shift if moved < 0.8 * still else (0, 0)
+    unmoved, moved = (cv2.absdiff(first, image).mean() for image in (second, _moved_back(second, shift)))
+    return shift if moved < 0.8 * unmoved else (0, 0)
 
 
 def _moved_back(image: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
@@ -154,7 +154,7 @@ def _moved_back(image: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
 
 
 def resemblance(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> float:
-    """Correlation of the fine detail of `first` with that of `second` brought back by the flow, at half the size."""
+    """Correlation of the fine detail of `first` with that of `second` warped back by the flow, at half the size."""
     half = [cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in (first, second)]
     a, b = (image.astype(np.float32) - cv2.GaussianBlur(image.astype(np.float32), (0, 0), 3) for image in half)
     height, width = a.shape

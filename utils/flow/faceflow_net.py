@@ -2,20 +2,21 @@
 
     first, second (B, 1, 256, 256) grey
      |-- detail, slow brightness gone: full, half and quarter size
-     |-- half and quarter: measure -> U-Net ----------> coarse flow             (B, 2, 32, 32)
-     |-- the second frame's detail brought back by the coarse flow
-     |-- full and half: measure -> U-Net -------------> what is left of it; relief and stillness of the face
-     |-- the head's motion, fitted to the flow where the face is still, and a little more of the U-Net's
-     |-- each quarter of a cell: a mean of the nine flows about it, weighted by the U-Net
-     |-> flow, still                                    (B, 2, 128, 128) each, pixels of the 256 px picture
+     |-- half and quarter: Lucas-Kanade features -> U-Net -> coarse flow            (B, 2, 32, 32)
+     |-- backward warp of the second frame's detail by the coarse flow
+     |-- full and half: Lucas-Kanade features -> U-Net ----> residual flow; relief and rigidity of the face
+     |-- the head's motion, fitted to the flow where the face is rigid, and a little more of the U-Net's
+     |-- convex upsampling: each quarter of a cell is a mean of the nine flows about it, weighted by the U-Net
+     |-> flow, nonrigid                                    (B, 2, 128, 128) each, pixels of the 256 px picture
 
-    measure: what least squares knows of the motion at each cell of a grid: the products of the normal
+    Lucas-Kanade features: what least squares knows of the motion at each cell of a grid: the products of the normal
              equations, their solutions in three windows, how well each explains the change, how much texture there is
+    nonrigid: the flow less the head's rigid motion, which is what an expression moves
 
-A classical method ends with a least squares flow; here the networks weigh these measurements by what they have learnt
-of how faces move. Taught by rendered synthetic faces with exact truth (`utils.pretrain.train_flow`). The measurements
-follow Lucas and Kanade 1981; the U-Net Ronneberger et al. 2015; warping between two stages as in PWC-Net (Sun et al.
-2018); quarters of cells as in RAFT (Teed and Deng 2020): a lid's edge runs through cells.
+A classical method ends with a least squares flow; here the networks weight such flows by what they have learnt of how
+faces move. Taught by rendered synthetic faces with exact truth (`utils.pretrain.train_flow`). The features follow Lucas
+and Kanade 1981; the U-Net Ronneberger et al. 2015; warping between two stages as in PWC-Net (Sun et al. 2018); convex
+upsampling as in RAFT (Teed and Deng 2020): a lid's edge runs through cells.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from torch import Tensor, nn
 
 SIZE, OUT, GRID, ROUGH = 256, 128, 64, 32  # pixels a side: the frames, the flow, what the two networks see
 SMOOTHINGS = (0, 1, 3)  # 3 x 3 means over the grid that make the three least squares windows
-MEASURES = 6 + 3 * len(SMOOTHINGS)
-LOOKS, EDGES, BLEND = 5, 8, 4 * 9  # maps: of `look`, of `edges`, and the weights that `sharpen` takes
+LUCAS_KANADE_MAPS = 6 + 3 * len(SMOOTHINGS)  # of `lucas_kanade_features`
+CONTEXT_MAPS, EDGE_MAPS = 5, 8  # of `context_features`, of `edge_features`
+UPSAMPLING_MAPS = 4 * 9  # the weights that `convex_upsample` takes for a cell
 RIDGE = 0.02  # of the mean texture energy, added to the normal equations
 
 
@@ -46,27 +48,27 @@ class FlowNetConfig:
         object.__setattr__(self, "fine", tuple(self.fine))
 
 
-# What is measured -------------------------------------------------------------------------------------------------
+# Features and warps -------------------------------------------------------------------------------------------------
 
 
 def detail(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Both frames (B, 1, H, W) without slow brightness, in units of the first one's contrast."""
     both = torch.cat([first, second], 1)
-    fine = both - enlarge(smooth(shrink(both, 2)), both.shape[-1])  # less a blur of sigma 2 pixels
+    fine = both - upsample(smooth(downsample(both, 2)), both.shape[-1])  # less a blur of sigma 2 pixels
     scale = fine[:, :1].square().mean((2, 3), keepdim=True).sqrt() + 0.1
     return (fine / scale).clamp(-5, 5).chunk(2, 1)
 
 
-def measure(first: Tensor, second: Tensor, grid: int) -> Tensor:
+def lucas_kanade_features(first: Tensor, second: Tensor, grid: int) -> Tensor:
     """What least squares knows of the motion from `first` to `second`, detail (B, 1, H, W).
 
-    Returns (B, MEASURES, grid, grid).
+    Returns (B, LUCAS_KANADE_MAPS, grid, grid).
     """
     middle = first + second
     gx, gy = slope(middle), slope(middle.mT).mT
     gt = second - first
     products = (gx * gx, gx * gy, gy * gy, gx * gt, gy * gt, gt * gt)
-    products = torch.cat([shrink(part, first.shape[-1] // grid) for part in products], 1)
+    products = torch.cat([downsample(part, first.shape[-1] // grid) for part in products], 1)
     texture = products[:, :1] + products[:, 2:3]
     floor = RIDGE * texture.mean((2, 3), keepdim=True) + 1e-6
     maps = [products[:, :5] / (texture + floor), torch.log1p(texture / floor)]
@@ -95,16 +97,16 @@ def solve(products: Tensor, floor: Tensor) -> Tensor:
     return torch.cat([u, v, left], 1).clamp(-4, 4)
 
 
-def bring_back(image: Tensor, flow: Tensor) -> Tensor:
+def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
     """`image` (B, C, H, W) sampled where each pixel went by `flow` (B, 2, g, g), pixels of the full size."""
     size = image.shape[-1]
-    pixels = enlarge(flow * (size / SIZE), size)
+    pixels = upsample(flow * (size / SIZE), size)
     steps = (torch.arange(size, dtype=image.dtype, device=image.device) + 0.5) * (2 / size) - 1
     at = torch.stack([steps + pixels[:, 0] * (2 / size), steps[:, None] + pixels[:, 1] * (2 / size)], -1)
     return F.grid_sample(image, at, mode="bicubic", padding_mode="border", align_corners=False)
 
 
-def shrink(maps: Tensor, by: int) -> Tensor:
+def downsample(maps: Tensor, by: int) -> Tensor:
     """Means over cells of `by` x `by` pixels, as sums of slices: a third of the time of pooling on a CPU."""
     rows = sum(maps[..., i::by, :] for i in range(by))
     return sum(rows[..., i::by] for i in range(by)) / by**2
@@ -117,7 +119,8 @@ def smooth(maps: Tensor) -> Tensor:
     return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
 
 
-def enlarge(maps: Tensor, size: int) -> Tensor:
+def upsample(maps: Tensor, size: int) -> Tensor:
+    """Maps (B, C, g, g) at `size` x `size` pixels, bilinear."""
     return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
 
 
@@ -154,7 +157,7 @@ class UNet(nn.Module):
             kept.append(x)
         x = x + self.whole(x.mean((2, 3)))[:, :, None, None]
         for layers, beside in zip(self.up, kept[-2::-1], strict=True):
-            x = layers(torch.cat([enlarge(x, beside.shape[-1]), beside], 1))
+            x = layers(torch.cat([upsample(x, beside.shape[-1]), beside], 1))
         return self.out(x), x
 
     def standardise(self, x: Tensor) -> None:
@@ -167,15 +170,15 @@ class UNet(nn.Module):
 
 
 class FlowNet(nn.Module):
-    """The network of the module's diagram: `forward` returns flow and still (B, 2, OUT, OUT), and the coarse flow."""
+    """The network of the module's diagram: `forward` returns flow, nonrigid (B, 2, OUT, OUT), and the coarse flow."""
 
     def __init__(self, config: FlowNetConfig = FlowNetConfig()) -> None:
         super().__init__()
         self.config = config
         candidates = 2 * len(SMOOTHINGS) + 1
-        self.coarse = UNet(2 * MEASURES + LOOKS, config.coarse, 2 + candidates)
-        self.fine = UNet(2 * MEASURES + LOOKS + EDGES + 2, config.fine, candidates + 6)
-        self.blend = nn.Conv2d(config.fine[0], BLEND, 1)
+        self.coarse = UNet(2 * LUCAS_KANADE_MAPS + CONTEXT_MAPS, config.coarse, 2 + candidates)
+        self.fine = UNet(2 * LUCAS_KANADE_MAPS + CONTEXT_MAPS + EDGE_MAPS + 2, config.fine, candidates + 6)
+        self.blend = nn.Conv2d(config.fine[0], UPSAMPLING_MAPS, 1)
         self.to(memory_format=torch.channels_last)  # the faster layout on a CPU
 
     @torch.no_grad()
@@ -188,36 +191,41 @@ class FlowNet(nn.Module):
             hook.remove()
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        full, half, quarter = (detail(shrink(first, by), shrink(second, by)) for by in (1, 2, 4))
-        rough = [measure(*half, ROUGH), measure(*quarter, ROUGH)]
-        coarse, *_ = self.weigh(self.coarse, rough, (2, 4), look(first, second, ROUGH))  # (B, 2, ROUGH, ROUGH)
-        start = coarse.detach()  # each stage learns by its own error, which spares the way back through the warp
-        pairs = [(before, bring_back(after, start)) for before, after in (full, half)]
-        left = [measure(*pair, GRID) for pair in pairs]
-        start = enlarge(start, GRID)
-        seen = torch.cat([look(first, second, GRID), edges(*pairs[0]), start], 1)
-        rest, own, features = self.weigh(self.fine, left, (1, 2), seen)
-        bent, relief, stillness = own.split([2, 1, 1], 1)
-        flow = start + rest  # (B, 2, GRID, GRID)
-        sharp = sharpen(flow, self.blend(features))
-        return sharp, sharp - enlarge(head_motion(flow, relief, stillness) + bent, OUT), coarse
+        full, half, quarter = (detail(downsample(first, by), downsample(second, by)) for by in (1, 2, 4))
+        rough = [lucas_kanade_features(*half, ROUGH), lucas_kanade_features(*quarter, ROUGH)]
+        context = context_features(first, second, ROUGH)
+        coarse, *_ = self.weighted_flow(self.coarse, rough, (2, 4), context)  # (B, 2, ROUGH, ROUGH)
+        start = coarse.detach()  # each stage learns by its own error, which spares the gradient through the warp
+        pairs = [(before, backward_warp(after, start)) for before, after in (full, half)]
+        remaining = [lucas_kanade_features(*pair, GRID) for pair in pairs]
+        start = upsample(start, GRID)
+        context = torch.cat([context_features(first, second, GRID), edge_features(*pairs[0]), start], 1)
+        residual, own, features = self.weighted_flow(self.fine, remaining, (1, 2), context)
+        bent, relief, rigidity = own.split([2, 1, 1], 1)
+        flow = start + residual  # (B, 2, GRID, GRID)
+        full_flow = convex_upsample(flow, self.blend(features))  # (B, 2, OUT, OUT)
+        return full_flow, full_flow - upsample(head_motion(flow, relief, rigidity) + bent, OUT), coarse
 
     @staticmethod
-    def weigh(net: UNet, measured: list[Tensor], pixels: tuple[int, int], beside: Tensor) -> tuple[Tensor, ...]:
-        """The flow (B, 2, g, g) of a U-Net that sees what was `measured` at two sizes, whose pixels are so many px
+    def weighted_flow(
+        net: UNet, lucas_kanade: list[Tensor], pixels: tuple[int, int], context: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The flow (B, 2, g, g) of a U-Net that sees `lucas_kanade_features` at two sizes, whose pixels are so many px
         wide: a mean of the least squares flows and of no motion, weighted by the network cell by cell, plus what it
         adds. Then the network's other maps, and its features."""
-        maps, features = net(torch.cat([*measured, beside], 1))
+        maps, features = net(torch.cat([*lucas_kanade, context], 1))
         weights, own = maps.tensor_split([2 * len(SMOOTHINGS) + 1], 1)
         weights = weights.softmax(1)
-        found = [part[:, 6:].unflatten(1, (-1, 3))[:, :, :2] * px for part, px in zip(measured, pixels, strict=True)]
+        sizes = zip(lucas_kanade, pixels, strict=True)
+        found = [part[:, 6:].unflatten(1, (-1, 3))[:, :, :2] * px for part, px in sizes]
         mean = (weights[:, 1:, None] * torch.cat(found, 1)).sum(1)
         return mean + own[:, :2], own[:, 2:], features
 
 
-def sharpen(flow: Tensor, blend: Tensor) -> Tensor:
-    """Flow (B, 2, g, g) at twice the size: each quarter of a cell is a mean of the 3 x 3 flows about the cell, weighted
-    by the softmax of its nine of `blend` (B, BLEND, g, g). Convex upsampling (Teed and Deng 2020)."""
+def convex_upsample(flow: Tensor, blend: Tensor) -> Tensor:
+    """Convex upsampling (Teed and Deng 2020) of flow (B, 2, g, g) to twice the size: each quarter of a cell is a
+    mean of the 3 x 3 flows about the cell, weighted by the softmax of its nine maps of `blend`
+    (B, UPSAMPLING_MAPS, g, g)."""
     size = flow.shape[-1]
     around = F.pad(flow, (1, 1, 1, 1), "replicate")
     nine = [around[:, :, None, i : i + size, j : j + size] for i in range(3) for j in range(3)]  # (B, 2, 1, g, g) each
@@ -226,30 +234,31 @@ def sharpen(flow: Tensor, blend: Tensor) -> Tensor:
     return F.pixel_shuffle(quarters.flatten(1, 2), 2)
 
 
-def head_motion(flow: Tensor, relief: Tensor, stillness: Tensor) -> Tensor:
+def head_motion(flow: Tensor, relief: Tensor, rigidity: Tensor) -> Tensor:
     """The part of `flow` (B, 2, g, g) that is the head's: what a rigid body of such a relief makes in a picture taken
-    from afar, u and v each linear in x, y and depth, fitted by least squares weighted by sigmoid(stillness).
+    from afar, u and v each linear in x, y and depth, fitted by least squares weighted by sigmoid(rigidity).
 
     relief (B, 1, g, g): what is added to the depth of a paraboloid, in half widths of the picture.
     """
     x, y = coordinates(flow)
     depth = relief - x.square() - y.square()
     body = torch.stack([t.expand_as(depth) for t in (torch.ones_like(x), x, y, depth)], -1).flatten(1, 3)  # (B, N, 4)
-    weighted = (body * torch.sigmoid(stillness).reshape(len(flow), -1, 1)).mT
+    weighted = (body * torch.sigmoid(rigidity).reshape(len(flow), -1, 1)).mT
     ridge = 1e-2 * torch.eye(4, dtype=flow.dtype, device=flow.device)
     motion = torch.linalg.solve(weighted @ body + ridge, weighted @ flow.flatten(2).mT)  # (B, 4, 2)
     return (body @ motion).mT.reshape(flow.shape)
 
 
-def edges(first: Tensor, second: Tensor) -> Tensor:
-    """EDGES maps (B, EDGES, GRID, GRID) of what lies within a cell: detail (B, 1, SIZE, SIZE) of its four quarters, and
+def edge_features(first: Tensor, second: Tensor) -> Tensor:
+    """Maps (B, EDGE_MAPS, GRID, GRID) of what lies within a cell: detail (B, 1, SIZE, SIZE) of its four quarters, and
     its change."""
-    return F.pixel_unshuffle(shrink(torch.cat([first, second - first], 1), SIZE // OUT), OUT // GRID)
+    return F.pixel_unshuffle(downsample(torch.cat([first, second - first], 1), SIZE // OUT), OUT // GRID)
 
 
-def look(first: Tensor, second: Tensor, grid: int) -> Tensor:
-    """LOOKS maps of what lies at a cell: brightness there and about it, its change, and the cell's coordinates."""
-    small, later = (shrink(image, SIZE // grid) for image in (first, second))
+def context_features(first: Tensor, second: Tensor, grid: int) -> Tensor:
+    """Maps (B, CONTEXT_MAPS, grid, grid) of what lies at a cell: brightness there and about it, its change, and the
+    cell's coordinates."""
+    small, later = (downsample(image, SIZE // grid) for image in (first, second))
     spread = small.std((2, 3), keepdim=True) + 1
     bright, later = ((image - image.mean((2, 3), keepdim=True)) / spread for image in (small, later))
     place = torch.stack(coordinates(small)).expand(len(first), -1, -1, -1)

@@ -33,7 +33,7 @@ class Lessons:
     first: np.ndarray  # (N, SIZE, SIZE) uint8 grey
     second: np.ndarray
     flow: np.ndarray  # (N, 2, OUT, OUT) float16, pixels of the SIZE px picture
-    still: np.ndarray  # the same without the head's motion
+    nonrigid: np.ndarray  # the same without the head's rigid motion
     visible: np.ndarray  # (N, OUT, OUT) bool
 
 
@@ -63,9 +63,9 @@ def pairs_of_person(seed: int, person: int) -> dict[str, np.ndarray]:
         conditions = Conditions(SIZE, noise, flicker=bool(rng.random() < 0.5), stabilised=clip % 2 == 0)
         recorded = record_clip(identity, act, albedo, light, rng, conditions, truth_size=OUT)
         grey = recorded.grey().swapaxes(0, 1)  # (V, T, S, S)
-        flow, still = (np.moveaxis(part, -1, 2).astype(np.float16) for part in (recorded.flow, recorded.still))
-        parts.append((grey[:, :-1], grey[:, 1:], flow, still, recorded.visible))
-    names = ("first", "second", "flow", "still", "visible")
+        flow, nonrigid = (np.moveaxis(part, -1, 2).astype(np.float16) for part in (recorded.flow, recorded.nonrigid))
+        parts.append((grey[:, :-1], grey[:, 1:], flow, nonrigid, recorded.visible))
+    names = ("first", "second", "flow", "nonrigid", "visible")
     joined = (np.concatenate([p.reshape(-1, *p.shape[2:]) for p in part]) for part in zip(*parts, strict=True))
     return dict(zip(names, joined, strict=True))
 

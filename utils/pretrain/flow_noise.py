@@ -34,11 +34,11 @@ class FlowNoise:
     relative: float  # deviation per pixel of true motion
     length: float  # sigma of the Gaussian that makes the error smooth, map pixels
     phases: float  # correlation of the two phases' errors
-    lost: float = 0.0  # root mean square motion within a map pixel that averages out of u and v, pixels
+    unresolved: float = 0.0  # root mean square motion within a map pixel that averages out of u and v, pixels
 
 
 # Of method "faceflow" on 256 px pictures, maps of 28 x 28: `python -m utils.pretrain.flow_noise` (60 people, seed 0).
-FLOW_NOISE = FlowNoise(gain=0.974, blur=0.4, floor=0.023, relative=0.15, length=0.769, phases=-0.455, lost=0.042)
+FLOW_NOISE = FlowNoise(gain=0.974, blur=0.4, floor=0.023, relative=0.15, length=0.769, phases=-0.455, unresolved=0.042)
 
 # Estimated flow ---------------------------------------------------------------------------------------------
 
@@ -63,9 +63,9 @@ def maps_of(flow: np.ndarray, mask: np.ndarray, noise: FlowNoise) -> np.ndarray:
     """The network's maps (N, V, P, C = u v magnitude, H, W) of flow (N, V, P, 2, H, W), zero off the face.
 
     As in `utils.flow.features`, where the magnitude is averaged after it is taken: motion that cancels within a map
-    pixel still counts, which `noise.lost` stands for. mask (V, H, W): the face's share.
+    pixel counts all the same, which `noise.unresolved` stands for. mask (V, H, W): the face's share.
     """
-    magnitude = np.sqrt((flow**2).sum(3, keepdims=True) + noise.lost**2)
+    magnitude = np.sqrt((flow**2).sum(3, keepdims=True) + noise.unresolved**2)
     return (np.concatenate([flow, magnitude], 3) * mask[:, None, None]).astype(np.float32)
 
 
@@ -88,10 +88,10 @@ def _rendered_clip(rng: np.random.Generator, method: str, size: int) -> tuple[np
     act = perform(identity, [str(rng.choice(CLASSES))], rng)
     moments = [act.course.onset, act.course.apex, act.course.offset]
     pose = np.repeat(act.angles[:1], 3, 0)  # the head stands still
-    still = Performed(face_shapes(identity, act.contraction[moments]), pose, np.zeros((3, 3)))
+    at_rest = Performed(face_shapes(identity, act.contraction[moments]), pose, np.zeros((3, 3)))
     light_seed = int(rng.integers(2**31))
     conditions = Conditions(size=CROP, flicker=act.confounders["flicker"])
-    clip = record_clip(identity, still, paint_skin(identity, rng), light_seed, rng, conditions)
+    clip = record_clip(identity, at_rest, paint_skin(identity, rng), light_seed, rng, conditions)
     visible = clip.visible[:, 0]
     seen = flow_maps(phase_flows(clip.frames, (0, 1, 2), method), visible, size)
     share = np.stack(
@@ -106,7 +106,7 @@ def fit_flow_noise(true: np.ndarray, seen: np.ndarray, share: np.ndarray, larges
     Pixels that move by more than `largest` px (blinks) do not count. gain and blur: least squares of the
     estimate on the blurred truth. floor and relative: the residual's squares against the truth's. length: from
     the standardised residual's correlation r of neighbours, r = exp(-1 / (4 length^2)) for noise that a
-    Gaussian made smooth. phases: the correlation of the residuals of both phases. lost: what the magnitude has
+    Gaussian made smooth. phases: the correlation of the residuals of both phases. unresolved: what the magnitude has
     more than u and v.
     """
     power, magnitude, seen = (true**2).sum(3, keepdims=True), seen[:, :, :, 2], seen[:, :, :, :2]
@@ -121,7 +121,7 @@ def fit_flow_noise(true: np.ndarray, seen: np.ndarray, share: np.ndarray, larges
     blur = min(np.arange(0, 2.01, 0.1), key=lambda sigma: (residual(sigma)[0] ** 2).sum())
     left, gain = residual(blur)
     slope, floor = np.polyfit(power[inside], left[inside] ** 2, 1, w=1 / (0.03 + power[inside]))
-    # Every pixel has its say, not those that move most.
+    # Every pixel counts alike, not those most that move most.
     left /= np.sqrt(max(floor, 1e-9) + max(slope, 0) * power)
     pairs = inside[..., 1:] & inside[..., :-1]
     beside = (left[..., 1:] * left[..., :-1])[pairs].sum() / (left[..., 1:] ** 2)[pairs].sum()
@@ -130,8 +130,8 @@ def fit_flow_noise(true: np.ndarray, seen: np.ndarray, share: np.ndarray, larges
     phases = (first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum())
     length = 0.5 / np.sqrt(-np.log(beside))
     face = inside[:, :, :, 0]
-    lost = np.sqrt((magnitude[face] ** 2 - (seen**2).sum(3)[face]).mean())
-    values = gain, blur, np.sqrt(max(floor, 0)), np.sqrt(max(slope, 0)), length, phases, lost
+    unresolved = np.sqrt((magnitude[face] ** 2 - (seen**2).sum(3)[face]).mean())
+    values = gain, blur, np.sqrt(max(floor, 0)), np.sqrt(max(slope, 0)), length, phases, unresolved
     return FlowNoise(*(round(float(value), 3) for value in values))
 
 

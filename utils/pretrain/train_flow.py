@@ -17,7 +17,7 @@ from torch import Tensor
 
 from utils.artefacts import write_artefact
 from utils.flow.faceflow import FLOW_WEIGHTS
-from utils.flow.faceflow_net import OUT, FlowNet, FlowNetConfig, bring_back, enlarge
+from utils.flow.faceflow_net import OUT, FlowNet, FlowNetConfig, backward_warp, upsample
 from utils.pretrain.flow_lessons import Lessons, make_lessons
 
 STANDARD = 256  # pairs from which the networks' input is standardised
@@ -36,7 +36,7 @@ class FlowTraining:
     average: float = 0.999  # decay of the running mean of the weights, which is what is kept
     moving_px: float = 0.3  # where the truth moves farther,
     moving_weight: float = 2.5  # an error counts so many times
-    still_weight: float = 1.0  # of the flow without the head's motion, against the whole flow
+    nonrigid_weight: float = 1.0  # of the flow without the head's rigid motion, against the whole flow
     coarse_weight: float = 0.3  # of the first stage's flow
     foreign: float = 0.1  # share of the pairs that are replaced by pictures moved as no face moves
     seed: int = 0
@@ -45,8 +45,9 @@ class FlowTraining:
 # Training ---------------------------------------------------------------------------------------------------------
 
 
-def spoil(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames (B, 1, H, W) as worse cameras take them: some with less contrast, more noise, a blur, another light."""
+def degrade(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames (B, 1, H, W) degraded as worse cameras take them: some with less contrast, more noise, a blur, another
+    light."""
     n = len(first)
 
     def some(share: float, low: float, high: float, neutral: float) -> Tensor:
@@ -66,12 +67,12 @@ def foreign_pairs(first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs that keep the network from believing that all it sees is a face: pictures (B, 1, S, S), half of them of
     noise instead, moved by smooth random fields. Returns first, second and the flow (B, 2, OUT, OUT)."""
     n, size = len(first), first.shape[-1]
-    grain = sum(enlarge(torch.randn(n, 1, size >> k, size >> k, device=first.device), size) for k in range(6))
+    grain = sum(upsample(torch.randn(n, 1, size >> k, size >> k, device=first.device), size) for k in range(6))
     second = torch.where(torch.rand(n, 1, 1, 1, device=first.device) < 0.5, 120 + 20 * grain, first)
     cells = int(torch.randint(1, 6, ()))
     far = 0.6 * torch.randn(n, 1, 1, 1, device=first.device).exp().clamp(max=3)
     flow = F.interpolate(far * torch.randn(n, 2, cells, cells, device=first.device), OUT, mode="bicubic")
-    first = bring_back(second, flow)  # whose pixels are found in `second` where the flow takes them: exact
+    first = backward_warp(second, flow)  # whose pixels are found in `second` where the flow takes them: exact
     return *((image + torch.randn_like(image)).round().clamp(0, 255) for image in (first, second)), flow
 
 
@@ -90,26 +91,26 @@ def charbonnier(estimate: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
 
 def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """One epoch, in random order, mirrored, spoilt and replaced by foreign pairs at random: first, second
-    (B, 1, SIZE, SIZE), flow, still (B, 2, OUT, OUT), and where the flow and where the still flow is known
+    """One epoch, in random order, mirrored, degraded and replaced by foreign pairs at random: first, second
+    (B, 1, SIZE, SIZE), flow, nonrigid (B, 2, OUT, OUT), and where each of the two is known
     (B, OUT, OUT) float."""
     steps = max(1, len(lessons.first) // config.batch)
     for index in torch.randperm(len(lessons.first)).tensor_split(steps):
-        parts = (lessons.first, lessons.second, lessons.flow, lessons.still, lessons.visible)
+        parts = (lessons.first, lessons.second, lessons.flow, lessons.nonrigid, lessons.visible)
         chosen = [torch.from_numpy(part[index.numpy()]).to(device) for part in parts]
         first, second, visible = (part[:, None].float() for part in (chosen[0], chosen[1], chosen[4]))
         which = torch.rand(len(index), device=device) < 0.5
         first, second, visible = (mirrored(part, which, False) for part in (first, second, visible))
-        flow, still = (mirrored(part.float(), which, True) for part in chosen[2:4])
-        known = visible[:, 0].clone()  # where the flow without the head's motion is known: not in foreign pairs
+        flow, nonrigid = (mirrored(part.float(), which, True) for part in chosen[2:4])
+        known = visible[:, 0].clone()  # where `nonrigid` is known: not in foreign pairs
         replaced = torch.rand(len(index), device=device) < config.foreign
         if replaced.any():
             first[replaced], second[replaced], flow[replaced] = foreign_pairs(first[replaced])
             visible[replaced], known[replaced] = 1.0, 0.0
-        yield (*spoil(first, second), flow, still, visible[:, 0], known)
+        yield (*degrade(first, second), flow, nonrigid, visible[:, 0], known)
 
 
-def near(lessons: Lessons) -> Lessons:
+def drop_large_motion(lessons: Lessons) -> Lessons:
     """The pairs that move by FAR_PX or less on average."""
     size = np.hypot(lessons.flow[:, 0], lessons.flow[:, 1]) * lessons.visible
     kept = size.sum((1, 2), dtype=np.float32) <= FAR_PX * lessons.visible.sum((1, 2))
@@ -120,7 +121,7 @@ def train(lessons: Lessons, config: FlowTraining, model: FlowNetConfig) -> FlowN
     """FaceFlow taught by `lessons`; the running mean of its weights over the last steps is returned."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.seed)
-    lessons = near(lessons)
+    lessons = drop_large_motion(lessons)
     net = FlowNet(model).to(device)
     net.standardise(*next(batches(lessons, replace(config, batch=STANDARD), device))[:2])
     mean = torch.optim.swa_utils.AveragedModel(
@@ -135,12 +136,12 @@ def train(lessons: Lessons, config: FlowTraining, model: FlowNetConfig) -> FlowN
     start = time.perf_counter()
     for epoch in range(1, config.epochs + 1):
         errors = []
-        for first, second, flow, still, visible, known in batches(lessons, config, device):
-            found, found_still, coarse = net(first, second)
+        for first, second, flow, nonrigid, visible, known in batches(lessons, config, device):
+            found, found_nonrigid, coarse = net(first, second)
             weight = torch.where(flow.norm(dim=1) > config.moving_px, config.moving_weight, 1.0)
             whole = charbonnier(found, flow, visible * weight)
-            loss = whole + config.still_weight * charbonnier(found_still, still, known * weight)
-            loss = loss + config.coarse_weight * charbonnier(enlarge(coarse, OUT), flow, visible * weight)
+            loss = whole + config.nonrigid_weight * charbonnier(found_nonrigid, nonrigid, known * weight)
+            loss = loss + config.coarse_weight * charbonnier(upsample(coarse, OUT), flow, visible * weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

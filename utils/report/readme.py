@@ -41,7 +41,7 @@ FLOW_COLUMNS = (
     ("error, head still", "head still", "value", "{:.3f}"),
     ("error, head moves", "head moves", "value", "{:.3f}"),
     ("error, no blink or glance", "no blink or glance", "value", "{:.3f}"),
-    ("error without the head's motion", "head moves", "still_epe", "{:.3f}"),
+    ("error without the head's motion", "head moves", "nonrigid_epe", "{:.3f}"),
     ("error at 128 px", "128 px", "value", "{:.3f}"),
     ("direction, degrees", "head still", "direction_deg", "{:.1f}"),
     ("ms", "head still", "ms", "{:.0f}"),

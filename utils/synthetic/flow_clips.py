@@ -1,7 +1,7 @@
 """Rendered clips of synthetic faces with their exact flow: what flow methods are trained on and measured against.
 
 A clip goes the pipeline's way: photographed by the stereo cameras, textured from the composite, drawn by both virtual
-cameras. The truth comes from the mesh: the flow of the visible surface, and the same without the head's motion.
+cameras. The truth comes from the mesh: the flow of the visible surface, and the same without the head's rigid motion.
 """
 
 from dataclasses import dataclass
@@ -42,12 +42,13 @@ class Conditions:
 class FlowClip:
     """Views (T, V=2, S, S, 3) uint8 of T moments, and the truth of the P = T - 1 pairs of neighbouring moments.
 
-    flow, still: (V, P, S, S, 2) float32 px, all motion, and the motion without the head's; visible (V, P, S, S) bool.
+    flow, nonrigid: (V, P, S, S, 2) float32 px, all motion, and without the head's rigid motion; visible (V, P, S, S)
+    bool.
     """
 
     frames: np.ndarray
     flow: np.ndarray
-    still: np.ndarray
+    nonrigid: np.ndarray
     visible: np.ndarray
 
     def grey(self) -> np.ndarray:
@@ -64,7 +65,7 @@ def record_clip(
     conditions: Conditions = Conditions(),
     truth_size: int | None = None,
 ) -> FlowClip:
-    """Photograph and draw what `act` does. truth_size: side of the truth's maps, still in px of the views.
+    """Photograph and draw what `act` does. truth_size: side of the truth's maps, in px of the views all the same.
 
     albedo: of `paint_skin`. Where the head's motion is left in, the cameras stand before the first moment's face.
     """
@@ -75,7 +76,7 @@ def record_clip(
     if conditions.stabilised:
         pose = np.repeat(pose[:, :1], len(taken), axis=1)
     shown = move_head(act.shapes, *pose)
-    still = move_head(act.shapes[1:], *pose[:, :-1])  # the next moment's shape where the head was before
+    nonrigid = move_head(act.shapes[1:], *pose[:, :-1])  # the next moment's shape where the head was before
     source, side, faces = scanner_surface()
     uv = scanner_uv(taken, source, side)
     cameras = view_cameras(shown[0][source], conditions.size, YAW_DEG)
@@ -84,7 +85,7 @@ def record_clip(
 
     size = truth_size or conditions.size
     lenses = [camera.cropped((0, 0, conditions.size), size) for camera in cameras]
-    pairs = list(zip(shown[:-1], np.stack([shown[1:], still], axis=1), strict=True))
+    pairs = list(zip(shown[:-1], np.stack([shown[1:], nonrigid], axis=1), strict=True))
     model_faces = load_face_model().faces
     truth = [[exact_flows(before, afters, model_faces, lens) for before, afters in pairs] for lens in lenses]
     flows = np.array([[flow for flow, _ in view] for view in truth]) * np.float32(conditions.size / size)

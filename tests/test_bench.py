@@ -20,6 +20,14 @@ from utils.bench import stages
 from utils.bench.cluster import wait_for
 from utils.bench.setting import SEEDS, resident_mb, row
 from utils.bench.stages import dask_cluster, errors_by_confounder, frame_difference_peak, mean_magnitude_peak, watch
+from utils.bench.setting import SEEDS, row
+from utils.bench.stages import (
+    dask_cluster,
+    errors_by_confounder,
+    frame_difference_peak,
+    mean_magnitude_peak,
+    sample_memory,
+)
 from utils.bench.training import augment_clip, people_to_train_and_test
 from utils.config import PROFILES
 from utils.face.expressions import CONFOUNDERS
@@ -124,7 +132,7 @@ def test_the_other_apex_rules_find_the_largest_motion_where_nothing_disturbs(spe
 
 @pytest.fixture
 def seen(tmp_path, monkeypatch):
-    """A file that appears once `watch` has sampled more than 150 MB."""
+    """A file that appears once `sample_memory` has sampled more than 150 MB."""
 
     def sample(processes):
         if (found := resident_mb(processes)) > 150:
@@ -139,10 +147,10 @@ def test_memory_of_children_counts_and_failures_are_told(seen):
     child = "import os, sys; held = bytearray(150_000_000)\nwhile not os.path.exists(sys.argv[1]): pass"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}, {str(seen)!r}])"
     with at_most(120):
-        curve = watch([sys.executable, "-c", parent])
+        curve = sample_memory([sys.executable, "-c", parent])
     assert 150 < curve[:, 1].max() < 400 and (np.diff(curve[:, 0]) > 0).all()
     with pytest.raises(subprocess.CalledProcessError):
-        watch([sys.executable, "-c", "raise SystemExit(3)"])
+        sample_memory([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 def test_a_command_whose_watching_fails_is_ended(monkeypatch):

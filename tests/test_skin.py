@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.face.model import load_face_model, sample_identity
-from utils.face.skin import SIZE, landmarks, paint_skin, texel_surface
+from utils.face.skin import TEXELS, landmarks, paint_skin, texel_surface
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def around(place, radius=3.0):
 def test_every_texel_of_a_face_knows_its_place_on_the_template():
     model = load_face_model()
     position, island, masks = texel_surface()
-    at = np.rint(np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], -1) * SIZE - 0.5).astype(int).clip(0, SIZE - 1)
+    at = np.rint(np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], -1) * TEXELS - 0.5).astype(int).clip(0, TEXELS - 1)
     found = position[at[:, 1], at[:, 0]]
     on_skin = (model.island == 0) & (island[at[:, 1], at[:, 0]] == 0)
     assert np.median(np.linalg.norm(found - model.template, axis=1)[on_skin]) < 0.5  # mm; a texel is about 0.3
@@ -45,7 +45,7 @@ def test_every_texel_of_a_face_knows_its_place_on_the_template():
 def test_the_same_seed_paints_the_same_skin(identity, pale):
     traits = identity.traits | {"african": 0.0, "asian": 0.0, "caucasian": 1.0}
     again = paint_skin(replace(identity, traits=traits), np.random.default_rng(5))
-    assert again.shape == (SIZE, SIZE, 3) and again.dtype == np.uint8
+    assert again.shape == (TEXELS, TEXELS, 3) and again.dtype == np.uint8
     assert np.array_equal(again, pale)
 
 

@@ -79,11 +79,11 @@ def write_results(setting: Setting, results: dict[str, dict]) -> dict:
     record["rows"] = [one for result in results.values() for one in result["rows"]]
     write_artefact(setting.folder / "bench.json", record)
     with atomic_path(setting.folder / "bench.md") as temporary:
-        temporary.write_text(report(record, results), encoding="utf-8")
+        temporary.write_text(as_markdown(record, results), encoding="utf-8")
     return record
 
 
-def report(record: dict, results: dict[str, dict]) -> str:
+def as_markdown(record: dict, results: dict[str, dict]) -> str:
     """The whole run as Markdown: the machine, then a table and a caption per section."""
     about = {**record["machine"], "python": record["python"], **record["packages"], "commit": record["commit"]}
     lines = ["# Benchmark", "", "; ".join(f"{name} {value}" for name, value in about.items()) + "."]

@@ -36,7 +36,7 @@ GROSS = 3  # frames: no clip's apex should be farther off
 def apex(setting: Setting) -> list[dict]:
     """Mean absolute apex error by what disturbs the clip, on rendered clips of people on whom no rule was chosen: our
     rule, the peak of the plain mean magnitude of the same flow, and the peak of the frame difference to the onset.
-    Ratio: ours errs so many times less."""
+    Ratio: the row's mean error divided by ours, so 3 errs three times as much as ours."""
     config = clip_root(setting, "apex")
     data = load_data(config)
     render_all(config, data)
@@ -134,12 +134,12 @@ extract_all(config, data)
 def memory(setting: Setting) -> list[dict]:
     """Stages 01 and 02 in a process of their own as the clips grow by 1, 3 and 10 times: resident memory of all its
     processes together, sampled every 0.1 s, and the time with that of starting. Clips beyond those made are the same
-    ones under other Ids, worked on anew. Ratio: to the smallest run."""
+    ones under other Ids, worked on anew. Ratio: the run's memory, and its seconds, divided by the smallest run's."""
     curves = {}
     for count in (3, 6, 9) if setting.quick else (27, 81, 267):
         config = clip_root(setting, "memory", count)
         values = {"profile": config.profile, "data": config.data, "work": config.work, "jobs": config.jobs}
-        curves[count] = watch([sys.executable, "-c", STAGES, json.dumps(values)])
+        curves[count] = sample_memory([sys.executable, "-c", STAGES, json.dumps(values)])
         remove(config.work_root)
         print(f"{count} clips: {curves[count][-1, 0]:.0f} s, peak {curves[count][:, 1].max():.0f} MB", flush=True)
     save_figure(memory_curves(curves), setting.folder / "memory.png")
@@ -159,7 +159,7 @@ def memory(setting: Setting) -> list[dict]:
     ]
 
 
-def watch(command: list[str], every: float = 0.1) -> np.ndarray:
+def sample_memory(command: list[str], every: float = 0.1) -> np.ndarray:
     """Run a command to its end: (N, 2) of seconds since its start, and resident MB of it and all its children.
 
     Raises CalledProcessError when the command fails.
@@ -183,7 +183,8 @@ def watch(command: list[str], every: float = 0.1) -> np.ndarray:
 
 def workers(setting: Setting) -> list[dict]:
     """The same clips through stages 01 and 02 with one worker, two processes, and two Dask workers behind a scheduler
-    on the loopback, all started and warmed up by four clips before. Ratio: so many times as fast as one worker."""
+    on the loopback, all started and warmed up by four clips before. Ratio: the time of one worker divided
+    by the row's, so 2 is twice as fast."""
     count, found = setting.count(24, 4), {}
     found["one worker"] = timed_run(setting, count, jobs=1)
     found["two processes"] = timed_run(setting, count, jobs=2)

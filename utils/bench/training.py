@@ -35,8 +35,8 @@ def training(setting: Setting) -> list[dict]:
     loop over a DataLoader that reads, augments and collates clip by clip; same network, augmentation, loss, batch,
     epochs and patience. One thread each, but "all cores": torch with as many threads as there are. "at once": so many
     of our folds side by side, a process each, as `03_train` runs them; the time of all over their number. Motion
-    fields of synthetic people, as many in training as in 4DME; macro-UF1 on many clips of others. Ratio: ours takes so
-    many times less."""
+    fields of synthetic people, as many in training as in 4DME; macro-UF1 on many clips of others. Ratio: the row's
+    time divided by ours, so 3 takes three times as long as ours."""
     samples, fold = people_to_train_and_test(setting.count(18, 4))
     model, config = ModelConfig(), TrainConfig(epochs=setting.count(40, 2))
     files = write_clips(samples, setting.folder / "runs" / "clips")

@@ -1,7 +1,7 @@
 """Why a network decided: saliency of the input maps, and the action units (AUs) of a clip: which, where and when.
 
 The units come from the shipped network taught by synthetic motion (`utils.pretrain.classifier`), beside the emotions of
-whatever network is asked. It was taught the units' intensities by cross-entropy, so its probability of a weak unit
+whatever network is explained. It was taught the units' intensities by cross-entropy, so its probability of a weak unit
 stays low even where the unit is surely there.
 """
 

@@ -190,7 +190,7 @@ def leave_one_subject_out_scores(
     return {row: average_predictions(*(found[part] for part in row.split(PLUS))) for row in rows}
 
 
-def report(results: dict[str, OutOfFold], datasets: np.ndarray) -> dict:
+def scores_by_row(results: dict[str, OutOfFold], datasets: np.ndarray) -> dict:
     """Scores with 95% intervals per row, pooled and per dataset, ready for JSON.
 
     UF1 is the mean over classes of F1 from pooled counts, UAR the mean recall, as in MEGC 2019; gain is the paired
@@ -226,8 +226,8 @@ def report(results: dict[str, OutOfFold], datasets: np.ndarray) -> dict:
     }
 
 
-def format_report(found: dict) -> str:
-    """The report as a plain table: UF1 and UAR with intervals, a line per row and part."""
+def format_scores(found: dict) -> str:
+    """What `scores_by_row` returns as a plain table: UF1 and UAR with intervals, a line per row and part."""
     lines = [
         f"{found['clips']['pooled']} clips, {found['subjects']} subjects, seeds {found['seeds']}",
         found["protocol"],
@@ -258,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     start = time.perf_counter()
     results = leave_one_subject_out_scores(samples, options.rows, range(options.seeds), options.jobs)
-    found = report(results, datasets) | {
+    found = scores_by_row(results, datasets) | {
         "wall_seconds": round(time.perf_counter() - start, 1),
         "commit": commit(),
     }
@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json == "-":
         print(text)
         return
-    print(format_report(found))
+    print(format_scores(found))
     if options.json:
         Path(options.json).write_text(text + "\n")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.face.model import MOUTH_CAVITY, SKIN, SOCKETS, Identity, load_face_model
 
-SIZE = 1024  # texels a side; the face takes about 0.3 mm a texel
+TEXELS = 1024  # texels a side; the face takes about 0.3 mm a texel
 # RGB albedo of the darkest and lightest skin
 DARK, LIGHT = np.array([96, 62, 44.0]), np.array([236, 194, 168.0])
 EYE_FRONT_MM = 10.0  # from the centre of an eyeball to the mean of its front half
@@ -21,8 +21,8 @@ BLOOD = np.array([14, -12, -9.0])  # what more blood adds
 def texel_surface() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """For every texel: template position (S, S, 3) mm, island (S, S) int, -1 outside, and the model's masks."""
     model = load_face_model()
-    corners = np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], -1) * SIZE - 0.5
-    triangle = np.full((SIZE, SIZE), -1, np.int32)
+    corners = np.stack([model.uv[:, 0], 1 - model.uv[:, 1]], -1) * TEXELS - 0.5
+    triangle = np.full((TEXELS, TEXELS), -1, np.int32)
     for index, points in enumerate(np.rint(corners[model.faces] * 16).astype(np.int32)):
         cv2.fillConvexPoly(triangle, points, index, shift=4)
     inside = triangle >= 0
@@ -34,11 +34,11 @@ def texel_surface() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     weights /= area[:, None]
 
     def spread(values: np.ndarray) -> np.ndarray:
-        image = np.zeros((SIZE, SIZE, *values.shape[1:]), np.float32)
+        image = np.zeros((TEXELS, TEXELS, *values.shape[1:]), np.float32)
         image[inside] = np.einsum("nk,nk...->n...", weights, values[model.faces[triangle[inside]]])
         return image
 
-    island = np.full((SIZE, SIZE), -1)
+    island = np.full((TEXELS, TEXELS), -1)
     island[inside] = model.island[model.faces[triangle[inside], 0]]
     return spread(model.template), island, {name: spread(mask) for name, mask in model.masks.items()}
 
@@ -48,11 +48,11 @@ def cross2(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def noise(rng: np.random.Generator, sigma: float) -> np.ndarray:
-    """Smooth noise (SIZE, SIZE) of unit deviation, `sigma` texels wide."""
+    """Smooth noise (TEXELS, TEXELS) of unit deviation, `sigma` texels wide."""
     step = max(1, int(sigma / 2))
-    coarse = rng.standard_normal((SIZE // step + 2, SIZE // step + 2)).astype(np.float32)
+    coarse = rng.standard_normal((TEXELS // step + 2, TEXELS // step + 2)).astype(np.float32)
     coarse = cv2.GaussianBlur(coarse, (0, 0), max(sigma / step, 0.3))
-    field = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    field = cv2.resize(coarse, (TEXELS, TEXELS), interpolation=cv2.INTER_CUBIC)
     return field / field.std()
 
 
@@ -86,7 +86,7 @@ def landmarks() -> dict[str, np.ndarray]:
 
 
 def paint_skin(identity: Identity, rng: np.random.Generator) -> np.ndarray:
-    """The identity's albedo texture (SIZE, SIZE, 3) uint8 RGB; `rng` gives what the traits leave open."""
+    """The identity's albedo texture (TEXELS, TEXELS, 3) uint8 RGB; `rng` gives what the traits leave open."""
     position, island, masks = texel_surface()
     marks = landmarks()
     x, y = np.abs(position[..., 0]), position[..., 1]  # both sides alike: |x|
@@ -98,7 +98,7 @@ def paint_skin(identity: Identity, rng: np.random.Generator) -> np.ndarray:
     melanin = np.clip(
         0.85 * traits["african"] + 0.3 * traits["asian"] + 0.12 * traits["caucasian"] + rng.normal(0, 0.08), 0.02, 0.95
     )
-    colour = np.tile(LIGHT + (DARK - LIGHT) * melanin, (SIZE, SIZE, 1))
+    colour = np.tile(LIGHT + (DARK - LIGHT) * melanin, (TEXELS, TEXELS, 1))
     flush = 0.5 * near("cheek", 16, 14) + 0.6 * near("nose", 9, 9) + 0.16 * noise(rng, 40) + 0.12 * noise(rng, 14)
     colour += (rng.uniform(0.5, 1.3) * (1 - 0.5 * melanin) * flush)[..., None] * BLOOD
     tone = 1 + 0.02 * noise(rng, 60) + 0.022 * noise(rng, 12) + 0.024 * noise(rng, 4) + 0.022 * noise(rng, 1.6)

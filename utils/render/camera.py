@@ -62,10 +62,10 @@ def surface_points(vertices: np.ndarray, faces: np.ndarray, camera: Camera) -> t
     bary = np.zeros((height * width, 3))
     a, b, c = np.moveaxis(vertices[faces[triangle[hit]]].astype(float), 1, 0)
     # Cramer's rule for origin + s * direction = a + beta (b - a) + gamma (c - a) (Möller and Trumbore, 1997).
-    ab, ac, way = b - a, c - a, directions[hit]
-    across = np.cross(way, ac)
+    ab, ac, ray = b - a, c - a, directions[hit]
+    across = np.cross(ray, ac)
     determinant = np.einsum("nc,nc->n", ab, across)
     beta = np.einsum("nc,nc->n", origin - a, across) / determinant
-    gamma = np.einsum("nc,nc->n", way, np.cross(origin - a, ab)) / determinant
+    gamma = np.einsum("nc,nc->n", ray, np.cross(origin - a, ab)) / determinant
     bary[hit] = np.stack([1 - beta - gamma, beta, gamma], -1)
     return triangle.reshape(height, width), bary.reshape(height, width, 3)

@@ -171,7 +171,7 @@ def align_rigidly(moving: np.ndarray, fixed: np.ndarray, iterations: int = 8) ->
 
     Kabsch (1976) on reweighted vertices: a vertex counts the less the farther it stays from its partner
     compared with the median (Geman-McClure), so that the parts that an expression or a blink moves lose their
-    say.
+    weight.
     """
     weight = np.ones(len(fixed))
     moved = moving.astype(float)
@@ -261,7 +261,7 @@ def half_projection(sequence: Sequence, view: int) -> np.ndarray | None:
     """Where all vertices of the first frame stand in one half of its composite: pixels (V, 2) of that half.
 
     A scanner's UVs tell it only of the vertices that take their texture from this half. The affine camera that
-    fits those (least squares) carries the others over. None where fewer than 100 vertices look there.
+    fits those (least squares) carries the others over. None where fewer than 100 vertices lie there.
     """
     vertices, _, uv = sequence.geometry(0)
     rows, columns = sequence.texture(0).shape[:2]

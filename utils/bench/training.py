@@ -58,25 +58,30 @@ def training(setting: Setting) -> list[dict]:
         print(f"{name}: {results[name].seconds:.1f} s", flush=True)
     torch.set_num_threads(threads_before)
     remove(files)
+    rows = rows_of(samples, results)
+    if setting.jobs > 1:
+        seconds_at_once(samples, short, fold, setting.jobs)
+        each = seconds_at_once(samples, ours, fold, setting.jobs) / setting.jobs
+        ratio = each / results["ours"].seconds
+        rows.append(row(f"ours, {setting.jobs} folds at once", each, "s a fold", ratio, networks=NETWORKS))
+    return rows
+
+
+def rows_of(samples: Samples, results: dict[str, FoldResult]) -> list[dict]:
+    """A row per run of the fold, "ours" among them: its time and its macro-UF1, with intervals."""
     scores = {name: out_of_fold(samples, result) for name, result in results.items()}
-    own = results["ours"].seconds
-    rows = [
+    return [
         row(
             name,
             result.seconds,
             "s",
-            result.seconds / own,
+            result.seconds / results["ours"].seconds,
             networks=NETWORKS,
             macro_uf1=str(interval(scores[name])),
             ours_minus_this="" if name == "ours" else str(compare(scores["ours"], scores[name])),
         )
         for name, result in results.items()
     ]
-    if setting.jobs > 1:
-        seconds_at_once(samples, short, fold, setting.jobs)
-        each = seconds_at_once(samples, ours, fold, setting.jobs) / setting.jobs
-        rows.append(row(f"ours, {setting.jobs} folds at once", each, "s a fold", each / own, networks=NETWORKS))
-    return rows
 
 
 def seconds_at_once(samples: Samples, predictor: Predictor, fold: Fold, jobs: int) -> float:

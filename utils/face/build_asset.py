@@ -14,12 +14,14 @@ changes. Offsets are stored as int16 in units of 0.01 mm, which is far below wha
 
 import argparse
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from utils.artefacts import atomic_path
+from utils.face.expressions import SIDES
 from utils.paths import ASSETS
 
 ASSET = ASSETS / "face_model.npz"
@@ -113,28 +115,11 @@ def build(data: Path) -> dict[str, np.ndarray]:
     def offsets(path: Path) -> np.ndarray:
         return np.rint(read_target(path, len(vertices))[kept_v] * DECIMETRE / QUANTUM).astype(np.int16)
 
-    macro = {
-        f"{a}-{s}-{g}": offsets(targets / f"macrodetails/{a}-{s}-{g}.target.gz")
-        for a in ANCESTRIES
-        for s in SEXES
-        for g in AGES
-    } | {
-        f"{s}-{g}-{w}": offsets(targets / f"macrodetails/universal-{s}-{g}-averagemuscle-{w}.target.gz")
-        for s in SEXES
-        for g in AGES
-        for w in BODY_WEIGHTS
-    }
     units = {p.stem: offsets(p) for p in sorted((data / "faceunits01/targets/faceunits").glob("*.target"))}
-    local = {
-        p.name.removesuffix(".target.gz"): offsets(p)
-        for folder in LOCAL_FOLDERS
-        for p in sorted((targets / folder).glob("*.target.gz"))
-        if not p.name.startswith(SKIPPED)
-    }
-    local = {name: shape for name, shape in local.items() if shape.any()}
+    groups = {"macro": macro_shapes(targets, offsets), "unit": units, "local": local_shapes(targets, offsets)}
     masks = [cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE) for name in MASKS]
     texel = (np.stack([uvs[kept_uv, 0], 1 - uvs[kept_uv, 1]], 1) * 2047).round().astype(int)
-    gaze = np.maximum(*(np.abs(units[f"eyeLookIn{side}"]).max(1)[vertex_of_uv] for side in ("Left", "Right")))
+    gaze = np.maximum(*(np.abs(units[f"eyeLookIn{side}"]).max(1)[vertex_of_uv] for side in SIDES))
     return {
         "template": (vertices[kept_v] * DECIMETRE).astype(np.float32),
         "faces": faces.reshape(-1, 3).astype(np.int16),
@@ -146,10 +131,27 @@ def build(data: Path) -> dict[str, np.ndarray]:
         "mask_names": np.array(MASKS),
         **{
             f"{group}_{part}": value
-            for group, shapes in {"macro": macro, "unit": units, "local": local}.items()
+            for group, shapes in groups.items()
             for part, value in (("names", np.array(list(shapes))), ("offsets", np.stack(list(shapes.values()))))
         },
     }
+
+
+def macro_shapes(targets: Path, offsets: Callable[[Path], np.ndarray]) -> dict[str, np.ndarray]:
+    """What ancestry, sex, age and weight change, `offsets` (V, 3) of each of their combinations by name."""
+    folder, universal = targets / "macrodetails", "universal-{}-{}-averagemuscle-{}.target.gz"
+    names = [f"{a}-{s}-{g}" for a in ANCESTRIES for s in SEXES for g in AGES]
+    return {name: offsets(folder / f"{name}.target.gz") for name in names} | {
+        f"{s}-{g}-{w}": offsets(folder / universal.format(s, g, w)) for s in SEXES for g in AGES for w in BODY_WEIGHTS
+    }
+
+
+def local_shapes(targets: Path, offsets: Callable[[Path], np.ndarray]) -> dict[str, np.ndarray]:
+    """What changes a part of the face, `offsets` (V, 3) by name, but for SKIPPED and what lies outside the front."""
+    paths = [path for folder in LOCAL_FOLDERS for path in sorted((targets / folder).glob("*.target.gz"))]
+    kept = [path for path in paths if not path.name.startswith(SKIPPED)]
+    shapes = {path.name.removesuffix(".target.gz"): offsets(path) for path in kept}
+    return {name: shape for name, shape in shapes.items() if shape.any()}
 
 
 def main() -> None:

@@ -88,17 +88,34 @@ def landmarks() -> dict[str, np.ndarray]:
 def paint_skin(identity: Identity, rng: np.random.Generator) -> np.ndarray:
     """The identity's albedo texture (TEXELS, TEXELS, 3) uint8 RGB; `rng` gives what the traits leave open."""
     position, island, masks = texel_surface()
-    marks = landmarks()
-    x, y = np.abs(position[..., 0]), position[..., 1]  # both sides alike: |x|
     traits = identity.traits
-
-    def near(mark: str, width: float, height: float) -> np.ndarray:
-        return bump((x - abs(marks[mark][0])) / width, 1.0) * bump((y - marks[mark][1]) / height, 1.0)
-
     melanin = np.clip(
         0.85 * traits["african"] + 0.3 * traits["asian"] + 0.12 * traits["caucasian"] + rng.normal(0, 0.08), 0.02, 0.95
     )
     colour = np.tile(LIGHT + (DARK - LIGHT) * melanin, (TEXELS, TEXELS, 1))
+    paint_complexion(colour, rng, melanin)
+    paint_beard_lids_lips(colour, masks, rng, melanin, traits["male"])
+    paint_brows(colour, rng, melanin, traits["age"])
+    colour[np.isin(island, (MOUTH_CAVITY, *SOCKETS))] = [62, 22, 22]
+    paint_eyes(colour, position, island, rng, melanin)
+    colour[island < 0] = LIGHT + (DARK - LIGHT) * melanin
+    return np.clip(colour, 0, 255).astype(np.uint8)
+
+
+def near(mark: str, width: float, height: float) -> np.ndarray:
+    """1 at a landmark of either side, falling off over `width` and `height` mm, (TEXELS, TEXELS)."""
+    (x, y), place = upright_mm(), landmarks()[mark]
+    return bump((x - abs(place[0])) / width, 1.0) * bump((y - place[1]) / height, 1.0)
+
+
+def upright_mm() -> tuple[np.ndarray, np.ndarray]:
+    """Every texel's distance from the middle, both sides alike, and its height on the template, mm."""
+    position = texel_surface()[0]
+    return np.abs(position[..., 0]), position[..., 1]
+
+
+def paint_complexion(colour: np.ndarray, rng: np.random.Generator, melanin: float) -> None:
+    """Blood, uneven tone, pores and spots, in place."""
     flush = 0.5 * near("cheek", 16, 14) + 0.6 * near("nose", 9, 9) + 0.16 * noise(rng, 40) + 0.12 * noise(rng, 14)
     colour += (rng.uniform(0.5, 1.3) * (1 - 0.5 * melanin) * flush)[..., None] * BLOOD
     tone = 1 + 0.02 * noise(rng, 60) + 0.022 * noise(rng, 12) + 0.024 * noise(rng, 4) + 0.022 * noise(rng, 1.6)
@@ -107,15 +124,24 @@ def paint_skin(identity: Identity, rng: np.random.Generator) -> np.ndarray:
     spots = np.clip(noise(rng, 3) - 2.4, 0, 0.8) * rng.choice([0, 0.25, 0.7])
     colour *= 1 - spots[..., None] * [0.25, 0.4, 0.5]
 
-    beard = traits["male"] * rng.uniform(0, 0.3) * bump(np.maximum(y - marks["jaw"][1] - 6, 0), 9)
+
+def paint_beard_lids_lips(
+    colour: np.ndarray, masks: dict[str, np.ndarray], rng: np.random.Generator, melanin: float, male: float
+) -> None:
+    """The beard's shadow, darker lids and red lips, in place."""
+    beard = male * rng.uniform(0, 0.3) * bump(np.maximum(upright_mm()[1] - landmarks()["jaw"][1] - 6, 0), 9)
     colour *= 1 - (beard * (0.7 + 0.3 * np.clip(noise(rng, 1.2), -1, 1)))[..., None] * [1, 0.95, 0.85]
     lids = masks["eyelids"] * 0.5 + 0.35 * near("eye", 17, 9)
     colour *= 1 - lids[..., None] * rng.uniform(0.1, 0.3) * np.array([0.8, 1, 1])
     lips = cv2.GaussianBlur(masks["lips"], (0, 0), 3) * (1 + 0.08 * noise(rng, 5) + 0.1 * noise(rng, 1.5))
     colour += (rng.uniform(0.5, 1.0) * lips)[..., None] * (np.array([176, 88, 84]) - colour) * (1 - 0.4 * melanin)
 
+
+def paint_brows(colour: np.ndarray, rng: np.random.Generator, melanin: float, age: float) -> None:
+    """The brows, in place: an arch of strokes, grey in old age."""
+    (x, y), marks, island = upright_mm(), landmarks(), texel_surface()[1]
     hair = np.array([70, 50, 36]) * (1 - 0.7 * np.clip(melanin + rng.uniform(0, 0.6), 0, 1))
-    if traits["age"] > 0.65:
+    if age > 0.65:
         hair = hair * 0.5 + [84, 76, 70]
     inner, tail = abs(marks["eye"][0]) - 20, abs(marks["eye"][0]) + 21
     along = np.clip((x - inner) / (tail - inner), 0, 1)
@@ -124,12 +150,6 @@ def paint_skin(identity: Identity, rng: np.random.Generator) -> np.ndarray:
     brow = bump(y - arch, thick) * (1 / (1 + np.exp(-(x - inner) * 0.8))) / (1 + np.exp((x - tail) * 0.6))
     strokes = np.clip(0.75 + 0.35 * cv2.GaussianBlur(noise(rng, 1.0), (1, 9), 3) + 0.15 * noise(rng, 2), 0, 1)
     colour += (np.clip(1.25 * brow * strokes, 0, 0.95) * (island == SKIN))[..., None] * (hair - colour)
-
-    colour[np.isin(island, (MOUTH_CAVITY, *SOCKETS))] = [62, 22, 22]
-    paint_eyes(colour, position, island, rng, melanin)
-    outside = island < 0
-    colour[outside] = LIGHT + (DARK - LIGHT) * melanin
-    return np.clip(colour, 0, 255).astype(np.uint8)
 
 
 def paint_eyes(

@@ -19,7 +19,14 @@ from utils.dataset.tables import CLASSES
 from utils.face.model import Identity, sample_identity
 from utils.face.skin import paint_skin
 from utils.parallel import parallel_map
-from utils.synthetic.performance import PIXELS_PER_MM, au_intensities, perform, pose_vertices, true_motion_curve
+from utils.synthetic.performance import (
+    PIXELS_PER_MM,
+    Performance,
+    au_intensities,
+    perform,
+    pose_vertices,
+    true_motion_curve,
+)
 from utils.synthetic.photography import photograph, scanner_surface, scanner_uv
 
 FPS = 60.0
@@ -119,20 +126,22 @@ def make_subject(root: Path, subject: str, clips: list[dict], seed: int, obj_fra
                 "motion": curve.astype(np.float32),
             },
         )
-        moved = np.einsum("u,uvc->vc", act.expression[curve.argmax()] - act.expression[0], identity.unit_offsets)
-        rows.append(
-            {
-                **clip,
-                "onset": act.course.onset,
-                "apex": int(curve.argmax()),
-                "offset": act.course.offset,
-                "n_frames": act.course.n_frames,
-                "peak_px": float(np.linalg.norm(moved[:, :2], axis=1).max() * PIXELS_PER_MM),
-                **act.confounders,
-                **au_intensities(act.expression[curve.argmax()]),
-            }
-        )
+        rows.append(clip | truth_row(identity, act, int(curve.argmax())))
     return rows
+
+
+def truth_row(identity: Identity, act: Performance, apex: int) -> dict:
+    """What the table of the truth says of a clip beside its labels; apex: the frame of the largest true motion."""
+    moved = np.einsum("u,uvc->vc", act.expression[apex] - act.expression[0], identity.unit_offsets)
+    return {
+        "onset": act.course.onset,
+        "apex": apex,
+        "offset": act.course.offset,
+        "n_frames": act.course.n_frames,
+        "peak_px": float(np.linalg.norm(moved[:, :2], axis=1).max() * PIXELS_PER_MM),
+        **act.confounders,
+        **au_intensities(act.expression[apex]),
+    }
 
 
 def make_dataset(

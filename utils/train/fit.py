@@ -173,9 +173,7 @@ def _optimise(
     model: nn.Module, x: Tensor, y: Tensor, units: Tensor, check: tuple[Tensor, Tensor] | None, config: TrainConfig
 ) -> tuple[dict[str, Tensor], list[dict], int]:
     """Train; returns the weights of the best epoch, the learning curve, and that epoch (from 1)."""
-    alpha, gamma = class_weights(y, config.mode), config.gamma
-    if config.loss == "bce":
-        alpha, gamma = torch.full_like(alpha, 0.5 if config.mode == "multi-label" else 1.0), 0.0
+    alpha, gamma = _loss_weights(y, config)
     steps = max(1, round(len(x) / config.batch))
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     schedule = warm_up_and_cosine(steps * config.epochs) if config.schedule == "cosine" else lambda step: 1.0
@@ -210,6 +208,14 @@ def _optimise(
             elif epoch - best[1] >= config.patience:
                 break
     return (best[2], history, best[1]) if best[2] is not None else (_copy_state(model), history, epoch)
+
+
+def _loss_weights(y: Tensor, config: TrainConfig) -> tuple[Tensor, float]:
+    """alpha (K,) and gamma of `focal_loss`; for cross-entropy those that change nothing."""
+    alpha = class_weights(y, config.mode)
+    if config.loss == "bce":
+        return torch.full_like(alpha, 0.5 if config.mode == "multi-label" else 1.0), 0.0
+    return alpha, config.gamma
 
 
 def warm_up_and_cosine(steps: int) -> Callable[[int], float]:

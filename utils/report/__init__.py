@@ -1,4 +1,5 @@
 """What a person reads.
 
-Read `plots`, `record`, `submission`; `data_card` describes the data, `readme` fills the tables of the documents.
+Read `plots`, `record`, `submission`; `data_card` describes the data, `readme` fills the tables of the documents, which
+`markdown` writes.
 """

@@ -29,8 +29,8 @@ from utils.flow.faceflow_net import (
     edge_features,
     head_motion,
     lucas_kanade_features,
-    slope,
     smooth,
+    x_derivative,
 )
 from utils.flow.methods import FLOW_METHODS, estimate_flows
 from utils.flow.truth import flow_errors
@@ -81,7 +81,7 @@ def test_slope_is_the_derivative_of_fine_texture_too():
     for period, error in ((16, 0.005), (6, 0.08)):  # over three pixels 0.17 of a period of 6
         wave = torch.sin(2 * torch.pi * steps / period).expand(1, 1, 8, 64)
         derivative = 2 * torch.pi / period * torch.cos(2 * torch.pi * steps / period)
-        assert (slope(2 * wave) - derivative)[..., 4:-4].abs().max() < error * derivative.max()
+        assert (x_derivative(2 * wave) - derivative)[..., 4:-4].abs().max() < error * derivative.max()
 
 
 @pytest.mark.parametrize("shift", [(0.4, -0.2), (-0.3, 0.5)])

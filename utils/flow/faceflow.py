@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from utils.flow.faceflow_net import FlowNet
 
 FLOW_WEIGHTS = WEIGHTS / "flow.safetensors"  # with flow.json beside it
-SIZE = 256  # pixels a side, what the network sees
+SIZE = 256  # pixels a side, what the network sees: as in `faceflow_net`, which takes seconds to import
 WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out before the network sees it
 RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is run too
 MARGIN = 0.01  # by which DeepFlow must be better to be believed

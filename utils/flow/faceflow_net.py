@@ -65,7 +65,7 @@ def lucas_kanade_features(first: Tensor, second: Tensor, grid: int) -> Tensor:
     Returns (B, LUCAS_KANADE_MAPS, grid, grid).
     """
     middle = first + second
-    gx, gy = slope(middle), slope(middle.mT).mT
+    gx, gy = x_derivative(middle), x_derivative(middle.mT).mT
     gt = second - first
     products = (gx * gx, gx * gy, gy * gy, gx * gt, gy * gt, gt * gt)
     products = torch.cat([downsample(part, first.shape[-1] // grid) for part in products], 1)
@@ -76,18 +76,18 @@ def lucas_kanade_features(first: Tensor, second: Tensor, grid: int) -> Tensor:
         if smoothing:
             products = smooth(products)
         if smoothing in SMOOTHINGS:
-            maps.append(solve(products, floor))
+            maps.append(least_squares_flow(products, floor))
     return torch.cat(maps, 1)
 
 
-def slope(doubled: Tensor) -> Tensor:
+def x_derivative(doubled: Tensor) -> Tensor:
     """Derivative along x of half of `doubled`, by differences over five pixels: over three, fine texture looks flat."""
     padded = F.pad(doubled, (2, 2, 0, 0), "replicate")
     near, far = padded[..., 3:-1] - padded[..., 1:-3], padded[..., 4:] - padded[..., :-4]
     return near / 3 - far / 24
 
 
-def solve(products: Tensor, floor: Tensor) -> Tensor:
+def least_squares_flow(products: Tensor, floor: Tensor) -> Tensor:
     """Least squares flow u, v in pixels of the frames given, and the share of the change that it leaves unexplained."""
     xx, xy, yy, xt, yt, tt = products.split(1, 1)
     xx, yy = xx + floor, yy + floor
@@ -151,13 +151,13 @@ class UNet(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x, kept = ((x - self.mean) / self.spread).contiguous(memory_format=torch.channels_last), []
+        x, skips = ((x - self.mean) / self.spread).contiguous(memory_format=torch.channels_last), []
         for level, layers in enumerate(self.down):
             x = layers(F.avg_pool2d(x, 2) if level else x)
-            kept.append(x)
+            skips.append(x)
         x = x + self.whole(x.mean((2, 3)))[:, :, None, None]
-        for layers, beside in zip(self.up, kept[-2::-1], strict=True):
-            x = layers(torch.cat([upsample(x, beside.shape[-1]), beside], 1))
+        for layers, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = layers(torch.cat([upsample(x, skip.shape[-1]), skip], 1))
         return self.out(x), x
 
     def standardise(self, x: Tensor) -> None:

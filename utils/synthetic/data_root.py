@@ -13,7 +13,7 @@ import pandas as pd
 from filelock import FileLock
 
 from utils.artefacts import artefact_key, is_current, read_artefact, remove, remove_leftovers, write_artefact
-from utils.dataset.files import DataError
+from utils.dataset.files import FPS, DataError
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.dataset.tables import CLASSES
 from utils.face.model import Identity, sample_identity
@@ -29,7 +29,6 @@ from utils.synthetic.performance import (
 )
 from utils.synthetic.photography import photograph, scanner_surface, scanner_uv
 
-FPS = 60.0
 # Label sets of 4DME and their counts (design.md, section 3): 267 clips of 24 subjects.
 LABEL_SETS = {
     ("Negative",): 127,

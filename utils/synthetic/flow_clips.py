@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from utils.config import Config
 from utils.face.model import Identity, load_face_model
 from utils.flow.truth import exact_flows
 from utils.render.renderer import TexturedMesh, get_renderer
@@ -16,7 +17,7 @@ from utils.render.views import view_cameras
 from utils.synthetic.performance import move_head
 from utils.synthetic.photography import SENSOR_NOISE, photograph, scanner_surface, scanner_uv
 
-YAW_DEG = 25.0
+YAW_DEG = Config.yaw_deg  # of the virtual cameras, as a run has it by default
 
 
 @dataclass(frozen=True)

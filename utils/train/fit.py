@@ -29,9 +29,9 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: Tensor, gamma: float, mode
     """Mean over the batch of -alpha (1 - p)^gamma log p of the true value (Lin et al. 2017, "Focal loss",
     eq. 5).
 
-    logits, target (B, K), target in 0..1 (mixed targets weigh the two losses). Multi-label: alpha (K,)
-    weighs the positives, 1 - alpha the negatives, times two, so that alpha 0.5 is neutral; the loss is
-    summed over classes. Single-label: alpha (K,) weighs the classes, its mean over the clips is one. gamma 0
+    logits, target (B, K), target in 0..1 (mixed targets weight the two losses). Multi-label: alpha (K,)
+    weights the positives, 1 - alpha the negatives, times two, so that alpha 0.5 is neutral; the loss is
+    summed over classes. Single-label: alpha (K,) weights the classes, its mean over the clips is one. gamma 0
     is cross-entropy.
     """
     if mode == "single-label":

@@ -158,7 +158,7 @@ class ModelConfig:
     pool: int = 4  # side of the grid that each stream keeps of its last maps
     dropout: float = 0.3
     se: bool = True  # squeeze-and-excitation on the magnitude stream
-    attention: bool = True  # else every stream weighs the same
+    attention: bool = True  # else every stream has the same weight
     share_views: bool = True  # the same convolutions for all views, those on the right mirrored
     units: int = 0  # outputs of the auxiliary action unit head, 0 for none
 

@@ -220,7 +220,7 @@ def cross_validate(
 
 
 def average_predictions(*parts: OutOfFold) -> OutOfFold:
-    """Mean of several results of single labels: probabilities weigh the same, the arg max decides.
+    """Mean of several results of single labels: probabilities with equal weights, the arg max decides.
 
     Raises ValueError when the results come from other clips, folds or seeds, or have thresholds.
     """

@@ -70,7 +70,7 @@ def make_pairs(
         for clip in range(clips_each):
             rng = np.random.default_rng([seed, 50, number, clip])
             act = perform(identity, [CLASSES[(number + clip) % len(CLASSES)]], rng)
-            moments = [act.course.onset, act.course.apex, act.course.offset]
+            moments = act.course.moments
             contraction = (act.expression if quiet_eyes else act.contraction)[moments]
             shown = Performed(face_shapes(identity, contraction), act.angles[moments], act.shift[moments])
             lit = replace(conditions, flicker=act.confounders["flicker"])
@@ -138,8 +138,8 @@ AS_THEY_COME: dict[str, FlowMethod] = {
 def flow(setting: Setting) -> list[dict]:
     """Flow methods, those of our registry and those of OpenCV and scikit-image as they come, against the exact flow of
     the visible surface: twelve people, onset to apex and apex to offset in both views, all confounders, and once
-    without blinks and glances. Value: end-point error; nonrigid epe: of the flow less a robust affine fit (of faceflow:
-    its own), against the flow without the head's rigid motion; direction: where the skin moves by more than
+    without blinks and glances. Value: end-point error; nonrigid epe: of the flow less a robust affine fit (FaceFlow
+    estimates it itself), against the flow without the head's rigid motion; direction: where the skin moves by more than
     0.3 px. Ratio: the row's error divided by our default's, so 3 errs three times as much as ours."""
     people = PEOPLE[: setting.count(len(PEOPLE), 1)]
     methods = FLOW_METHODS if setting.quick else FLOW_METHODS | AS_THEY_COME

@@ -104,6 +104,10 @@ class Course:
     offset: int
     n_frames: int
 
+    @property
+    def moments(self) -> list[int]:
+        return [self.onset, self.apex, self.offset]
+
 
 def sides_of(unit: str) -> tuple[str, ...]:
     """The face units of an AU's unit: itself, or its left and right half."""

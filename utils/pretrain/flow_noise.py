@@ -86,9 +86,8 @@ def rendered_flow(n_clips: int, seed: int, method: str, size: int = 28) -> tuple
 def _rendered_clip(rng: np.random.Generator, method: str, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     identity = sample_identity(rng)
     act = perform(identity, [str(rng.choice(CLASSES))], rng)
-    moments = [act.course.onset, act.course.apex, act.course.offset]
     pose = np.repeat(act.angles[:1], 3, 0)  # the head stands still
-    at_rest = Performed(face_shapes(identity, act.contraction[moments]), pose, np.zeros((3, 3)))
+    at_rest = Performed(face_shapes(identity, act.contraction[act.course.moments]), pose, np.zeros((3, 3)))
     light_seed = int(rng.integers(2**31))
     conditions = Conditions(size=CROP, flicker=act.confounders["flicker"])
     clip = record_clip(identity, at_rest, paint_skin(identity, rng), light_seed, rng, conditions)

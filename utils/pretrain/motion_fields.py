@@ -198,7 +198,7 @@ def _add_gaze(weights: np.ndarray, index: dict[str, int], rng: np.random.Generat
             weights[clip, since:, index[name]] += turn
 
 
-# Estimated flow ---------------------------------------------------------------------------------------------
+# Maps -------------------------------------------------------------------------------------------------------
 
 
 def blur_maps(maps: np.ndarray, sigma: float) -> np.ndarray:

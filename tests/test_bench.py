@@ -19,8 +19,6 @@ from utils.bench import __main__ as bench
 from utils.bench import stages
 from utils.bench.cluster import wait_for
 from utils.bench.setting import SEEDS, resident_mb, row
-from utils.bench.stages import dask_cluster, errors_by_confounder, frame_difference_peak, mean_magnitude_peak, watch
-from utils.bench.setting import SEEDS, row
 from utils.bench.stages import (
     dask_cluster,
     errors_by_confounder,
@@ -162,7 +160,7 @@ def test_a_command_whose_watching_fails_is_ended(monkeypatch):
 
     monkeypatch.setattr(stages, "resident_mb", fail)
     with pytest.raises(OSError, match="no memory"):
-        watch([sys.executable, "-c", "input()"])
+        sample_memory([sys.executable, "-c", "input()"])
     assert not started[0].is_running()
 
 

@@ -17,8 +17,14 @@ from utils.face.expressions import BLINK, rotation
 from utils.face.model import SKIN, load_face_model
 from utils.synthetic import data_root as synthetic
 from utils.synthetic.data_root import LABEL_SETS, make_identity, make_subject
-from utils.synthetic.performance import PIVOT, PIXELS_PER_MM, face_shapes, motion_curve, perform, pose_vertices
-from utils.synthetic.performance import PIVOT, PIXELS_PER_MM, perform, pose_vertices, true_motion_curve
+from utils.synthetic.performance import (
+    PIVOT,
+    PIXELS_PER_MM,
+    face_shapes,
+    perform,
+    pose_vertices,
+    true_motion_curve,
+)
 from utils.synthetic.photography import BACKGROUND, PHOTO, STEREO, photograph, scanner_surface, scanner_uv
 
 

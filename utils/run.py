@@ -190,6 +190,7 @@ def execute(run: Run, stage: str) -> None:
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
+                extra_arguments=["--log-level=50"],  # the kernel tells of its transport and of its end, nothing else
             )
         except papermill.PapermillExecutionError as error:
             os.replace(temporary, failed)

@@ -22,8 +22,7 @@ from utils.pretrain.classifier import load_pretrained, unit_probabilities
 from utils.render.views import Views
 from utils.train.augment import mirror
 from utils.train.decision import decide
-from utils.train.fitted import Fitted, load_network, predict
-from utils.train.fitted import Fitted, load_network, resize_maps, scale_maps
+from utils.train.fitted import Fitted, load_network, predict, resize_maps, scale_maps
 from utils.train.scores import subject_weights
 
 # Names of the Facial Action Coding System (Ekman, Friesen and Hager 2002).

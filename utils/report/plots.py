@@ -435,12 +435,13 @@ def unit_precisions(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def unit_evidence(evidence, names: Mapping[str, str], title: str = "", truth: pd.Series | None = None) -> Figure:
+def unit_evidence(evidence, names: Mapping[str, str], title: str = "", truth: pd.DataFrame | None = None) -> Figure:
     """Which action units move in a clip, where and when: an `utils.experiments.explain.UnitEvidence`.
 
-    names: by AU; truth: the clip's row of `load_truth`, where known.
+    names: by AU; truth: `load_truth`, which has the clip as a row, where it is known.
     """
     colours = dict(zip(evidence.shown, UNIT_COLOURS, strict=False))
+    truth = None if truth is None else truth.loc[evidence.id]
     figure = plt.figure(figsize=(15, 5.4), layout="constrained")
     which, where, when = figure.subfigures(1, 3, width_ratios=(1.15, 1, 1.15))
     _which_units(which.subplots(), evidence.units[::-1], names, colours, truth)

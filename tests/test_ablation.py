@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from utils.config import CLASSES, load_config
+from utils.config import load_config
 from utils.dataset.samples import CHANNELS, Samples
+from utils.dataset.tables import CLASSES
 from utils.experiments.ablation import ablate
 from utils.pretrain.classifier import load_pretrained
 from utils.train.baselines import all_ones

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import threading
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import torch
 
 from utils import artefacts
 from utils.artefacts import (
+    DamagedError,
     artefact_key,
     atomic_path,
     cached,
@@ -17,6 +20,7 @@ from utils.artefacts import (
     is_current,
     mark_current,
     read_artefact,
+    remove_leftovers,
     write_artefact,
 )
 
@@ -163,6 +167,48 @@ def test_a_damaged_artefact_is_made_again(maker, tmp_path, damage):
     maker()
     damage(tmp_path / "a.npy")
     assert maker() == 2
+
+
+def test_a_bit_flipped_between_the_sampled_blocks_is_found_when_it_is_read(tmp_path):
+    path, array = tmp_path / "a.npz", np.arange(artefacts.WHOLE_CHECKSUM, dtype=np.float32)
+    write_artefact(path, {"x": array}, key="k")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 + 9000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match="a.npz: not a whole artefact.*Remedy"):
+        read_artefact(path)
+    assert np.array_equal(cached(path, "k", lambda: {"x": array})["x"], array)
+    assert np.array_equal(read_artefact(path)["x"], array)
+
+
+def test_content_and_key_of_two_writers_never_pass_for_one(tmp_path):
+    path, current = tmp_path / "a.npz", 0
+    for _ in range(100):
+        writers = [
+            threading.Thread(target=write_artefact, args=(path, {"x": np.full(50_000, float(key))}, key))
+            for key in "12"
+        ]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        for key in "12":
+            if is_current(path, key):
+                current += 1
+                assert (read_artefact(path)["x"] == float(key)).all()
+    assert current > 0
+
+
+def test_leftovers_of_processes_that_have_ended_are_removed_and_nothing_else(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / f".clip.{ended.pid}-00ff00ff").mkdir()
+    (tmp_path / f".a.{ended.pid}-00ff00ff.npz").touch()
+    kept = {f".a.{os.getpid()}-00ff00ff.npz", ".gitignore", "a.npz"}
+    for name in kept:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "k"}'])

@@ -2,9 +2,11 @@
 
 import pytest
 
-from utils.config import PROFILES, load_config
+from utils.config import CHOICES, PROFILES, load_config
 from utils.dataset.tables import CLASSES
+from utils.flow.methods import FLOW_METHODS
 from utils.paths import ROOT
+from utils.render.renderer import BACKENDS
 
 
 def test_classes_stand_in_the_order_of_the_challenge():
@@ -86,3 +88,45 @@ def test_settings_become_values_of_their_type():
 def test_a_wrong_setting_is_refused_with_the_remedy(text):
     with pytest.raises(ValueError, match="Remedy"):
         load_config("demo", text)
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("flow_method=diss", "faceflow, farneback, dis"),
+        ("apex_method=diss", "faceflow, farneback, dis"),
+        ("views=splitt", "render, split"),
+        ("clip_table=4DME", "4dme, smoke"),
+        ("renderer=opengl", "auto, egl, osmesa, embree"),
+        ("moments=true", "spotted, given"),
+        ("folds=LOSO", "loso.*number of at least 2"),
+        ("folds=1", "loso.*number of at least 2"),
+        ("seed=-1", "from 0"),
+        ("size=0", "from 32"),
+        ("yaw_deg=nan", "from 0 to 80"),
+        ("yaw_deg=inf", "from 0 to 80"),
+        ("n_test_subjects=24", "fewer than n_subjects=24"),
+        ("inner_folds=1", "at least 2"),
+        ("epochs=-1", "at least 0"),
+    ],
+)
+def test_a_value_that_is_not_possible_is_refused_with_the_choices(setting, remedy):
+    with pytest.raises(ValueError, match=f"{setting.partition('=')[0]}.*Remedy.*{remedy}"):
+        load_config("demo", setting)
+
+
+@pytest.mark.parametrize("setting", ["jobs=4", "data=/somewhere", "profile=full"])
+def test_a_setting_with_an_option_of_its_own_is_refused_rather_than_ignored(setting):
+    with pytest.raises(ValueError, match="option of its own.*Remedy"):
+        load_config("demo", setting, data="", jobs=2)
+
+
+def test_the_choices_are_what_the_code_offers():
+    assert set(CHOICES["flow_method"]) == set(CHOICES["apex_method"]) == set(FLOW_METHODS)
+    assert set(CHOICES["renderer"]) == {"auto", *BACKENDS}
+
+
+def test_workers_and_places_are_no_parameters_of_a_result():
+    config = load_config("smoke", data="/somewhere", jobs=7)
+    assert config.result_parameters == load_config("smoke").result_parameters
+    assert config.result_parameters != load_config("smoke", seed=1).result_parameters

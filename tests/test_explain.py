@@ -175,7 +175,7 @@ def test_evidence_of_a_clip_shows_the_named_units_or_the_most_probable_one(job):
 
 @pytest.mark.parametrize("known", [True, False], ids=["synthetic", "real"])
 def test_the_figure_tells_the_truth_only_where_it_is_known(job, known):
-    truth = load_truth(job.config).loc[job.id] if known else None
+    truth = load_truth(job.config) if known else None
     figure = plots.unit_evidence(unit_evidence(job), AU_NAMES, "why", truth)
     texts = [text.get_text() for part in figure.subfigs for axis in part.axes for text in legend_of(axis)]
     assert "found apex" in texts

@@ -10,7 +10,7 @@ from utils.dataset.sequences import open_sequence
 from utils.experiments.measure import CONFOUNDERS, apex_errors, load_truth, measure_flow
 from utils.flow.methods import FLOW_METHODS
 from utils.flow.truth import exact_flow
-from utils.pipeline import Job, load_views
+from utils.pipeline import jobs_by_id
 from utils.render.views import stable_vertices, view_cameras
 
 
@@ -20,8 +20,8 @@ def exact(tiny_run):
     grey frame."""
     config = tiny_run.config
     truth = load_truth(config).loc[tiny_run.data.test_ids]
-    job = Job(config, "test", truth["peak_px"].idxmax())
-    views, sequence = load_views(job.views_path), open_sequence(job.folder)
+    job = jobs_by_id(config, tiny_run.data)[truth["peak_px"].idxmax()]
+    views, sequence = job.views(), open_sequence(job.folder)
     vertices, faces = stable_vertices(sequence), sequence.geometry(0)[1]
     flows = {}
     for v, camera in enumerate(view_cameras(vertices[0], config.size, config.yaw_deg)):
@@ -41,7 +41,7 @@ def measured(tiny_run, exact):
     with pytest.MonkeyPatch.context() as patch:
         for name, method in made_up.items():
             patch.setitem(FLOW_METHODS, name, method)
-        return measure_flow(tiny_run.config, [id], methods=(*made_up, "faceflow"))
+        return measure_flow(tiny_run.config, tiny_run.data, [id], methods=(*made_up, "faceflow"))
 
 
 def test_the_exact_flow_has_no_error_and_no_flow_that_of_no_motion(measured):

@@ -10,7 +10,9 @@ import pytest
 import torch
 from conftest import at_most
 
+from utils import parallel
 from utils.bench.cluster import wait_for
+from utils.config import parse_settings
 from utils.parallel import parallel_iter, parallel_map
 
 
@@ -160,3 +162,13 @@ def test_an_item_that_dask_gives_up_is_an_error_and_no_endless_wait(cluster, mon
     with at_most(120), pytest.raises(KilledWorker) as caught:
         parallel_map(die_at_two, [2], scheduler=cluster.scheduler_address)
     assert "This happened for item 2." in caught.value.__notes__
+
+
+def test_a_worker_that_runs_other_code_is_refused(monkeypatch):
+    task = parallel._Named(parse_settings, limit=True)
+    assert parallel._Named(len, limit=True)("four") == 4  # no code of ours
+    monkeypatch.setattr(parallel, "code_hash", lambda module: "edited")
+    parallel._code_of_module.cache_clear()
+    with pytest.raises(RuntimeError, match="another state of the code.*Remedy"):
+        task("seed=1")
+    parallel._code_of_module.cache_clear()

@@ -7,13 +7,17 @@ parameter `scheduler`. A Dask worker that dies is replaced by the others: its it
 """
 
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import joblib
+
+from utils.code_hash import PACKAGE, code_hash
 
 BACKENDS = ("loky", "threading", "dask")
 PROGRESS_SECONDS = 20.0  # between two progress lines, so that a log stays readable
@@ -117,19 +121,39 @@ def _dask_backend(client: Any) -> Any:
 
 
 class _Named:
-    """Calls a function, and adds to its exception which item failed. A class, so that it pickles."""
+    """Calls a function, and adds to its exception which item failed. A class, so that it pickles.
+
+    limit: the call happens in another process, which limits its threads and must run the same code as this one.
+    """
 
     def __init__(self, function: Callable[[Any], Any], limit: bool = False):
         self.function, self.limit = function, limit
+        self.code = _code_of(function) if limit else ""
 
     def __call__(self, item: Any) -> Any:
         if self.limit:
             limit_threads()
+            if self.code != _code_of(self.function):
+                raise RuntimeError(
+                    f"the worker on {platform.node()} runs another state of the code than this process. "
+                    "Remedy: bring its folder to the same commit and start it again."
+                )
         try:
             return self.function(item)
         except Exception as error:
             error.add_note(f"This happened for item {_label(item)}.")
             raise
+
+
+def _code_of(function: Callable) -> str:
+    """The hash of what a function's module reaches; empty for one that is not of this package."""
+    module = getattr(getattr(function, "func", function), "__module__", None) or ""  # of a partial, what it calls
+    return _code_of_module(module) if module.partition(".")[0] == PACKAGE else ""
+
+
+@lru_cache
+def _code_of_module(module: str) -> str:
+    return code_hash(module)
 
 
 def _label(item: Any) -> str:

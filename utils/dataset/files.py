@@ -184,9 +184,11 @@ def _embedded_image(path: Path) -> np.ndarray | None:
 def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB in the format of the suffix: PNG packed for speed, JPEG at quality 95.
 
-    Sensor noise does not compress: without the search for repetitions a PNG is written in half the time, and smaller.
+    Sensor noise does not compress: without the search for repetitions a PNG is written in half the time, and smaller;
+    with one filter for all rows, rather than the best of five for each, in half of that, and it is read sooner.
     """
     packing = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    packing += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG]
     is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if is_jpeg else packing if Path(path).suffix.lower() == ".png" else []
     if not cv2.imwrite(str(path), cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR), options):

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from scipy.linalg import solve
+from sklearn.covariance import shrunk_covariance
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score
 from sklearn.metrics.pairwise import rbf_kernel
@@ -163,6 +164,26 @@ def each_class(build: Callable) -> Trainer:
     return train_all
 
 
+class ShrunkenDiscriminant:
+    """Linear discriminant of two classes with equally shrunken covariances, solved by Cholesky: scikit-learn's solver
+    decomposes the matrix into its singular values, which takes tens of times as long and gives the same answer."""
+
+    def __init__(self, shrinkage: float) -> None:
+        self.shrinkage = shrinkage
+
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> ShrunkenDiscriminant:
+        """features (N, D), labels (N,) 0 or 1, both present."""
+        means = np.stack([features[labels == label].mean(axis=0) for label in (0, 1)])
+        rest = features - means[labels.astype(int)]
+        covariance = shrunk_covariance(rest.T @ rest / len(rest), self.shrinkage)
+        self.slope = solve(covariance, means[1] - means[0], assume_a="pos")
+        self.offset = np.log(labels.mean() / (1 - labels.mean())) - means.sum(axis=0) @ self.slope / 2
+        return self
+
+    def decision_function(self, features: np.ndarray) -> np.ndarray:
+        return features @ self.slope + self.offset
+
+
 def kernel_machine(
     features: np.ndarray, y: np.ndarray, settings: Sequence[float]
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -239,7 +260,7 @@ def rbf_svm(mode: str = "multi-label") -> Predictor:
 
 def lda(mode: str = "multi-label") -> Predictor:
     """Linear discriminant analysis on averaged flow; grid and shrinkage of the covariance chosen inside."""
-    build = each_class(lambda shrinkage: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage))
+    build = each_class(ShrunkenDiscriminant)
     return tuned(averaged_flow, [{"grid": grid, "channels": 2} for grid in (4, 7)], build, (0.3, 0.9), mode)
 
 

@@ -84,16 +84,21 @@ def motion_masks(image: np.ndarray, face: np.ndarray, view: int) -> tuple[np.nda
 
 def motion_amount(flow: np.ndarray, mask: np.ndarray) -> float:
     """Mean of the largest tenth of the masked flow's magnitudes, px."""
-    if not mask.any():
-        return 0.0
-    magnitude = np.linalg.norm(flow, axis=-1)[mask]
-    top = max(1, int(len(magnitude) * TOP_SHARE))
-    return float(np.partition(magnitude, -top)[-top:].mean())
+    return _mean_of_largest(flow[mask])
 
 
 def upward_amount(flow: np.ndarray, mask: np.ndarray) -> float:
     """`motion_amount` of what moves up."""
-    return motion_amount(np.minimum(flow[..., 1:], 0), mask)
+    return _mean_of_largest(np.minimum(flow[mask][:, 1:], 0))
+
+
+def _mean_of_largest(vectors: np.ndarray) -> float:
+    """Mean of the largest tenth of the lengths of vectors (N, C)."""
+    if not len(vectors):
+        return 0.0
+    lengths = np.sqrt(sum(part * part for part in vectors.T))  # a third of the time of np.linalg.norm
+    top = max(1, int(len(lengths) * TOP_SHARE))
+    return float(np.partition(lengths, -top)[-top:].mean())
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from utils.synthetic import performance
 # Three of every class, so that three subjects can share them fairly.
 TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, ("Others",): 3}
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads than one each would only wait
-    limit_threads()
+# Tests run side by side, one on each core: more threads, here and in what tests start, would only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+limit_threads()
 
 
 @contextmanager

@@ -209,18 +209,21 @@ def test_an_error_off_the_face_does_not_count():
     assert charbonnier(wrong, truth, weight).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_training_learns_to_read_the_measurements(speckle):
+def test_training_learns_to_read_the_measurements_better_than_they_stand(speckle):
     rng = np.random.default_rng(0)
-    shifts = rng.uniform(-1, 1, (32, 2)).astype(np.float32)
-    flow = np.broadcast_to(shifts[:, :, None, None], (32, 2, OUT, OUT)).astype(np.float16)
-    frames = [np.repeat(shifted(speckle, 0, 0)[None], 32, 0), np.stack([shifted(speckle, *by) for by in shifts])]
-    lessons = Lessons(*frames, flow, np.zeros_like(flow), np.ones((32, OUT, OUT), bool))
-    net = train(lessons, FlowTraining(epochs=12, average=0.8), SMALL)
-    with torch.inference_mode():
-        found, nonrigid, _ = net(*(torch.from_numpy(part)[:, None].float() for part in frames))
-    error = (found - torch.from_numpy(flow)).norm(dim=1).mean().item()
-    assert error < 0.35 * np.linalg.norm(shifts, axis=1).mean()
-    assert nonrigid.norm(dim=1).mean().item() < 0.5 * np.linalg.norm(shifts, axis=1).mean()  # all of it is the head's
+    shifts = rng.uniform(-1, 1, (16, 2)).astype(np.float32)
+    flow = np.broadcast_to(shifts[:, :, None, None], (16, 2, OUT, OUT)).astype(np.float16)
+    frames = [np.repeat(shifted(speckle, 0, 0)[None], 16, 0), np.stack([shifted(speckle, *by) for by in shifts])]
+    lessons = Lessons(*frames, flow, np.zeros_like(flow), np.ones((16, OUT, OUT), bool))
+
+    def errors(net) -> np.ndarray:
+        """Of the flow, and of the flow without the head's motion, which here is all of it; px."""
+        with torch.inference_mode():
+            found, nonrigid, _ = net(*(torch.from_numpy(part)[:, None].float() for part in frames))
+        return np.array([(found - torch.from_numpy(flow)).norm(dim=1).mean(), nonrigid.norm(dim=1).mean()])
+
+    taught = train(lessons, FlowTraining(epochs=10, batch=4, lr=4e-3, average=0.8), SMALL)
+    assert (errors(taught) < 0.75 * errors(FlowNet(SMALL).eval())).all()
 
 
 # At work

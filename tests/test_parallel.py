@@ -86,7 +86,8 @@ def test_an_error_keeps_its_type_and_names_the_item(n_jobs, backend):
     assert caught.value.__notes__ == ["This happened for item 3."]
 
 
-def test_processes_have_one_thread_each():
+def test_processes_have_one_thread_each(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert set(parallel_map(threads, range(4), n_jobs=2)) == {(1, 1, "1")}
 
 

@@ -27,20 +27,24 @@ os.environ["OMP_NUM_THREADS"] = "1"
 limit_threads()
 
 
-@contextmanager
-def at_most(seconds: int):
-    """What is done within it fails with TimeoutError after so many seconds."""
+@pytest.fixture
+def at_most():
+    """A context for what might wait for ever: TimeoutError after so many seconds."""
 
     def late(*_):
-        raise TimeoutError(f"not done within {seconds} s")
+        raise TimeoutError("not done in time")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+    @contextmanager
+    def limit(seconds: int):
+        before = signal.signal(signal.SIGALRM, late)
+        signal.alarm(seconds)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+    return limit
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from conftest import at_most, tiny_clips
+from conftest import tiny_clips
 
 from utils.bench import __main__ as bench
 from utils.bench import stages
@@ -141,7 +141,7 @@ def seen(tmp_path, monkeypatch):
     return tmp_path / "seen"
 
 
-def test_memory_of_children_counts_and_failures_are_told(seen):
+def test_memory_of_children_counts_and_failures_are_told(seen, at_most):
     child = "import os, sys; held = bytearray(150_000_000)\nwhile not os.path.exists(sys.argv[1]): pass"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}, {str(seen)!r}])"
     with at_most(120):

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import pytest
 import torch
-from conftest import at_most
 
 from utils import parallel
 from utils.bench.cluster import wait_for
@@ -156,7 +155,7 @@ def test_the_work_of_a_dask_worker_that_dies_is_done_again(cluster, tmp_path):
     assert (tmp_path / "died").exists()
 
 
-def test_an_item_that_dask_gives_up_is_an_error_and_no_endless_wait(cluster, monkeypatch):
+def test_an_item_that_dask_gives_up_is_an_error_and_no_endless_wait(cluster, monkeypatch, at_most):
     from distributed import KilledWorker
 
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)

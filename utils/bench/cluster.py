@@ -11,8 +11,6 @@ from typing import Any
 
 import psutil
 
-from utils.artefacts import remove
-
 START_SECONDS = 300.0  # a loaded machine takes long to start Python and to import Dask
 END_SECONDS = 20.0  # for a process to end by itself before it is killed
 
@@ -69,7 +67,7 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        remove(self.file)
+        self.file.unlink(missing_ok=True)
         try:
             self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
             self._hire()

@@ -12,7 +12,7 @@ from utils.dataset.tables import CLASSES
 from utils.experiments.ablation import ablate
 from utils.pretrain.classifier import load_pretrained
 from utils.train.baselines import all_ones
-from utils.train.decision import Thresholds
+from utils.train.decision import Classifier, Thresholds
 from utils.train.fitted import Fitted
 from utils.train.network import ModelConfig, count_parameters
 from utils.train.protocol import check_paired
@@ -36,7 +36,8 @@ def untrained(train, val, model, config, seed=0, init=None) -> Fitted:
     who = people(val.subjects) if isinstance(val, Samples) else 0.5
     thresholds = Thresholds(np.full(len(CLASSES), who), ("none",) * len(CLASSES))
     member = SimpleNamespace(epoch=1, init=init)
-    return Fitted(model, config, train.classes, (member,), thresholds, seed, held_out=np.full(train.y.shape, 0.5))
+    held_out = None if isinstance(val, Samples) else np.full(train.y.shape, 0.5)  # an ensemble's alone
+    return Fitted(model, config, train.classes, (member,), thresholds, seed, held_out=held_out)
 
 
 def people(subjects) -> float:
@@ -56,6 +57,16 @@ def answer(fitted, x) -> tuple[np.ndarray, None]:
     return np.column_stack([x[:, :, :, channels, 0, 0].sum((1, 2, 3)), np.tile(trained, (len(x), 1))]), None
 
 
+def zeros():
+    """A predictor of probability 0 for every label, with inner out-of-fold probabilities."""
+
+    def predictor(train, inner, seed):
+        thresholds = Thresholds(np.full(len(CLASSES), 0.5), ("none",) * len(CLASSES))
+        return Classifier(lambda x: np.zeros((len(x), len(CLASSES))), thresholds, {}, np.zeros(train.y.shape))
+
+    return predictor
+
+
 @pytest.fixture(scope="module")
 def rows(samples, tmp_path_factory):
     config = load_config("smoke", work=str(tmp_path_factory.mktemp("ablation")), jobs=1)
@@ -63,7 +74,7 @@ def rows(samples, tmp_path_factory):
         for name in ("fit", "fit_ensemble"):
             patch.setattr(f"utils.train.fit.{name}", untrained)
         patch.setattr("utils.train.fit.predict", answer)
-        patch.setattr("utils.experiments.ablation.baselines", lambda: {"all-ones": all_ones()})
+        patch.setattr("utils.experiments.ablation.baselines", lambda: {"RBF-SVM": zeros(), "all-ones": all_ones()})
         return ablate(config, samples)
 
 
@@ -145,3 +156,10 @@ def test_all_rows_share_clips_folds_and_seeds(rows):
 
 def test_baselines_stand_below_ours_without_any_network(rows):
     assert list(rows)[-1] == "all-ones" and rows["all-ones"].decision.all()
+
+
+def test_a_mean_of_rows_stands_among_ours_and_is_their_mean(rows):
+    ours, svm, both = (rows[name] for name in ("ours, from scratch", "RBF-SVM", "ours + RBF-SVM"))
+    assert list(rows).index("ours + RBF-SVM") == 3
+    assert np.array_equal(both.probability, (ours.probability + svm.probability) / 2)
+    assert both.notes[0][0]["parameters"] == ours.notes[0][0]["parameters"]

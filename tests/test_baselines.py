@@ -8,12 +8,9 @@ from utils.dataset.samples import Samples
 from utils.train.baselines import (
     OffApexNetConfig,
     STSTNetConfig,
-    average,
     averaged_flow,
     baselines,
-    best_constant,
     bi_woof,
-    lda,
 )
 from utils.train.fit import network_predictor
 from utils.train.network import count_parameters
@@ -98,17 +95,6 @@ def test_bi_woof_counts_directions_and_weighs_blocks_by_strain():
 def test_the_small_networks_have_the_size_of_their_papers():
     assert 1600 < count_parameters(STSTNetConfig(classes=3, views=1, phases=1)) < 1800
     assert 2.6e6 < count_parameters(OffApexNetConfig(classes=3, views=1, phases=1)) < 2.8e6
-
-
-def test_an_average_chooses_its_thresholds_on_the_mean_of_held_out_probabilities():
-    samples = make()
-    inner = grouped_folds(samples.y, samples.subjects, 2)
-    one = lda()(samples, inner, 0)
-    both = average(lda(), lda())(samples, inner, 0)
-    np.testing.assert_allclose(both.thresholds.values, one.thresholds.values)
-    np.testing.assert_allclose(both.probabilities(samples.x), one.probabilities(samples.x))
-    with pytest.raises(ValueError, match="no out-of-fold probabilities"):
-        average(lda(), best_constant())(samples, inner, 0)
 
 
 def test_held_out_probabilities_of_pure_noise_know_nothing():

@@ -6,10 +6,13 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from utils.dataset.samples import Samples
+from utils.train.baselines import best_constant, lda, rbf_svm
 from utils.train.decision import Classifier, Thresholds, choose_thresholds, decide, fit_calibration
 from utils.train.protocol import (
+    Row,
     average_predictions,
     cross_validate,
+    cross_validate_rows,
     grouped_folds,
     leave_one_subject_out,
     run_fold,
@@ -254,8 +257,37 @@ def test_averaged_predictions_are_the_mean_and_need_equal_folds():
     np.testing.assert_array_equal(both.decision[0].argmax(1), both.probability[0].argmax(1))
     with pytest.raises(ValueError, match="differ in fold"):
         average_predictions(a, cross_validate(samples, single(0.0), folds[::-1]))
-    with pytest.raises(ValueError, match="thresholds do not average"):
+    with pytest.raises(ValueError, match="single labels do not average with several"):
         average_predictions(a, cross_validate(samples, mean_predictor, folds))
+
+
+def test_an_average_of_several_labels_chooses_its_thresholds_on_the_mean_of_inner_probabilities():
+    samples = make()
+    folds = grouped_folds(samples.y, samples.subjects, 3)
+    one, other = (cross_validate(samples, predictor, folds, (0, 1)) for predictor in (lda(), rbf_svm()))
+    alone, both = average_predictions(one, one), average_predictions(one, other)
+    np.testing.assert_allclose(alone.thresholds, one.thresholds, atol=1e-6)
+    np.testing.assert_array_equal(alone.decision, one.decision)
+    for r, f in np.ndindex(2, 3):
+        train, test = folds[f]
+        inner, truth = (one.inner + other.inner)[r, f, train] / 2, one.truth[train]
+        expected = choose_thresholds(truth, inner, truth.mean(0)).values
+        np.testing.assert_allclose(both.thresholds[r, f], expected)
+        np.testing.assert_array_equal(both.decision[r, test], both.probability[r, test] > expected)
+        assert np.isnan(one.inner[r, f, test]).all()
+    with pytest.raises(ValueError, match="no out-of-fold probabilities.*Remedy"):
+        average_predictions(one, cross_validate(samples, best_constant(), folds, (0, 1)))
+
+
+def test_rows_through_one_pool_are_those_of_a_row_at_a_time():
+    samples = make()
+    folds = grouped_folds(samples.y, samples.subjects, 3)
+    rows = {"mean": Row(samples, mean_predictor, run_fold), "leak": Row(samples, lda(), run_leaking_fold)}
+    together = cross_validate_rows(rows, folds, (0, 1), n_jobs=2)
+    for name, row in rows.items():
+        alone = cross_validate(samples, row.predictor, folds, (0, 1), run=row.run)
+        np.testing.assert_array_equal(together[name].probability, alone.probability)
+        np.testing.assert_array_equal(together[name].decision, alone.decision)
 
 
 # Intervals

@@ -8,31 +8,30 @@ from utils.experiments.held_out import (
     Transform,
     Variant,
     held_out,
+    held_out_rows,
     main_variants,
     model_config,
     network,
     train_config,
 )
 from utils.experiments.other_inputs import OTHER_FLOWS, samples_with_flow, unstabilised_samples
-from utils.train.baselines import average, baselines, rbf_svm
+from utils.train.baselines import baselines
 from utils.train.fit import network_predictor
-from utils.train.protocol import OutOfFold
+from utils.train.protocol import OutOfFold, average_predictions
 
 LEAK, HONEST = "LEAK: epoch and thresholds on the test fold", "its honest counterpart"  # rows of one network
+MEANS = {"ours + RBF-SVM": (SCRATCH, "RBF-SVM")}  # rows that average the predictions of others
 
 
 def variants(config: Config) -> dict[str, Variant]:
-    """Name -> variant, in the order of the table; the first, SCRATCH, is the reference.
-
-    All our networks start from scratch but for PRETRAINED and ZERO_SHOT, which were taught by synthetic motion.
-    """
+    """Name -> variant of what is compared with `main_variants`, in the order of the table. Our networks here start from
+    scratch."""
 
     def ours(model: dict | None = None, train: dict | None = None, transform: Transform | None = None) -> Variant:
         predictor = network(config, model_config(config, **(model or {})), train_config(config, **(train or {})))
         return Variant(predictor, transform) if transform else Variant(predictor)
 
-    rows = main_variants(config) | {
-        "ours + RBF-SVM": Variant(average(network(config), rbf_svm())),
+    rows = {
         "without fusion attention": ours({"attention": False}),
         "without SE": ours({"se": False}),
         "without both": ours({"attention": False, "se": False}),
@@ -51,14 +50,11 @@ def variants(config: Config) -> dict[str, Variant]:
 
 
 def ablate(config: Config, samples: Samples) -> dict[str, OutOfFold]:
-    """Held-out predictions of every variant, by name, in the order of the table."""
-    main = main_variants(config)
-    return {
-        name: held_out(
-            config, samples, name, variant, config.ablation_seeds, main_variants if name in main else variants
-        )
-        for name, variant in variants(config).items()
-    }
+    """Held-out predictions of every variant and mean of variants, by name, in the order of the table."""
+    main = held_out_rows(config, samples, main_variants(config), config.ablation_seeds)  # 03 shares the submitted one
+    rows = held_out_rows(config, samples, variants(config), config.ablation_seeds, variants)
+    means = {name: average_predictions(*((main | rows)[part] for part in parts)) for name, parts in MEANS.items()}
+    return main | means | rows
 
 
 def no_stabilisation(config: Config, data: DataRoot) -> dict[str, OutOfFold]:

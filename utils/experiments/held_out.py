@@ -5,10 +5,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 
-from utils.artefacts import artefact_key, cached
+from utils.artefacts import DamagedError, artefact_key, is_current, read_artefact, write_artefact
 from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
@@ -25,9 +26,11 @@ from utils.train.network import ModelConfig
 from utils.train.protocol import (
     OutOfFold,
     Predictor,
-    cross_validate,
+    Row,
+    cross_validate_rows,
     grouped_folds,
     leave_one_subject_out,
+    run_fold,
     run_leaking_fold,
 )
 from utils.train.settings import TrainConfig
@@ -43,6 +46,9 @@ class Variant:
     predictor: Predictor
     transform: Transform = lambda samples: samples
     leaking: bool = False
+
+    def row(self, samples: Samples) -> Row:
+        return Row(self.transform(samples), self.predictor, run_leaking_fold if self.leaking else run_fold)
 
 
 def outer_folds(config: Config, samples: Samples) -> list:
@@ -86,35 +92,48 @@ def submitted(config: Config) -> str:
     return PRETRAINED if config.pretrained else SCRATCH
 
 
-def held_out(
-    config: Config, samples: Samples, name: str, variant: Variant, seeds: int, code: Callable = main_variants
-) -> OutOfFold:
-    """Held-out predictions of one variant on the config's folds and `seeds` repetitions, kept under its name.
+def held_out(config: Config, samples: Samples, name: str, variant: Variant, seeds: int) -> OutOfFold:
+    """Held-out predictions of one of `main_variants` on the config's folds and `seeds` repetitions, kept by name."""
+    return held_out_rows(config, samples, {name: variant}, seeds)[name]
 
-    code: the function that defines the variant, which is part of the key.
+
+def held_out_rows(
+    config: Config, samples: Samples, rows: dict[str, Variant], seeds: int, code: Callable = main_variants
+) -> dict[str, OutOfFold]:
+    """The same of many variants, by name; those that are not kept yet go through one pool of workers.
+
+    code: the function that defines the variants, which is part of their keys.
     """
+    kept = {name: _kept(config, samples, name, seeds, code) for name in rows}
+    missing = {name: rows[name].row(samples) for name in rows if not _current(*kept[name])}
+    folds, repeats = outer_folds(config, samples), range(config.seed, config.seed + seeds)
+    found = cross_validate_rows(missing, folds, repeats, config.jobs, config.inner_folds, "held-out folds")
+    for name, oof in found.items():
+        path, key = kept[name]
+        parts = {field.name: getattr(oof, field.name) for field in fields(oof)} | {"notes": json.dumps(oof.notes)}
+        write_artefact(path, {part: np.asarray(value) for part, value in parts.items()}, key)
+    return {name: found[name] if name in found else _read(path) for name, (path, _) in kept.items()}
+
+
+def _kept(config: Config, samples: Samples, name: str, seeds: int, code: Callable) -> tuple[Path, str]:
+    """Where a variant's held-out predictions lie, and their key."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     path = config.work_root / "held_out" / f"{slug}-{seeds}.npz"  # 03 and 04 may ask for different numbers of seeds
     settings = {key: value for key, value in config.result_parameters.items() if key not in ("seeds", "ablation_seeds")}
     parameters = {"name": name, "seeds": seeds, "config": settings, "samples": _digest(samples)}
+    return path, artefact_key((), parameters, (held_out, code))
 
-    def make() -> dict[str, np.ndarray]:
-        run = {"run": run_leaking_fold} if variant.leaking else {}
-        oof = cross_validate(
-            variant.transform(samples),
-            variant.predictor,
-            outer_folds(config, samples),
-            range(config.seed, config.seed + seeds),
-            config.jobs,
-            config.inner_folds,
-            **run,
-        )
-        return {
-            f.name: np.asarray(json.dumps(oof.notes) if f.name == "notes" else getattr(oof, f.name))
-            for f in fields(oof)
-        }
 
-    stored = cached(path, artefact_key((), parameters, (held_out, code)), make)
+def _current(path: Path, key: str) -> bool:
+    """Whether predictions are kept under this key and can be read."""
+    try:
+        return is_current(path, key) and bool(_read(path))
+    except DamagedError:
+        return False
+
+
+def _read(path: Path) -> OutOfFold:
+    stored = read_artefact(path)
     simple = {
         "classes": tuple(stored["classes"].tolist()),
         "seeds": tuple(stored["seeds"].tolist()),

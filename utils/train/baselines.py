@@ -392,34 +392,6 @@ def paper_faithful(mode: str = "multi-label") -> Predictor:
 # Together --------------------------------------------------------------------------------------------
 
 
-def average(*predictors: Predictor) -> Predictor:
-    """Mean probability of several predictors; thresholds chosen on the mean of their inner out-of-fold
-    probabilities.
-
-    Raises ValueError for a multi-label predictor that keeps no out-of-fold probability of every training
-    clip.
-    """
-
-    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
-        parts = [one(train, inner, seed) for one in predictors]
-        thresholds = held_out = None
-        if all(part.held_out is not None for part in parts):
-            held_out = np.mean([part.held_out for part in parts], axis=0)
-        if parts[0].thresholds is not None:
-            if held_out is None:
-                raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_predictor.")
-            thresholds = choose_thresholds(
-                train.y, held_out, train.y.mean(axis=0), source="inner out-of-fold of the mean"
-            )
-        notes = {
-            "parts": [part.notes for part in parts],
-            "parameters": sum(p.notes.get("parameters", 0) for p in parts),
-        }
-        return Classifier(lambda x: np.mean([p.probabilities(x) for p in parts], axis=0), thresholds, notes, held_out)
-
-    return predictor
-
-
 def baselines(mode: str = "multi-label") -> dict[str, Predictor]:
     """name -> predictor, in the order of a table; single-label data has no all-ones row."""
     makers = {

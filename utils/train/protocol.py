@@ -10,7 +10,7 @@ never receives a held-out clip; `cross_validate` alone touches those, once, afte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,7 +19,7 @@ import pandas as pd
 
 from utils.dataset.samples import Samples
 from utils.parallel import parallel_map
-from utils.train.decision import Classifier, decide
+from utils.train.decision import Classifier, Thresholds, choose_thresholds, decide
 
 Fold = tuple[np.ndarray, np.ndarray]
 Predictor = Callable[[Samples, list[Fold], int], Classifier]
@@ -85,7 +85,9 @@ class OutOfFold:
 
     truth (N, K) bool, probability (R, N, K) float, decision (R, N, K) bool, fold (N,) int, seeds (R,),
     thresholds (R, F folds, K), NaN where the decision is an arg max, `notes[r][f]` what the predictor
-    recorded, seconds: training and prediction time summed over folds and seeds.
+    recorded, seconds: training and prediction time summed over folds and seeds. inner (R, F, N, K): what the networks
+    of a fold's inner folds said of its training clips, each held out there; NaN for the fold's own held-out clips,
+    and where a predictor keeps no such thing.
     """
 
     classes: tuple[str, ...]
@@ -99,6 +101,7 @@ class OutOfFold:
     thresholds: np.ndarray
     notes: list[list[dict]]
     seconds: float
+    inner: np.ndarray
 
     def subset(self, keep: np.ndarray) -> OutOfFold:
         """The rows of `keep` (positions or mask), for instance one database."""
@@ -114,6 +117,7 @@ class OutOfFold:
             self.thresholds,
             self.notes,
             self.seconds,
+            self.inner[:, :, keep],
         )
 
     def table(self) -> pd.DataFrame:
@@ -133,8 +137,8 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one fold of one seed yields: probabilities and decisions (n, K) of its held-out clips, with their
-    Ids.
+    """What one fold of one seed yields: probabilities and decisions (n, K) of its held-out clips, with their Ids, and
+    the inner out-of-fold probabilities (N - n, K) of its training clips, where the predictor keeps them.
     """
 
     ids: np.ndarray
@@ -143,6 +147,16 @@ class FoldResult:
     thresholds: np.ndarray
     notes: dict
     seconds: float
+    inner: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What stands for one line of a table: a predictor, and the samples that it is shown."""
+
+    samples: Samples
+    predictor: Predictor
+    run: Callable[..., FoldResult]  # `run_fold` or `run_leaking_fold`
 
 
 def run_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
@@ -162,7 +176,7 @@ def run_leaking_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: i
     inner fold, and it validates on the test clips.
     """
     test = samples.subset(fold[1])
-    return _predict_fold(lambda: predictor(samples, [fold], seed), test)
+    return replace(_predict_fold(lambda: predictor(samples, [fold], seed), test), inner=None)
 
 
 def _predict_fold(train: Callable[[], Classifier], test: Samples) -> FoldResult:
@@ -175,7 +189,8 @@ def _predict_fold(train: Callable[[], Classifier], test: Samples) -> FoldResult:
         notes["threshold_sources"] = list(classifier.thresholds.sources)
     recorded = np.full(len(test.classes), np.nan) if values is None else values
     seconds = time.perf_counter() - start
-    return FoldResult(test.ids, probability, decide(probability, values), recorded, notes, seconds)
+    decision = decide(probability, values)
+    return FoldResult(test.ids, probability, decision, recorded, notes, seconds, classifier.held_out)
 
 
 def cross_validate(
@@ -195,15 +210,43 @@ def cross_validate(
     instead. Raises ValueError when a subject stands on two sides of a fold or an Id is not held out exactly
     once.
     """
-    tasks = [(seed, fold) for seed in seeds for fold in folds]
-    results = parallel_map(
-        partial(_run_task, samples, predictor, inner_folds, run), tasks, n_jobs, description=description
-    )
-    by_seed = [results[r * len(folds) : (r + 1) * len(folds)] for r in range(len(seeds))]
+    rows = {"": Row(samples, predictor, run)}
+    return cross_validate_rows(rows, folds, seeds, n_jobs, inner_folds, description)[""]
+
+
+def cross_validate_rows(
+    rows: Mapping[str, Row],
+    folds: Sequence[Fold],
+    seeds: Sequence[int] = (0,),
+    n_jobs: int = 1,
+    inner_folds: int = 4,
+    description: str = "",
+) -> dict[str, OutOfFold]:
+    """`cross_validate` of many rows of a table, by name, through one pool: no worker waits for the end of a row."""
+    tasks = [(row, seed, fold) for row in rows.values() for seed in seeds for fold in folds]
+    results = iter(parallel_map(partial(_run_task, inner_folds), tasks, n_jobs, description=description))
+    return {
+        name: _joined(row.samples, folds, seeds, [[next(results) for _ in folds] for _ in seeds])
+        for name, row in rows.items()
+    }
+
+
+def _run_task(inner_folds: int, task: tuple[Row, int, Fold]) -> FoldResult:
+    row, seed, fold = task
+    return row.run(row.samples, row.predictor, fold, seed, inner_folds)
+
+
+def _joined(
+    samples: Samples, folds: Sequence[Fold], seeds: Sequence[int], by_seed: list[list[FoldResult]]
+) -> OutOfFold:
     joined = [_join_by_id(samples.ids, parts) for parts in by_seed]
     fold_of = np.empty(len(samples), dtype=int)
-    for f, (_, test) in enumerate(folds):
+    inner = np.full((len(seeds), len(folds), *samples.y.shape), np.nan)
+    for f, (train, test) in enumerate(folds):
         fold_of[test] = f
+        for r, parts in enumerate(by_seed):
+            if parts[f].inner is not None:
+                inner[r, f, train] = parts[f].inner
     return OutOfFold(
         classes=samples.classes,
         ids=samples.ids,
@@ -215,35 +258,69 @@ def cross_validate(
         decision=np.stack([decision for _, decision in joined]),
         thresholds=np.array([[part.thresholds for part in parts] for parts in by_seed]),
         notes=[[part.notes for part in parts] for parts in by_seed],
-        seconds=float(sum(part.seconds for part in results)),
+        seconds=float(sum(part.seconds for parts in by_seed for part in parts)),
+        inner=inner,
     )
 
 
 def average_predictions(*parts: OutOfFold) -> OutOfFold:
-    """Mean of several results of single labels: probabilities with equal weights, the arg max decides.
+    """Mean of several results: probabilities with equal weights. Of single labels the arg max decides; of several the
+    thresholds of each fold are chosen on the mean of the parts' inner out-of-fold probabilities.
 
-    Raises ValueError when the results come from other clips, folds or seeds, or have thresholds.
+    Raises ValueError when the results come from other clips, folds or seeds, when single labels meet several, and
+    when thresholds cannot be chosen because a part keeps no inner out-of-fold probabilities.
     """
     for part in parts[1:]:
         check_paired(parts[0], part)
-    if not all(np.isnan(part.thresholds).all() for part in parts):
-        raise ValueError("thresholds do not average. Remedy: cross-validate `baselines.average` instead.")
+    kinds = {bool(np.isnan(part.thresholds).all()) for part in parts}
+    if len(kinds) > 1:
+        raise ValueError("single labels do not average with several. Remedy: average results of one kind.")
+    first, inner = parts[0], np.mean([part.inner for part in parts], axis=0)
+    chosen = _thresholds_of_folds(first, inner) if kinds == {False} else [[None] * len(row) for row in first.notes]
     probability = np.mean([part.probability for part in parts], axis=0)
-    decision = np.stack([decide(one, None) for one in probability])
-    return replace(parts[0], probability=probability, decision=decision, seconds=sum(part.seconds for part in parts))
+    thresholds, decision = first.thresholds.copy(), np.empty(probability.shape, dtype=bool)
+    for r, f in np.ndindex(thresholds.shape[:2]):
+        own = first.fold == f
+        if chosen[r][f] is not None:
+            thresholds[r, f] = chosen[r][f].values
+        decision[r, own] = decide(probability[r, own], None if chosen[r][f] is None else thresholds[r, f])
+    notes = [
+        [_joint_notes([part.notes[r][f] for part in parts], one) for f, one in enumerate(row)]
+        for r, row in enumerate(chosen)
+    ]
+    return replace(
+        first,
+        probability=probability,
+        decision=decision,
+        thresholds=thresholds,
+        notes=notes,
+        seconds=sum(part.seconds for part in parts),
+        inner=inner,
+    )
+
+
+def _thresholds_of_folds(oof: OutOfFold, inner: np.ndarray) -> list[list[Thresholds]]:
+    """Thresholds by seed and fold, from inner out-of-fold probabilities (R, F, N, K)."""
+
+    def chosen(r: int, f: int) -> Thresholds:
+        train = np.isfinite(inner[r, f]).all(axis=1)
+        if not train.any():
+            raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_predictor.")
+        truth = oof.truth[train]
+        return choose_thresholds(truth, inner[r, f, train], truth.mean(axis=0), source="inner out-of-fold of the mean")
+
+    return [[chosen(r, f) for f in range(inner.shape[1])] for r in range(len(inner))]
+
+
+def _joint_notes(notes: Sequence[dict], thresholds: Thresholds | None) -> dict:
+    joint = {"parts": list(notes), "parameters": sum(note.get("parameters", 0) for note in notes)}
+    return joint if thresholds is None else joint | {"threshold_sources": list(thresholds.sources)}
 
 
 def check_paired(a: OutOfFold, b: OutOfFold) -> None:
     for name in ("ids", "subjects", "fold", "seeds"):
         if not np.array_equal(getattr(a, name), getattr(b, name)):
             raise ValueError(f"the two results differ in {name}. Remedy: use the same clips, folds and seeds.")
-
-
-def _run_task(
-    samples: Samples, predictor: Predictor, inner_folds: int, run: Callable[..., FoldResult], task
-) -> FoldResult:
-    seed, fold = task
-    return run(samples, predictor, fold, seed, inner_folds)
 
 
 def _check_disjoint(train: Samples, test: Samples) -> None:

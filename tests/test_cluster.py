@@ -153,6 +153,15 @@ def test_a_process_that_does_not_end_is_killed_with_its_children(tmp_path, monke
     wait_for(lambda: not child.is_running(), 60)
 
 
+def test_workers_are_ended_before_their_scheduler(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(processes, "end", told.extend)
+    cluster = Cluster(tmp_path, 2)
+    cluster.started = ["scheduler", "worker", "another worker"]
+    cluster.__exit__()
+    assert told == ["worker", "another worker", "scheduler"]
+
+
 def test_waiting_for_what_never_comes_ends():
     with pytest.raises(TimeoutError, match="in vain"):
         wait_for(lambda: None, 0.05)

@@ -74,12 +74,19 @@ class Cluster:
             self.address = wait_for(self._announced)
             self.wait_for_workers(self.count)
         except BaseException:
-            end(self.started)
+            self._end()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        end(self.started)
+        self._end()
+
+    def _end(self) -> None:
+        """Workers first: one that is told to end after its scheduler has gone may wait for it for ever."""
+        try:
+            end(self.started[1:])
+        finally:
+            end(self.started[:1])
 
     def refill(self) -> None:
         """As many live workers as at first, in the place of those that were killed."""

@@ -1,6 +1,7 @@
 """The whole smoke pipeline through papermill, once on compact sequences and once on OBJ frames."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -10,6 +11,7 @@ import pytest
 from utils.config import load_config
 from utils.dataset.tables import CLASSES, load_sample_submission
 from utils.paths import ROOT
+from utils.report.record import commit
 from utils.report.submission import validate_submission
 from utils.synthetic.__main__ import make_data
 
@@ -44,7 +46,8 @@ def test_the_smoke_pipeline_ends_in_a_valid_submission(compact_run):
 def test_the_run_is_recorded_with_parameters_versions_and_scores(compact_run):
     record = json.loads((compact_run / "run.json").read_text())
     assert record["parameters"]["profile"] == "smoke"
-    assert record["packages"]["torch"] and record["commit"]
+    assert record["packages"]["torch"] == version("torch")
+    assert record["commit"].removesuffix("-dirty") == commit().removesuffix("-dirty")
     assert record["scores"]["leaderboard"][0]["prediction"] == "ours"
     assert str(compact_run.parent) not in json.dumps(record)
 

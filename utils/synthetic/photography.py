@@ -11,7 +11,7 @@ PHOTO = 320  # pixels a side of each stereo photograph
 STEREO = tuple(
     Camera(yaw, 1100.0, (0.0, 0.0, 0.0), PHOTO * 4.7, ((PHOTO - 1) / 2,) * 2, (PHOTO, PHOTO)) for yaw in (-18.0, 18.0)
 )
-BACKGROUND = np.array([34, 33, 38], np.float32)
+BACKGROUND = np.array([34, 33, 38], np.uint8)
 SENSOR_BLUR, SENSOR_NOISE = 0.6, 1.5  # pixels; grey levels at mid grey
 
 
@@ -54,12 +54,14 @@ def photograph(
     frames = np.arange(len(vertices))
     gain = 1 + flicker * 0.01 * np.sin(2 * np.pi * (rng.uniform(0.05, 0.4) * frames + rng.random()))
     gain = gain * (1 + rng.normal(0, 0.003, len(frames)))
+    background = np.full((PHOTO, 2 * PHOTO, 3), BACKGROUND, np.uint8)
     for t in frames:
         mesh = TexturedMesh(vertices[t], model.faces, model.uv, albedo, tints[t])
-        halves = [np.where(p.mask[..., None], p.rgb, BACKGROUND) for p in renderer.render(mesh, list(STEREO))]
-        photo = cv2.GaussianBlur(np.hstack(halves).astype(np.float32), (0, 0), SENSOR_BLUR) * gain[t]
-        grain = rng.standard_normal(photo.shape, np.float32) * noise
-        yield np.clip(np.rint(photo + grain * np.sqrt(0.25 + 0.75 * photo / 128)), 0, 255).astype(np.uint8)
+        rgb, mask = (np.concatenate(part, 1) for part in zip(*renderer.render(mesh, list(STEREO)), strict=True))
+        cv2.copyTo(background, (~mask).astype(np.uint8), rgb)
+        photo = cv2.GaussianBlur(rgb.astype(np.float32), (0, 0), SENSOR_BLUR) * gain[t]
+        photo += rng.standard_normal(photo.shape, np.float32) * noise * np.sqrt(0.25 + 0.75 * photo / 128)
+        yield cv2.add(photo, 0.0, dtype=cv2.CV_8U)  # rounded, within 0..255
 
 
 def scanner_uv(vertices: np.ndarray, source: np.ndarray, camera: np.ndarray) -> np.ndarray:

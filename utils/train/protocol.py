@@ -87,7 +87,7 @@ class OutOfFold:
     thresholds (R, F folds, K), NaN where the decision is an arg max, `notes[r][f]` what the predictor
     recorded, seconds: training and prediction time summed over folds and seeds. inner (R, F, N, K): what the networks
     of a fold's inner folds said of its training clips, each held out there; NaN for the fold's own held-out clips,
-    and where a predictor keeps no such thing.
+    and where a predictor keeps no such thing; None where there was no cross-validation.
     """
 
     classes: tuple[str, ...]
@@ -101,7 +101,7 @@ class OutOfFold:
     thresholds: np.ndarray
     notes: list[list[dict]]
     seconds: float
-    inner: np.ndarray
+    inner: np.ndarray | None = None
 
     def subset(self, keep: np.ndarray) -> OutOfFold:
         """The rows of `keep` (positions or mask), for instance one database."""
@@ -117,7 +117,7 @@ class OutOfFold:
             self.thresholds,
             self.notes,
             self.seconds,
-            self.inner[:, :, keep],
+            None if self.inner is None else self.inner[:, :, keep],
         )
 
     def table(self) -> pd.DataFrame:
@@ -275,7 +275,8 @@ def average_predictions(*parts: OutOfFold) -> OutOfFold:
     kinds = {bool(np.isnan(part.thresholds).all()) for part in parts}
     if len(kinds) > 1:
         raise ValueError("single labels do not average with several. Remedy: average results of one kind.")
-    first, inner = parts[0], np.mean([part.inner for part in parts], axis=0)
+    first = parts[0]
+    inner = None if any(part.inner is None for part in parts) else np.mean([part.inner for part in parts], axis=0)
     chosen = _thresholds_of_folds(first, inner) if kinds == {False} else [[None] * len(row) for row in first.notes]
     probability = np.mean([part.probability for part in parts], axis=0)
     thresholds, decision = first.thresholds.copy(), np.empty(probability.shape, dtype=bool)
@@ -299,17 +300,17 @@ def average_predictions(*parts: OutOfFold) -> OutOfFold:
     )
 
 
-def _thresholds_of_folds(oof: OutOfFold, inner: np.ndarray) -> list[list[Thresholds]]:
+def _thresholds_of_folds(oof: OutOfFold, inner: np.ndarray | None) -> list[list[Thresholds]]:
     """Thresholds by seed and fold, from inner out-of-fold probabilities (R, F, N, K)."""
 
     def chosen(r: int, f: int) -> Thresholds:
-        train = np.isfinite(inner[r, f]).all(axis=1)
+        train = np.zeros(0, bool) if inner is None else np.isfinite(inner[r, f]).all(axis=1)
         if not train.any():
             raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_predictor.")
         truth = oof.truth[train]
         return choose_thresholds(truth, inner[r, f, train], truth.mean(axis=0), source="inner out-of-fold of the mean")
 
-    return [[chosen(r, f) for f in range(inner.shape[1])] for r in range(len(inner))]
+    return [[chosen(r, f) for f in range(oof.thresholds.shape[1])] for r in range(len(oof.seeds))]
 
 
 def _joint_notes(notes: Sequence[dict], thresholds: Thresholds | None) -> dict:

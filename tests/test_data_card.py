@@ -91,9 +91,16 @@ def test_the_card_tells_what_the_truth_holds(carded, tiny):
 def test_the_text_of_the_card_has_its_numbers_its_table_and_its_pictures(carded):
     text = (carded[1] / "README.md").read_text()
     assert "9 clips of 3 people, 54 frames (6.0 a clip" in text
-    assert "every action\nunit: 0.812;" in text and "label for every clip: 0.600." in text
+    assert "every\naction unit: 0.812;" in text and "label for every clip: 0.600." in text
     assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")][1:] == [
         f"| {name}" for name in CLASSES
     ]
     for name in ("labels.png", "statistics.png", "identities.png"):
         assert f"({name})" in text and (carded[1] / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_training_subjects_have_a_card_without_bounds(tiny, tmp_path):
+    for name in ("train", "test", "truth"):
+        (tmp_path / name).symlink_to(tiny.data_root / name)
+    assert write_card(tmp_path)["bounds"] == {}
+    assert "three training subjects or more" in (tmp_path / "card" / "README.md").read_text()

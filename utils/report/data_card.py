@@ -56,7 +56,12 @@ def load_card(root: Path) -> dict:
 
 
 def bounds(truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
-    """Macro-UF1 of the two bounds: `true_units` and `all_ones`. truth: rows of the training split from `load_truth`."""
+    """Macro-UF1 of the two bounds: `true_units` and `all_ones`. truth: rows of the training split from `load_truth`.
+
+    Empty for fewer than three subjects: no two of them can be held out, one inside the other's training set.
+    """
+    if truth["subject"].nunique() < 3:
+        return {}
     units = truth[[c for c in truth if c in ACTION_UNITS or c.removesuffix("_side") in ACTION_UNITS]].to_numpy(float)
     peak = np.abs(units).max(1, keepdims=True)
     features = np.hstack([units, units / np.maximum(peak, 1e-9)])
@@ -112,7 +117,8 @@ def write_card(root: Path, key: str | None = None) -> dict:
     faces = [np.hsplit(open_sequence(folder).texture(0), 2)[0] for folder in folders]
     plots.save_figure(plots.contact_sheet(faces, shown["subject"].tolist()), root / "card" / "identities.png")
     counts = describe(truth, CLASSES).reset_index(names="class")
-    text = CARD.format(**card, table=markdown_table(counts), **card["bounds"])
+    bound = BOUNDS.format(**card["bounds"]) if card["bounds"] else "Bounds need three training subjects or more."
+    text = CARD.format(**card, table=markdown_table(counts), bound=bound)
     with atomic_path(root / "card" / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     write_artefact(root / "card" / "card.json", card, key)
@@ -127,13 +133,15 @@ CARD = """# Synthetic 4D faces
 {table}
 
 Peak motion on a 256 px face (5%, 50%, 95% of the clips), confounders (share of the clips) and all else: `card.json`.
-Macro-UF1 on held-out subjects of the training split of a classifier that is given the true intensity of every action
-unit: {true_units:.3f}; of the best trivial answer, every label for every clip: {all_ones:.3f}.
+{bound}
 
 ![labels](labels.png)
 ![lengths, apex, motion, confounders](statistics.png)
 ![one photograph of each person](identities.png)
 """
+
+BOUNDS = """Macro-UF1 on held-out subjects of the training split of a classifier that is given the true intensity of every
+action unit: {true_units:.3f}; of the best trivial answer, every label for every clip: {all_ones:.3f}."""
 
 
 def main() -> None:

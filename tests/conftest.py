@@ -63,6 +63,16 @@ def plan_of(config):
     return synthetic.plan_clips(config.clip_table, config.n_subjects, config.n_test_subjects, config.data_seed)
 
 
+def refusing(function):
+    """A function of the same code, and so of the same key, that must not be called."""
+
+    def refuse(*_, **__):
+        raise AssertionError(f"{function.__name__} was called")
+
+    refuse.__module__ = function.__module__
+    return refuse
+
+
 @contextmanager
 def tiny_clips():
     """Within it the smoke table has nine clips of six frames: rendering is what costs time."""

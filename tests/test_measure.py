@@ -1,5 +1,9 @@
 """Facts about utils.experiments.measure: flow and apex held against the truth of synthetic clips."""
 
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -7,31 +11,47 @@ import pytest
 
 from utils.config import load_config
 from utils.dataset.sequences import open_sequence
-from utils.experiments.measure import CONFOUNDERS, apex_errors, load_truth, measure_flow
+from utils.experiments.measure import CONFOUNDERS, apex_errors, given_apex_errors, load_truth, measure_flow
 from utils.flow.methods import FLOW_METHODS
 from utils.flow.truth import exact_flow
-from utils.pipeline import jobs_by_id
+from utils.pipeline import jobs_by_id, load_data
 from utils.render.views import stable_vertices, view_cameras
+
+BOXES = [(100.0, 110.0, 200.0), (120.0, 115.0, 210.0)]
+
+
+@pytest.fixture(scope="module", params=["the mesh's crop", "an explicit crop"])
+def run(request, tiny_run, tmp_path_factory):
+    """The tiny run, and the same with a table of crops; config, data and the crops."""
+    if request.param == "the mesh's crop":
+        return tiny_run.config, tiny_run.data, None
+    place = tmp_path_factory.mktemp("boxed")
+    shutil.copytree(tiny_run.config.data_root, place / "data")
+    columns = ["Id", *(f"{view}_{part}" for view in ("left", "right") for part in ("x", "y", "side"))]
+    rows = [[id, *BOXES[0], *BOXES[1]] for id in tiny_run.data.test_ids]
+    pd.DataFrame(rows, columns=columns).to_csv(place / "data" / "boxes.csv", index=False)
+    config = replace(tiny_run.config, data=str(place / "data"), work=str(place / "work"))
+    return config, load_data(config), BOXES
 
 
 @pytest.fixture(scope="module")
-def exact(tiny_run):
+def exact(run):
     """The Id of the test clip that moves most, and its exact flow from onset to true apex by the bytes of the first
     grey frame."""
-    config = tiny_run.config
-    truth = load_truth(config).loc[tiny_run.data.test_ids]
-    job = jobs_by_id(config, tiny_run.data)[truth["peak_px"].idxmax()]
+    config, data, boxes = run
+    truth = load_truth(config).loc[data.test_ids]
+    job = jobs_by_id(config, data)[truth["peak_px"].idxmax()]
     views, sequence = job.views(), open_sequence(job.folder)
     vertices, faces = stable_vertices(sequence), sequence.geometry(0)[1]
     flows = {}
-    for v, camera in enumerate(view_cameras(vertices[0], config.size, config.yaw_deg)):
+    for v, camera in enumerate(view_cameras(vertices[0], config.size, config.yaw_deg, boxes)):
         grey = cv2.cvtColor(views.frames[0, v], cv2.COLOR_RGB2GRAY)
         flows[grey.tobytes()] = exact_flow(vertices[0], vertices[truth.loc[job.id, "apex"]], faces, camera)[0]
     return job.id, flows
 
 
 @pytest.fixture(scope="module")
-def measured(tiny_run, exact):
+def measured(run, exact):
     id, flows = exact
     made_up = {
         "exact": lambda first, second: flows[first.tobytes()],
@@ -41,7 +61,7 @@ def measured(tiny_run, exact):
     with pytest.MonkeyPatch.context() as patch:
         for name, method in made_up.items():
             patch.setitem(FLOW_METHODS, name, method)
-        return measure_flow(tiny_run.config, tiny_run.data, [id], methods=(*made_up, "faceflow"))
+        return measure_flow(*run[:2], [id], methods=(*made_up, "faceflow"))
 
 
 def test_the_exact_flow_has_no_error_and_no_flow_that_of_no_motion(measured):
@@ -99,3 +119,12 @@ def test_a_group_without_clips_has_no_error(truth):
 def test_only_the_clips_that_were_found_count(truth):
     errors = apex_errors(pd.Series({"b": 9}), truth)
     assert errors.loc["all clips"].tolist() == [1, 1, 1, 1] and errors.loc["no confounder", "clips"] == 0
+
+
+def test_given_apexes_score_the_spotted_ones_of_their_clips_alone():
+    spotted = pd.Series({"a": 5, "b": 8, "c": 3})
+    table = pd.DataFrame({"Id": ["a", "b", "c", "unread"], "apex": pd.array([7, None, 3, 4], "Int64")})
+    errors = given_apex_errors(spotted, SimpleNamespace(train=table))
+    assert errors.loc["clips with a given apex"].tolist() == [2, 1, 1, 2]
+    assert given_apex_errors(spotted, SimpleNamespace(train=table.drop(columns="apex"))) is None
+    assert given_apex_errors(spotted, SimpleNamespace(train=table.assign(apex=pd.NA))) is None

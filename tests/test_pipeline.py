@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import refusing
 
 from utils import pipeline
 from utils.dataset.files import DataError, write_image
@@ -36,16 +37,6 @@ def times(config):
     """When each artefact of a clip was written."""
     files = [job_file for job in jobs_of(config, load_data(config)) for job_file in (job.views_path, job.features_path)]
     return {file.relative_to(config.work_root): file.stat().st_mtime_ns for file in files if file.exists()}
-
-
-def refusing(function):
-    """A function of the same code, and so of the same key, that must not be called."""
-
-    def refuse(*_, **__):
-        raise AssertionError(f"{function.__name__} was called")
-
-    refuse.__module__ = function.__module__
-    return refuse
 
 
 def cut_off(file):

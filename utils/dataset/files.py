@@ -9,40 +9,19 @@ from pathlib import Path, PureWindowsPath
 
 import cv2
 import numpy as np
-from PIL import Image
+
+from utils.dataset.images import IMAGE_SUFFIXES, read_image
+from utils.dataset.reading import DataError
 
 CLIP = "clip.npz"
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 FPS = 60.0  # of 4DME, where the files do not say
 # A face measures 100 to 1000 mm across its bounding box. Mesh files carry no unit, so a first frame whose
 # diagonal lies below the first number is taken for metres (as glTF prescribes) or centimetres, and scaled
 # to millimetres.
 UNITS = ((1.0, 1000.0), (60.0, 10.0))
 
-
-class DataError(ValueError):
-    """The data on disk is not what it should be; the message names the file and the remedy."""
-
-    @classmethod
-    def at(cls, where: object, fault: str, remedy: str) -> "DataError":
-        """The error with its message in the one form that all of them have."""
-        return cls(f"{where}: {fault}. Remedy: {remedy}.")
-
-
 # Reading one file ---------------------------------------------------------------------------------
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB. Raises DataError if it is missing, cut off or no image.
-
-    By Pillow, since OpenCV returns a grey remainder for half a JPEG and no error.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError.at(path, f"the image cannot be read ({error})", "deliver this file again") from error
 
 
 def check_composite(image: np.ndarray, path: str | Path) -> None:

@@ -22,17 +22,16 @@ from utils.artefacts import atomic_path
 from utils.dataset.files import (
     CLIP,
     FPS,
-    IMAGE_SUFFIXES,
     MESH_SUFFIXES,
-    DataError,
     check_composite,
     read_clip,
-    read_image,
     read_mesh,
     read_texture,
     scale_to_mm,
     write_image,
 )
+from utils.dataset.images import IMAGE_SUFFIXES, read_pixels, significant_bits, to_8_bits
+from utils.dataset.reading import DataError
 
 MIN_FRAMES = 2  # a motion needs two frames
 
@@ -98,7 +97,7 @@ class Sequence:
 
 
 class CompositeSequence(Sequence):
-    """Composite images without a mesh, all of one size."""
+    """Composite images without a mesh, all of one size, upright; over 8 bits, all are scaled to 8 alike."""
 
     kind = "composite"
     constant_topology = False
@@ -108,7 +107,8 @@ class CompositeSequence(Sequence):
         return None, None, None
 
     def texture(self, t: int) -> np.ndarray:
-        image = read_image(self.files[t])
+        pixels = read_pixels(self.files[t], upright=True)
+        image = pixels if pixels.dtype == np.uint8 else to_8_bits(pixels, self._bits)
         check_composite(image, self.files[t])
         self._size = self._size or image.shape[:2]
         if image.shape[:2] != self._size:
@@ -118,6 +118,11 @@ class CompositeSequence(Sequence):
                 "export all frames of a sequence at one size",
             )
         return image
+
+    @cached_property
+    def _bits(self) -> int:
+        """Bits that hold the largest value of all frames: a scale of each frame's own would make them flicker."""
+        return max(significant_bits(read_pixels(file)) for file in self.files)
 
 
 class ClipSequence(CompositeSequence):

@@ -73,14 +73,14 @@ def test_a_program_named_as_an_image_is_not_run(tmp_path, monkeypatch, at_most, 
 
 @pytest.mark.parametrize("kind", ["GIF", "PPM", "WEBP", "ICO", "TGA", "PCX", "SGI"])
 def test_formats_beyond_the_four_are_refused(kind):
-    refused(packed(NOISE, kind), "cannot identify")
+    refused(packed(NOISE, kind), "none of PNG, JPEG, BMP, TIFF")
 
 
 @pytest.mark.parametrize(
     ("width", "height"), [(20000, 20000), (MAX_SIDE + 1, 1), (10000, 10000), (2**31 - 1, 2**31 - 1)]
 )
 def test_a_header_that_declares_absurd_sizes_is_refused_before_anything_is_decoded(width, height, recwarn):
-    refused(png(width, height), "pixels|cannot identify")
+    refused(png(width, height), "pixels|none of")
     assert not recwarn.list
 
 

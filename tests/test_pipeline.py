@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import refusing
 
-from utils import pipeline
+from utils import artefacts, pipeline
 from utils.dataset.files import DataError, write_image
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
@@ -166,6 +166,22 @@ def test_a_broken_test_clip_is_a_warning_and_the_rest_goes_on(copied):
     assert moments["apex"].isna().tolist() == [id == broken for id in moments.index]
     assert load_samples(copied, data, "test").ids.tolist() == rest
     assert list(unread_clips(copied, data)) == [broken] and str(file) in unread_clips(copied, data)[broken]
+
+
+def test_a_test_clip_whose_file_may_not_be_read_is_a_warning_too(copied, monkeypatch):
+    """The key of its views needs its files, before any of them is opened as an image."""
+    data = load_data(copied)
+    closed = data.folder("test", data.test_ids[0])
+    before = artefacts._fingerprint
+
+    def refused(path, root):
+        if path.parent == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return before(path, root)
+
+    monkeypatch.setattr(artefacts, "_fingerprint", refused)
+    assert load_samples(copied, data, "test").ids.tolist() == data.test_ids[1:]
+    assert "Permission denied" in unread_clips(copied, data)[closed.name]
 
 
 def test_a_repaired_test_clip_is_noticed(copied):

@@ -15,6 +15,7 @@ from utils.render.views import (
     half_projection,
     make_views,
     mesh_box,
+    read_boxes,
     silhouette,
     square_box,
     view_cameras,
@@ -134,6 +135,40 @@ def test_a_composite_cannot_be_rendered(composites):
 def test_an_unknown_way_is_refused(clip):
     with pytest.raises(ValueError, match="'rendered'.*'render' or 'split'"):
         make_views(clip, "rendered")
+
+
+def test_a_mesh_that_the_cameras_do_not_see_is_no_face(dome, dome_clip):
+    """A renderer draws nothing, or the inside of a mesh around its cameras, and says nothing."""
+    flat = dome.vertices * [1, 1e-6, 1]  # seen from its edge
+    cases = {
+        "hardly anything": np.stack([flat] * 2),
+        "hardly anything of its mesh is seen": np.stack([dome.vertices, dome.vertices + [5000, 0, 0]]),
+        "measures 1.4e.05 mm, and reaches up to the virtual cameras": np.stack([dome.vertices * 1000] * 2),
+        "has the box": np.stack([dome.vertices / 1000] * 2),
+    }
+    for i, (fault, vertices) in enumerate(cases.items()):
+        sequence = open_sequence(dome_clip(vertices.astype(np.float32), name=f"S01_00{i}"))
+        with pytest.raises(DataError, match=f"S01_00{i}.*{fault}.*Remedy"):
+            make_views(sequence, "render", SIZE, stabilise=False)
+
+
+def test_boxes_beyond_any_image_are_refused(clip, tmp_path):
+    head = "Id,left_x,left_y,left_side,right_x,right_y,right_side\n"
+    for row in (
+        "0,0,1e300,0,0,9",
+        "0,0,9,0,0,1e-300",
+        "0,1e9,9,0,0,9",
+        "nan,0,9,0,0,9",
+        "0,0,9,0,0,inf",
+        "0,0,-9,0,0,9",
+    ):
+        (tmp_path / "boxes.csv").write_text(f"{head}a,{row}\n")
+        with pytest.raises(DataError, match="boxes.csv: the box of Id a is not"):
+            read_boxes(tmp_path)
+    (tmp_path / "boxes.csv").write_text(f"{head}a,-3,0,9.5,0,0,9\n")
+    assert read_boxes(tmp_path) == {"a": [(-3, 0, 9.5), (0, 0, 9)]}
+    with pytest.raises(DataError, match=f"{clip.id}.*hardly anything.*correct its box"):
+        make_views(clip, "render", SIZE, boxes=[(-900.0, 0, 50)] * 2)
 
 
 # Rigid alignment
@@ -259,6 +294,23 @@ def test_a_mesh_whose_uvs_lie_in_one_half_has_no_silhouette_in_the_other(dome, t
     assert half_projection(sequence, 1) is None
     assert np.array_equal(silhouette(sequence, 1, (0, 0, 256), SIZE), ellipse_mask(SIZE))
     assert make_views(sequence, "split", SIZE).source in ("detector", "centred")
+
+
+def test_a_half_whose_uv_are_one_point_has_no_box(dome, tmp_path, speckle):
+    uv = np.where(dome.uv[:, :1] < 0.5, [0.25, 0.5], dome.uv).astype(np.float32)
+    folder = write_clip(tmp_path / "S01_001", np.stack([dome.vertices] * 2), dome.faces, uv, 60.0, [speckle] * 2)
+    with pytest.raises(DataError, match="S01_001.*view 0 has the box.*Remedy"):
+        make_views(open_sequence(folder), "split", SIZE)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 16384), (4000, 2)])
+def test_composites_of_odd_shapes_end_in_views_or_an_error(tmp_path, size):
+    folder = tmp_path / "S01_005"
+    folder.mkdir()
+    for t in range(2):
+        write_image(folder / f"{t}.png", np.full((*size, 3), 90, np.uint8))
+    with pytest.raises(DataError, match="S01_005.*box"):
+        make_views(open_sequence(folder), "split", SIZE)
 
 
 def test_composites_without_a_mesh_are_cropped_by_the_face_detector(composites, clip):

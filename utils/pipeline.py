@@ -13,7 +13,7 @@ import pandas as pd
 
 from utils.artefacts import artefact_key, cached, is_current, read_artefact, write_artefact
 from utils.config import Config
-from utils.dataset.files import DataError
+from utils.dataset.reading import DataError, reading
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES, PHASE_COLUMNS, DataRoot, open_data
 from utils.flow.features import Moments, features_of
@@ -57,7 +57,10 @@ class Job:
     def views_key(self) -> str:
         if not self.folder.is_dir():
             raise DataError.at(self.folder, "there is no such folder", "put the frames of this Id there")
-        return artefact_key([self.folder], self.view_parameters, views_of)
+        code = artefact_key((), self.view_parameters, views_of)
+        with reading(self.folder, "one of its files", "make all of them readable"):
+            inputs = artefact_key([self.folder])
+        return artefact_key((), {"inputs": inputs, "code": code})
 
     def features_key(self) -> str:
         return artefact_key((), {"views": self.views_key(), **self.feature_parameters}, features_of)
@@ -201,8 +204,15 @@ def _moments_key(jobs: list[Job]) -> str:
 
 
 def _features_keys(jobs: list[Job], split: str) -> list[str]:
-    """The key of the features of every clip of a split; of a clip without folder that it has none."""
-    return [job.features_key() if job.folder.is_dir() else "no folder" for job in jobs if job.split == split]
+    """The key of the features of every clip of a split; of a clip whose files cannot be read that it has none."""
+    return [_features_key(job) for job in jobs if job.split == split]
+
+
+def _features_key(job: Job) -> str:
+    try:
+        return job.features_key()
+    except DataError:
+        return "not read"
 
 
 def samples_of(data: DataRoot, split: str, items: list[tuple[str, np.ndarray]]) -> Samples:

@@ -1,5 +1,5 @@
 """What lies on disk, and every reader of it.
 
-Read `reading` (the boundary: bounded reads, and what every fault becomes), `images`, `files` (one file), `sequences`
-(one Id), `tables` (the data root), `samples` (the network's input).
+Read `reading` (the boundary: bounded reads, and what every fault becomes), `images`, `geometry` (what a mesh must be),
+`clips` and `files` (one file), `sequences` (one Id), `tables` (the data root), `samples` (the network's input).
 """

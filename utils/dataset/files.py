@@ -1,4 +1,4 @@
-"""Reads and writes single files: images, meshes with their textures, the compact clip. What is wrong is a `DataError`.
+"""Reads and writes single files: meshes with their textures. What is wrong is a `DataError`.
 
 Units and axes: vertices (V, 3) float32 in millimetres, x to the viewer's right, y up, z towards the viewer; faces
 (F, 3) int32; uv (V, 2) float32 as in OBJ files, u right, v up from the lower left; textures (H, W, 3) uint8 RGB.
@@ -10,12 +10,11 @@ from pathlib import Path, PureWindowsPath
 import cv2
 import numpy as np
 
+from utils.dataset.geometry import check_mesh
 from utils.dataset.images import IMAGE_SUFFIXES, read_image
 from utils.dataset.reading import DataError
 
-CLIP = "clip.npz"
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
-FPS = 60.0  # of 4DME, where the files do not say
 # A face measures 100 to 1000 mm across its bounding box. Mesh files carry no unit, so a first frame whose
 # diagonal lies below the first number is taken for metres (as glTF prescribes) or centimetres, and scaled
 # to millimetres.
@@ -30,29 +29,6 @@ def check_composite(image: np.ndarray, path: str | Path) -> None:
         raise DataError.at(
             path, f"a composite has two halves, and its width {image.shape[1]} is odd", "export both views at one width"
         )
-
-
-def read_clip(path: Path, n_images: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            vertices, faces, uv = arrays["vertices"], arrays["faces"], arrays["uv"]
-            fps = float(arrays["fps"]) if "fps" in arrays else FPS
-    except Exception as error:  # zip, header and key errors differ by the damage
-        raise DataError.at(path, f"the clip cannot be read ({error})", "write it again with write_clip") from error
-    shapes = f"vertices {vertices.shape}, faces {faces.shape}, uv {uv.shape}"
-    if vertices.ndim != 3 or uv.ndim not in (2, 3) or (uv.ndim == 3 and len(uv) != len(vertices)):
-        raise DataError.at(path, f"the arrays have the shapes {shapes}", "write vertices (T, V, 3) and uv (V, 2)")
-    if len(vertices) != n_images:
-        raise DataError.at(
-            path,
-            f"it has {len(vertices)} frames, and {n_images} images lie beside it",
-            "put one composite per frame there",
-        )
-    vertices, uv = vertices.astype(np.float32, copy=False), uv.astype(np.float32, copy=False)
-    _check_mesh(path, vertices[0], faces, uv if uv.ndim == 2 else uv[0])
-    if not (np.isfinite(vertices).all() and np.isfinite(uv).all()):
-        raise DataError.at(path, "vertices or uv are not finite in some frame", "repair or drop this sequence")
-    return vertices, faces.astype(np.int32, copy=False), uv, fps
 
 
 def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -76,25 +52,7 @@ def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     vertices = np.concatenate([part.vertices for part in parts])
     faces = np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=True)])
     uv = np.concatenate([part.visual.uv for part in parts])[:, :2]
-    _check_mesh(path, vertices, faces, uv)
-    return vertices, faces.astype(np.int32), uv
-
-
-def _check_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray) -> None:
-    if len(vertices) == 0 or len(faces) == 0:
-        raise DataError.at(path, "the mesh is empty", "export this frame again")
-    if vertices.shape[1:] != (3,) or faces.shape[1:] != (3,) or uv.shape != (len(vertices), 2):
-        shapes = f"vertices {vertices.shape}, faces {faces.shape}, uv {uv.shape}"
-        raise DataError.at(path, f"the arrays have the shapes {shapes}", "export triangles with one uv per vertex")
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise DataError.at(path, f"its faces name vertices beyond the {len(vertices)} there are", "export it again")
-    bad = ~np.isfinite(vertices).all(axis=1)
-    if bad.any():
-        raise DataError.at(
-            path, f"{bad.sum()} vertices are NaN or infinite, the first is {bad.argmax()}", "repair or drop this frame"
-        )
-    if not np.isfinite(uv).all():
-        raise DataError.at(path, "some texture coordinates are NaN or infinite", "repair or drop this frame")
+    return check_mesh(path, vertices, faces, uv)
 
 
 def scale_to_mm(vertices: np.ndarray) -> float:

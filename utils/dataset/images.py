@@ -21,7 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from utils.dataset.reading import read_bytes, reading
 
@@ -70,7 +70,7 @@ def decode_pixels(data: bytes, name: object, upright: bool = False) -> np.ndarra
     """
     with reading(name, "the image"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _opened(data) as image:
             _check_size(*image.size)
             _check_whole(data, image.format)
             pixels = _pixels(image, data)
@@ -102,6 +102,14 @@ def significant_bits(pixels: np.ndarray) -> int:
 
 
 # Before and while decoding ------------------------------------------------------------------------
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The image with its header read alone. Pillow's own words would name an address in memory."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(f"it is none of {', '.join(FORMATS)}, or its header is damaged") from None
 
 
 def _check_size(width: int, height: int) -> None:

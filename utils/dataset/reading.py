@@ -42,18 +42,23 @@ def reason(error: Exception) -> str:
 
 
 def read_bytes(path: str | Path, what: str = "the file", limit: int = MAX_BYTES) -> bytes:
-    """The content of a regular file of at most `limit` bytes. Raises DataError for anything else.
-
-    Anything else would wait for ever (a pipe) or fill the memory (a device, a file of another kind by that name).
-    """
+    """The content of a regular file of at most `limit` bytes. Raises DataError for anything else."""
     with reading(path, what):
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("it is no regular file")
-        if status.st_size > limit:
-            raise OSError(f"it has {status.st_size} bytes, more than {limit}")
+        check_regular(path, limit)
         with open(path, "rb") as handle:
             content = handle.read(limit + 1)
         if len(content) > limit:
             raise OSError(f"it has more than {limit} bytes")
-        return content
+    return content
+
+
+def check_regular(path: str | Path, limit: int) -> None:
+    """Raise OSError for what is no regular file, or larger.
+
+    Anything else would wait for ever (a pipe) or fill the memory (a device, a file of another kind by that name).
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is no regular file")
+    if status.st_size > limit:
+        raise OSError(f"it has {status.st_size} bytes, more than {limit}")

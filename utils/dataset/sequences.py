@@ -19,19 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from utils.artefacts import atomic_path
-from utils.dataset.files import (
-    CLIP,
-    FPS,
-    MESH_SUFFIXES,
-    check_composite,
-    read_clip,
-    read_mesh,
-    read_texture,
-    scale_to_mm,
-    write_image,
-)
+from utils.dataset.clips import CLIP, FPS, read_clip
+from utils.dataset.files import MESH_SUFFIXES, check_composite, read_mesh, read_texture, scale_to_mm, write_image
 from utils.dataset.images import IMAGE_SUFFIXES, read_pixels, significant_bits, to_8_bits
-from utils.dataset.reading import DataError
+from utils.dataset.reading import DataError, reading
 
 MIN_FRAMES = 2  # a motion needs two frames
 
@@ -197,7 +188,8 @@ def frame_files(folder: Path) -> list[Path]:
     """The one file per frame that counts (mesh files, else images), in the order of their numbers."""
     if not folder.is_dir():
         raise DataError.at(folder, "there is no such folder", "put the frames of this Id there")
-    files = [file for file in folder.iterdir() if not file.name.startswith(".")]
+    with reading(folder, "the folder", "make it readable"):
+        files = [file for file in folder.iterdir() if not file.name.startswith(".")]
     meshes = [file for file in files if file.suffix.lower() in MESH_SUFFIXES]
     kinds = {file.suffix.lower() for file in meshes} | {CLIP for file in files if file.name == CLIP}
     if len(kinds) > 1:

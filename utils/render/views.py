@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from utils.dataset.files import DataError, check_composite
+from utils.dataset.files import check_composite
+from utils.dataset.geometry import TRIM
+from utils.dataset.reading import DataError
 from utils.dataset.sequences import Sequence, open_sequence
 from utils.dataset.tables import read_table
 from utils.render.camera import Camera
@@ -22,7 +24,10 @@ from utils.render.renderer import TexturedMesh, get_renderer
 N_VIEWS = 2
 MARGIN = 1.04  # side of the crop over the face's larger extent
 DISTANCE_MM = 1000.0  # of the virtual cameras: about life size at arm's length, 1 px a mm before the crop
-TRIM = 0.002  # share of vertices that may lie outside on each side, against stray points of a scan
+NEAREST_MM = 100.0  # from a virtual camera, of any part of the mesh
+BOX_SIDES = (4.0, 32766.0)  # pixels of the uncropped view: a face of 4 mm, and the end of OpenCV's warps
+FAR = 100  # sides of a crop: a mesh's corner beyond is drawn there
+MIN_SEEN = 0.01  # share of a view that the mesh must fill: a face in its crop fills half
 DETECTOR_FRAMES = 5  # frames that the face detector sees
 
 Box = tuple[float, float, float]  # x, y of the first pixel and side, in pixels of the uncropped view
@@ -83,7 +88,7 @@ def read_boxes(root: Path) -> dict[str, list[Box]]:
 
     Columns Id, left_x, left_y, left_side, right_x, right_y, right_side: first pixel and side of each view's square,
     in pixels of the composite's half (views="split") or of the uncropped 512 px view (views="render").
-    Raises DataError for a number that cannot be read and a side that is not positive.
+    Raises DataError for a number that cannot be read, and what is no box in pixels of an image.
     """
     path = root / "boxes.csv"
     if not path.exists():
@@ -91,9 +96,10 @@ def read_boxes(root: Path) -> dict[str, list[Box]]:
     columns = [f"{view}_{part}" for view in ("left", "right") for part in ("x", "y", "side")]
     table = read_table(path, ["Id", *columns]).set_index("Id")
     numbers = table[columns].apply(pd.to_numeric, errors="coerce")
-    wrong = ~(np.isfinite(numbers).all(axis=1) & (numbers[["left_side", "right_side"]] > 0).all(axis=1))
+    wrong = ~numbers.apply(lambda row: is_box(row[:3]) and is_box(row[3:]), axis=1)
     if wrong.any():
-        raise DataError.at(path, f"the box of Id {wrong.idxmax()} is not six numbers with positive sides", "correct it")
+        fault = f"the box of Id {wrong.idxmax()} is not six numbers with sides of {BOX_SIDES[0]:g} pixels and more"
+        raise DataError.at(path, fault, "correct it")
     return {
         id: [tuple(row[:3]), tuple(row[3:])] for id, row in zip(numbers.index, numbers.to_numpy().tolist(), strict=True)
     }
@@ -118,6 +124,9 @@ def render_views(
     vertices = stable_vertices(sequence) if stabilised else None
     first = vertices[0] if stabilised else sequence.geometry(0)[0]
     source = "override" if boxes else "mesh"
+    _check_depth(sequence, first, yaw_deg)
+    boxes = boxes or [mesh_box(first, camera) for camera in wide_cameras(first, yaw_deg)]
+    _check_boxes(sequence, boxes)
     cameras = view_cameras(first, size, yaw_deg, boxes)
     times = range(len(sequence)) if times is None else list(times)
     frames = np.empty((len(times), N_VIEWS, size, size, 3), np.uint8)
@@ -126,11 +135,19 @@ def render_views(
         shape, faces, uv = sequence.geometry(t)
         mesh = TexturedMesh(vertices[t] if stabilised else shape, faces, uv, sequence.texture(t))
         pictures = get_renderer(renderer).render(mesh, cameras)
+        if min(picture.mask.mean() for picture in pictures) < MIN_SEEN:
+            raise _unseen(sequence, t)
         frame[:] = [picture.rgb for picture in pictures]
         if masks is None:
             masks = np.stack([picture.mask for picture in pictures])
-    boxes = boxes or [mesh_box(first, camera) for camera in wide_cameras(first, yaw_deg)]
     return Views(frames, masks, np.array(boxes), source, stabilised)
+
+
+def _unseen(sequence: Sequence, t: int) -> DataError:
+    """A picture without a mesh says nothing by itself, so it must not pass for a face."""
+    fault = "hardly anything of its mesh is seen in a view"
+    remedy = "export a face that looks along z, in one unit and place in all frames; correct its box if it has one"
+    return DataError.at(sequence.files[t], fault, remedy)
 
 
 def wide_cameras(vertices: np.ndarray, yaw_deg: float) -> list[Camera]:
@@ -158,6 +175,31 @@ def square_box(low: np.ndarray, high: np.ndarray) -> Box:
     side = float((high - low).max()) * MARGIN
     x, y = (low + high + 1 - side) / 2
     return float(x), float(y), side
+
+
+def is_box(box: Iterable[float]) -> bool:
+    """Whether a square can be cut out of an image of any size that is read."""
+    x, y, side = box
+    return BOX_SIDES[0] <= side <= BOX_SIDES[1] and max(abs(x), abs(y)) <= BOX_SIDES[1]  # False for NaN
+
+
+def _check_boxes(sequence: Sequence, boxes: list[Box]) -> None:
+    """Raise DataError for a face without an extent, and for one beyond all images."""
+    for view, box in enumerate(boxes):
+        if not is_box(box):
+            words = ", ".join(f"{number:.4g}" for number in box)
+            fault = f"the face in view {view} has the box (x, y, side) = {words} pixels"
+            raise DataError.at(sequence.folder, fault, "export it in millimetres, or give its box in boxes.csv")
+
+
+def _check_depth(sequence: Sequence, vertices: np.ndarray, yaw_deg: float) -> None:
+    """Raise DataError for a mesh that reaches up to the cameras, or behind them: they would stand within it."""
+    for camera in wide_cameras(vertices, yaw_deg):
+        depth = DISTANCE_MM - (vertices - np.asarray(camera.target)) @ camera.axes[2]
+        if np.quantile(depth, TRIM) < NEAREST_MM:
+            extent = np.ptp(np.quantile(vertices, [TRIM, 1 - TRIM], axis=0), axis=0).max()
+            fault = f"its mesh measures {extent:.4g} mm, and reaches up to the virtual cameras at {DISTANCE_MM:g} mm"
+            raise DataError.at(sequence.files[0], fault, "export a face alone, in millimetres")
 
 
 def stable_vertices(sequence: Sequence) -> np.ndarray:
@@ -197,6 +239,7 @@ def split_views(sequence: Sequence, size: int, boxes: list[Box] | None = None) -
     source, warnings = "override", ()
     if boxes is None:
         boxes, source = find_boxes(sequence, half)
+    _check_boxes(sequence, boxes)
     if source == "centred":
         warnings = (
             f"{sequence.id}: no face was found; the crop is the centre of each half. "
@@ -282,6 +325,7 @@ def silhouette(sequence: Sequence, view: int, box: Box, size: int) -> np.ndarray
         return ellipse_mask(size)
     x, y, side = box
     corners = (points - [x, y] + 0.5) * size / side - 0.5
+    corners = corners.clip(-FAR * size, FAR * size)  # OpenCV draws with whole numbers of 32 bits
     canvas = np.zeros((size, size), np.uint8)
     for triangle in np.rint(corners[sequence.geometry(0)[1]] * 16).astype(np.int32):
         cv2.fillConvexPoly(canvas, triangle, 1, shift=4)

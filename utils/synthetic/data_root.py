@@ -13,7 +13,8 @@ import pandas as pd
 from filelock import FileLock
 
 from utils.artefacts import artefact_key, is_current, read_artefact, remove, remove_leftovers, write_artefact
-from utils.dataset.files import FPS, DataError
+from utils.dataset.clips import FPS
+from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.dataset.tables import CLASSES
 from utils.face.model import Identity, sample_identity

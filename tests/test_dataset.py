@@ -8,7 +8,8 @@ import pytest
 import trimesh
 from PIL import Image
 
-from utils.dataset.files import DataError, write_image
+from utils.dataset.files import write_image
+from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.dataset.tables import load_labels, load_sample_submission, open_data
 
@@ -365,10 +366,18 @@ def test_pattern_without_exactly_one_group_is_refused(root, pattern):
     refuses(lambda: load_labels(root, CLASSES, pattern), repr(pattern))
 
 
-@pytest.mark.parametrize("label", ["2", "", "yes", "0.5", "-1"])
+def test_a_label_may_be_written_as_a_number_with_spaces(root):
+    rewrite(root / "train.csv", Surprise=["1.0", " 0 "], Others=["1e0", "+1"])
+    labels = load_labels(root, CLASSES)
+    assert labels["Surprise"].tolist() == [1, 0] and labels["Others"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "label", ["2", "", "yes", "0.5", "-1", "TRUE", "False", "0x1", "1_0", "inf", "nan", "1,0", "9" * 4000]
+)
 def test_label_that_is_not_0_or_1_is_refused(root, label):
     rewrite(root / "train.csv", Surprise=["1", label])
-    refuses(lambda: load_labels(root, CLASSES), "train.csv", "s2_b", "Surprise", repr(label))
+    refuses(lambda: load_labels(root, CLASSES), "train.csv", "s2_b", "Surprise", repr(label[:200]))
 
 
 def test_training_id_without_folder_is_refused(root):
@@ -410,6 +419,25 @@ def test_repeated_ids_are_refused(root):
 def test_ids_that_leave_the_split_are_refused(root):
     rewrite(root / "train.csv", Id=["007", "../test"])
     refuses(lambda: load_labels(root, CLASSES), "train.csv", "'../test'")
+
+
+@pytest.mark.parametrize("id", ["x" * 201, "ä" * 101, ".", "a\tb"])
+def test_ids_that_no_folder_can_have_are_refused(root, id):
+    rewrite(root / "train.csv", Id=["007", id])
+    refuses(lambda: load_labels(root, CLASSES), "train.csv", "not the name of a folder")
+
+
+@pytest.mark.parametrize("table", ["train.csv", "sample_submission.csv"])
+def test_tables_of_a_header_alone_of_nothing_and_in_other_forms_are_refused(root, table):
+    text = (root / table).read_text()
+    for content, fault in {
+        text.split("\n")[0]: "has no rows",
+        "": "is empty",
+        text.replace(",", ";"): "semicolons",
+        text.replace(",", ',"', 1): "cannot be read",
+    }.items():
+        (root / table).write_text(content)
+        refuses(lambda: open_data(root, CLASSES), table, fault)
 
 
 def test_extra_columns_of_the_sample_submission_are_refused(root):
@@ -458,6 +486,7 @@ def test_a_column_that_stands_twice_is_refused(root):
     refuses(lambda: open_data(root, CLASSES), "train.csv", "Negative stands there twice")
 
 
-def test_a_frame_position_beyond_any_sequence_is_refused(root):
-    rewrite(root / "train.csv", offset=["99999999999999999999", "3"])
+@pytest.mark.parametrize("position", ["9" * 20, "9" * 4000, "1e99", "1e9", "0x1"])
+def test_a_frame_position_beyond_any_sequence_is_refused(root, position):
+    rewrite(root / "train.csv", offset=[position, "3"])
     refuses(lambda: open_data(root, CLASSES), "007", "offset")

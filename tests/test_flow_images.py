@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.experiments.flow_images import main, read_flow_images, read_loso_tree, recentre
+from utils.dataset.reading import DataError
+from utils.experiments.flow_images import main, read_flow_images, read_loso_tree, recentre, run
 from utils.train.settings import TrainConfig
 
 
@@ -61,10 +62,10 @@ def test_faults_name_the_file_and_the_remedy(tmp_path):
     root, labels = write_sample(tmp_path)
     table = pd.read_csv(labels)
     (root / "clip07_second .png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="clip07_second .png: not a readable image. Remedy"):
+    with pytest.raises(ValueError, match="clip07_second .png: the image cannot be read.*Remedy"):
         read_flow_images(root, labels)
     (root / "clip07_second .png").write_bytes(b"")
-    with pytest.raises(ValueError, match="clip07_second .png: not a readable image. Remedy"):
+    with pytest.raises(ValueError, match="clip07_second .png: the image cannot be read.*Remedy"):
         read_flow_images(root, labels)
     (root / "clip07_second .png").unlink()
     with pytest.raises(ValueError, match="labels.csv, line 9: no image 'clip07_second.jpg' under .*Remedy"):
@@ -78,6 +79,65 @@ def test_faults_name_the_file_and_the_remedy(tmp_path):
     table.to_csv(labels, index=False)
     with pytest.raises(ValueError, match="no such folder"):
         read_flow_images(tmp_path / "nowhere", labels)
+
+
+def renamed(root, labels, files, name):
+    """The sample with the image of line 5 under other names, and another name for it in the table."""
+    for file in files:
+        (root / file).write_bytes((root / "clip03_second .png").read_bytes())
+    (root / "clip03_second .png").unlink()
+    labels.write_text(labels.read_text().replace("clip03_second", name))
+
+
+@pytest.mark.parametrize("file", ["s01_s01_ne_03 .png", "s1_s1_ne_3.bmp", "s001_s1_ne_0003.jpg"])
+def test_names_match_whatever_the_zeros_before_their_numbers(tmp_path, file):
+    root, labels = write_sample(tmp_path)
+    before = read_flow_images(root, labels)[0].x
+    renamed(root, labels, [file], "s01_s1_ne_03")
+    np.testing.assert_array_equal(read_flow_images(root, labels)[0].x, before)
+
+
+@pytest.mark.parametrize("file", ["s10_s1_ne_03.png", "s01_s1_ne_30.png", "s01_s1_ne_3_0.png"])
+def test_zeros_within_and_after_numbers_count(tmp_path, file):
+    root, labels = write_sample(tmp_path)
+    renamed(root, labels, [file], "s01_s1_ne_03")
+    with pytest.raises(DataError, match="labels.csv, line 5: no image 's01_s1_ne_03'? "):
+        read_flow_images(root, labels)
+
+
+def test_a_name_that_fits_several_images_is_refused_and_an_exact_one_is_taken(tmp_path):
+    root, labels = write_sample(tmp_path)
+    renamed(root, labels, ["s01.png", "s001.png"], "s1")
+    with pytest.raises(DataError, match="line 5: image 's1' may be s001.png or s01.png. Remedy"):
+        read_flow_images(root, labels)
+    labels.write_text(labels.read_text().replace(",s1\n", ",s001\n"))
+    assert "second/s001" in read_flow_images(root, labels)[0].ids
+    (root / "more").mkdir()
+    (root / "s001.png").rename(root / "more" / "s001.png")
+    (root / "s01.png").rename(root / "s001.bmp")
+    with pytest.raises(DataError, match="line 5: image 's001' may be more/s001.png or s001.bmp. Remedy"):
+        read_flow_images(root, labels)
+
+
+def test_an_image_that_two_lines_name_is_refused(tmp_path):
+    root, labels = write_sample(tmp_path)
+    renamed(root, labels, ["s01.png"], "s01")
+    labels.write_text(labels.read_text() + "first,s9,1,s1\n")
+    with pytest.raises(DataError, match="line 26: image 's1' is 's01.png', which line 5 names too. Remedy"):
+        read_flow_images(root, labels)
+
+
+def test_a_fault_of_the_command_is_one_line(tmp_path, monkeypatch, capsys):
+    root, labels = write_sample(tmp_path)
+    monkeypatch.setattr("sys.argv", ["flow_images", "--root", str(root), "--labels", str(labels)])
+    (root / "clip07_second .png").unlink()
+    with pytest.raises(
+        SystemExit, match="^error: .*labels.csv, line 9: no image .*Remedy: add it or delete the line.$"
+    ):
+        run()
+    monkeypatch.setattr("sys.argv", ["flow_images", "--root", str(tmp_path / "none"), "--labels", str(labels)])
+    with pytest.raises(SystemExit, match="none: no such folder. Remedy"):
+        run()
 
 
 def test_the_fields_loso_tree_is_read_from_its_test_halves_alone(tmp_path):

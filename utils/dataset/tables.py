@@ -14,12 +14,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.dataset.files import DataError
+from utils.dataset.cells import read_cells
+from utils.dataset.reading import DataError, reading
 from utils.dataset.sequences import Sequence, frame_files, open_sequence
 
+NUMBER = r"[+-]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][+-]?[0-9]{1,2})?"
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")  # in this order everywhere
 PHASE_COLUMNS = ("onset", "apex", "offset")
 MAX_FRAMES = 1_000_000  # of a sequence
+MAX_ID = 200  # bytes: file systems end at 255, and artefacts add to the name
 
 
 @dataclass(frozen=True)
@@ -131,18 +134,11 @@ def read_table(path: Path, required: list[str]) -> pd.DataFrame:
 
     The names that this project knows are found whatever their case and stray spaces ("Onset", "Negative ").
     """
-    if not path.is_file():
+    if not path.exists():
         raise DataError.at(path, "there is no such table", "put it there, or correct the path of the data root")
-    try:
-        options = {"dtype": str, "keep_default_na": False, "skipinitialspace": True, "encoding": "utf-8-sig"}
-        table = pd.read_csv(path, header=None, **options)  # pandas would rename the second of two columns
-    except (OSError, ValueError) as error:
-        raise DataError.at(
-            path, f"the table cannot be read ({error})", "deliver it as comma-separated UTF-8"
-        ) from error
     known = {name.casefold(): name for name in (*required, "subject", *PHASE_COLUMNS)}
-    names = table.iloc[0].str.strip()
-    table = table[1:].set_axis([known.get(name.casefold(), name) for name in names], axis=1).reset_index(drop=True)
+    table = read_cells(path).reset_index(drop=True)
+    table.columns = [known.get(name.casefold(), name) for name in table.columns]
     if table.columns.duplicated().any():
         twice = table.columns[table.columns.duplicated()][0]
         raise DataError.at(path, f"the column {twice} stands there twice", "keep one of them")
@@ -153,20 +149,21 @@ def read_table(path: Path, required: list[str]) -> pd.DataFrame:
         )
     if table.empty:
         raise DataError.at(path, "the table has no rows", "give one row per Id")
-    table["Id"] = table["Id"].str.strip()
     repeated = table["Id"].duplicated()
     if repeated.any():
         raise DataError.at(path, f"Id {_first_id(table, repeated)} stands there twice", "keep one row per Id")
-    unfit = ~table["Id"].str.fullmatch(r"[^/\\]+") | table["Id"].isin([".", ".."])
+    too_long = table["Id"].str.encode("utf-8").str.len() > MAX_ID
+    unfit = ~table["Id"].str.fullmatch(r"[^/\\\x00-\x1f]+") | table["Id"].isin([".", ".."]) | too_long
     if unfit.any():
-        raise DataError.at(path, f"Id {_first_id(table, unfit)!r} is not the name of a folder", "correct the Id")
+        raise DataError.at(
+            path, f"Id {_first_id(table, unfit)[:MAX_ID]!r} is not the name of a folder", "correct the Id"
+        )
     return table
 
 
 def _fill_subjects(path: Path, table: pd.DataFrame, pattern: str | None) -> None:
     if "subject" not in table:
         table["subject"] = ""
-    table["subject"] = table["subject"].str.strip()
     empty = table["subject"] == ""
     if empty.any() and pattern:
         _check_pattern(pattern)
@@ -192,27 +189,31 @@ def _check_pattern(pattern: str) -> None:
 
 
 def as_binary(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
-    numbers = pd.to_numeric(table[name], errors="coerce")
+    """Labels as 0 and 1; "1.0" is 1, but words and other numbers are refused, not guessed."""
+    numbers = _numbers(table[name])
     wrong = ~numbers.isin([0, 1])
     if wrong.any():
-        raise DataError.at(
-            path, f"Id {_first_id(table, wrong)} has {name} = {table[name][wrong].iloc[0]!r}", "labels are 0 or 1"
-        )
+        value = table[name][wrong].iloc[0][:MAX_ID]
+        raise DataError.at(path, f"Id {_first_id(table, wrong)} has {name} = {value!r}", "labels are 0 or 1, not words")
     return numbers.astype(np.int8)
 
 
 def _as_position(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     """Frame positions as nullable integers; an empty cell is an unknown position."""
-    text = table[name].str.strip()
-    numbers = pd.to_numeric(text, errors="coerce")
+    text, numbers = table[name], _numbers(table[name])
     wrong = (text != "") & ~((numbers >= 0) & (numbers < MAX_FRAMES) & (numbers % 1 == 0))
     if wrong.any():
         raise DataError.at(
             path,
-            f"Id {_first_id(table, wrong)} has {name} = {text[wrong].iloc[0]!r}",
+            f"Id {_first_id(table, wrong)} has {name} = {text[wrong].iloc[0][:MAX_ID]!r}",
             "give frame positions from 0, or leave the cell empty",
         )
     return numbers.astype("Int64")
+
+
+def _numbers(texts: pd.Series) -> pd.Series:
+    """Decimal numbers as float; NaN for what is none (also for what only programs take for one: 0x1, 1_0, inf)."""
+    return texts.where(texts.str.fullmatch(NUMBER)).astype(float)
 
 
 def _first_id(table: pd.DataFrame, where: pd.Series) -> str:
@@ -221,7 +222,8 @@ def _first_id(table: pd.DataFrame, where: pd.Series) -> str:
 
 def _match_folders(folder: Path, ids: pd.Series, table: Path) -> list[str]:
     """The Ids without a folder. Raises DataError for a folder without Id."""
-    present = {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
+    with reading(folder, "the folder", "make it readable"):
+        present = {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
     unknown = sorted(name for name in present - set(ids) if not name.startswith("."))
     if unknown:
         raise DataError.at(folder / unknown[0], f"{table.name} has no row for it", "add the row or remove the folder")

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,6 +25,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from utils.dataset.cells import read_cells
+from utils.dataset.images import IMAGE_SUFFIXES, read_image
+from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
 from utils.pretrain.classifier import THREE, controls, fine_tuned_predictor, load_pretrained, zero_shot_predictor
 from utils.report.record import commit
@@ -34,7 +39,10 @@ from utils.train.scores import Interval, compare, interval, pooled_score
 from utils.train.settings import TrainConfig
 
 COLUMNS = ("dataset", "sub", "label", "imagename")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+class UnknownRowError(ValueError):
+    """A row of the table that nothing is known to fill; the message names those that are."""
 
 
 # Reading ---------------------------------------------------------------------------------------------
@@ -43,19 +51,21 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 def read_flow_images(root: str | Path, labels: str | Path) -> tuple[Samples, np.ndarray]:
     """Samples (one view, one phase) and the dataset (N,) of each clip, in the order of the table.
 
-    Image names match whatever their extension and stray spaces. A subject is a dataset's `sub`, since
-    databases count from one. Raises ValueError naming the file when a column, an image or its content is
-    missing or unreadable.
+    Image names match whatever their extension and stray spaces, and where none does, whatever the zeros before their
+    numbers. A subject is a dataset's `sub`, since databases count from one. Raises DataError naming the file, and the
+    line of the table, when a column, an image or its content is missing or unreadable, and when a name fits several
+    images or an image several lines.
     """
     root, table = Path(root), _read_table(labels)
     found = _index_images(root)
-    paths = []
-    for row, name in zip(table.index + 2, table["imagename"], strict=True):
-        if _plain(name) not in found:
-            raise ValueError(
-                f"{labels}, line {row}: no image {name!r} under {root}. Remedy: add it or delete the line."
-            )
-        paths.append(found[_plain(name)])
+    paths, lines = [], {}
+    for line, name in table["imagename"].items():
+        path = _find_image(root, found, f"{labels}, line {line}", name)
+        if path in lines:
+            fault = f"image {name!r} is {path.name!r}, which line {lines[path]} names too"
+            raise DataError.at(f"{labels}, line {line}", fault, "correct one of the names")
+        lines[path] = line
+        paths.append(path)
     subjects = table["dataset"] + "/" + table["sub"]
     return _to_samples(paths, subjects, table["label"], table["dataset"] + "/" + table["imagename"].map(_plain)), table[
         "dataset"
@@ -68,11 +78,9 @@ def read_loso_tree(root: str | Path) -> tuple[Samples, np.ndarray]:
     The tree does not name databases: the dataset is "all" for every clip.
     """
     root = Path(root)
-    paths = sorted(path for path in root.glob("*/u_test/*/*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in root.glob("*/u_test/*/*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise ValueError(
-            f"{root}: no image in <subject>/u_test/<label>/. Remedy: give that tree, or --labels FILE.csv."
-        )
+        raise DataError.at(root, "no image in <subject>/u_test/<label>/", "give that tree, or --labels FILE.csv")
     subjects = pd.Series([path.parents[2].name for path in paths])
     ids = subjects + "/" + pd.Series([_plain(path.name) for path in paths])
     samples = _to_samples(paths, subjects, pd.Series([path.parent.name for path in paths]), ids)
@@ -83,32 +91,60 @@ def _plain(name: str) -> str:
     """A name without its extension and stray spaces."""
     name = str(name).strip()
     stem, dot, suffix = name.rpartition(".")
-    return (stem if dot and f".{suffix.lower()}" in SUFFIXES else name).strip()
+    return (stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name).strip()
 
 
 def _read_table(labels: str | Path) -> pd.DataFrame:
-    table = pd.read_csv(labels, dtype=str, skipinitialspace=True)
-    table.columns = [name.strip().lower() for name in table.columns]
-    if missing := [name for name in COLUMNS if name not in table]:
-        raise ValueError(f"{labels}: no column {missing[0]}. Remedy: the table needs {', '.join(COLUMNS)}.")
+    """The table's COLUMNS as texts, rows by their line in the file."""
+    table = read_cells(Path(labels))
+    table.columns = [name.lower() for name in table.columns]
+    for name in COLUMNS:
+        if (count := int((table.columns == name).sum())) != 1:
+            fault = f"no column {name}" if count == 0 else f"the column {name} stands there twice"
+            raise DataError.at(labels, fault, f"the table needs {', '.join(COLUMNS)}, each once")
     if table.empty:
-        raise ValueError(f"{labels}: no clip. Remedy: give one line per clip.")
+        raise DataError.at(labels, "no clip", "give one line per clip")
     table = table[list(COLUMNS)]
-    if table.isna().any(axis=None):
-        row, column = np.argwhere(table.isna().to_numpy())[0]
-        raise ValueError(f"{labels}, line {row + 2}: no {COLUMNS[column]}. Remedy: fill it in or delete the line.")
-    return table.apply(lambda column: column.str.strip())
+    empty = np.argwhere((table == "").to_numpy())
+    if len(empty):
+        row, column = empty[0]
+        raise DataError.at(
+            f"{labels}, line {table.index[row]}", f"no {COLUMNS[column]}", "fill it in or delete the line"
+        )
+    return table
 
 
-def _index_images(root: Path) -> dict[str, Path]:
+def _index_images(root: Path) -> dict[str, list[Path]]:
+    """The images under a folder by their plain name, and by that name without zeros before numbers."""
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder. Remedy: give the folder of the flow images.")
-    return {_plain(path.name): path for path in sorted(root.rglob("*")) if path.suffix.strip().lower() in SUFFIXES}
+        raise DataError.at(root, "no such folder", "give the folder of the flow images")
+    found = {}
+    for path in sorted(path for path in root.rglob("*") if path.suffix.strip().lower() in IMAGE_SUFFIXES):
+        for name in {_plain(path.name), _without_zeros(path.name)}:
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def _find_image(root: Path, found: dict[str, list[Path]], where: str, name: str) -> Path:
+    """The one image of that name, else the one of that name but for zeros."""
+    exact = [path for path in found.get(_plain(name), []) if _plain(path.name) == _plain(name)]
+    fitting = exact or found.get(_without_zeros(name), [])
+    if not fitting:
+        raise DataError.at(where, f"no image {name!r} under {root}", "add it or delete the line")
+    if len(fitting) > 1:
+        fault = f"image {name!r} may be {fitting[0].relative_to(root)} or {fitting[1].relative_to(root)}"
+        raise DataError.at(where, fault, "keep one of them, or write its name in full")
+    return fitting[0]
+
+
+def _without_zeros(name: str) -> str:
+    """A plain name without the zeros before its numbers: "s01_s001_ne_0" is "s1_s1_ne_0"."""
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", _plain(name))
 
 
 def _to_samples(paths: list[Path], subjects: pd.Series, labels: pd.Series, ids: pd.Series) -> Samples:
     classes = sorted(labels.unique(), key=lambda name: (len(name), name))
-    images = [_read_image(path) for path in paths]
+    images = [read_image(path) for path in paths]
     height, width = images[0].shape[:2]
     x = np.stack(
         [
@@ -122,14 +158,6 @@ def _to_samples(paths: list[Path], subjects: pd.Series, labels: pd.Series, ids: 
     )
     y = labels.to_numpy()[:, None] == np.array(classes)
     return Samples(x[:, None, None], y, ids.to_numpy(dtype=str), subjects.to_numpy(dtype=str), tuple(classes))
-
-
-def _read_image(path: Path) -> np.ndarray:
-    data = np.fromfile(path, dtype=np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise ValueError(f"{path}: not a readable image. Remedy: export this clip's flow image again.")
-    return image[:, :, ::-1]
 
 
 def recentre(image: np.ndarray) -> np.ndarray:
@@ -184,7 +212,7 @@ def leave_one_subject_out_scores(
     wanted = dict.fromkeys(part for row in rows for part in row.split(PLUS))
     if unknown := [name for name in wanted if name not in available]:
         names = ", ".join(available)
-        raise ValueError(f"row {unknown[0]!r} is unknown. Remedy: choose from {names}, or averages as 'a + b'.")
+        raise UnknownRowError(f"row {unknown[0]!r} is unknown. Remedy: choose from {names}, or averages as 'a + b'.")
     for name in wanted:
         found[name] = cross_validate(samples, available[name], folds, seeds, jobs, description=name)
     return {row: average_predictions(*(found[part] for part in row.split(PLUS))) for row in rows}
@@ -271,5 +299,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Path(options.json).write_text(text + "\n")
 
 
+def run() -> None:
+    """The command: what is wrong with the data or the rows is one line, and not a traceback."""
+    try:
+        main()
+    except (DataError, UnknownRowError) as error:
+        sys.exit(f"error: {error}")
+
+
 if __name__ == "__main__":
-    main()
+    run()

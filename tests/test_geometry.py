@@ -115,6 +115,25 @@ def test_a_plane_a_stray_vertex_and_uv_a_little_outside_are_meshes(mesh):
         check_mesh("a", changed["vertices"], changed["faces"], changed["uv"])
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda v: v * 0, "a point or a line"),
+        (lambda v: v[:, :1] * [1, 2, 3], "a point or a line"),
+        (lambda v: replaced(v, 0, 1e300), "not finite"),
+        (lambda v: replaced(v, 0, 1e30), "beyond any unit"),
+    ],
+)
+def test_obj_frames_are_held_to_the_same(dome, tmp_path, change, fault):
+    lines = ["v {:.9g} {:.9g} {:.9g}".format(*row) for row in change(dome.vertices.astype(float))]
+    lines += ["vt {:.9g} {:.9g}".format(*row) for row in dome.uv]
+    lines += ["f " + " ".join(f"{corner}/{corner}" for corner in face + 1) for face in dome.faces]
+    for t in range(2):
+        (tmp_path / f"{t}.obj").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=f"1.obj: .*{fault}.*Remedy"):
+        open_sequence(tmp_path).geometry(1)
+
+
 # The file -------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
 """Facts about the stages over all sequences: shapes, reuse, and what a broken clip does."""
 
 import shutil
+import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -166,6 +168,69 @@ def test_a_broken_test_clip_is_a_warning_and_the_rest_goes_on(copied):
     assert moments["apex"].isna().tolist() == [id == broken for id in moments.index]
     assert load_samples(copied, data, "test").ids.tolist() == rest
     assert list(unread_clips(copied, data)) == [broken] and str(file) in unread_clips(copied, data)[broken]
+
+
+def bomb(folder):
+    """A header of 20000 x 20000 pixels in the place of the true one."""
+    data = (folder / "frame_0001.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 20000, 20000) + data[24:29]
+    whole = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+    (folder / "frame_0001.png").write_bytes(whole)
+
+
+def program(folder):
+    (folder / "frame_0001.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop")
+
+
+def altered_pixel(folder):
+    data = bytearray((folder / "frame_0001.png").read_bytes())
+    data[-40] ^= 255
+    (folder / "frame_0001.png").write_bytes(data)
+
+
+def arrays(**change):
+    def rewrite(folder):
+        with np.load(folder / "clip.npz") as clip:
+            found = dict(clip)
+        np.savez(folder / "clip.npz", **found | {name: make(found[name]) for name, make in change.items()})
+
+    return rewrite
+
+
+FAULTS = {
+    "a bomb": bomb,
+    "a program": program,
+    "an altered pixel": altered_pixel,
+    "texts": arrays(faces=lambda faces: faces.astype(str)),
+    "one point": arrays(vertices=lambda vertices: vertices * 0),
+    "no area": arrays(faces=lambda faces: faces * 0),
+    "uv in pixels": arrays(uv=lambda uv: uv * 640),
+    "out of sight": arrays(vertices=lambda vertices: vertices + np.arange(len(vertices))[:, None, None] * 3000),
+    "objects": arrays(fps=lambda fps: np.array([{}], dtype=object)),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_whatever_a_clip_suffers_a_test_clip_gets_the_prior_and_a_training_clip_stops(copied, at_most, name):
+    data = load_data(copied)
+    jobs = jobs_by_id(replace(copied, stabilise=False, work=copied.work + "-new"), data)
+    for split, id in (("test", data.test_ids[0]), ("train", data.train["Id"][0])):
+        FAULTS[name](data.folder(split, id))
+        with at_most(60):
+            if split == "test":
+                row = pipeline._render(jobs[id])
+                assert str(data.folder(split, id)) in row["warning"] and row["warning"].endswith("the training prior.")
+                continue
+            with pytest.raises(DataError, match=f"{data.folder(split, id)}.*Remedy: "):
+                pipeline._render(jobs[id])
+
+
+def test_a_mistake_in_our_own_code_is_no_fault_of_a_clip(copied, monkeypatch):
+    data = load_data(copied)
+    job = jobs_by_id(replace(copied, work=copied.work + "-new"), data)[data.test_ids[0]]
+    monkeypatch.setattr("utils.dataset.sequences.check_composite", lambda image, path: image["no such key"])
+    with pytest.raises(IndexError):
+        pipeline._render(job)
 
 
 def test_a_test_clip_whose_file_may_not_be_read_is_a_warning_too(copied, monkeypatch):

@@ -1,0 +1,196 @@
+"""Damaged files by chance, of every format that is read here: each is read, or refused by a DataError."""
+
+import io
+import struct
+import time
+import zipfile
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from fuzzing import MEMORY, assert_survives, mutations
+from PIL import Image
+
+from utils.dataset.clips import CLIP, read_clip
+from utils.dataset.images import read_image
+from utils.dataset.reading import DataError
+from utils.dataset.tables import CLASSES, load_labels
+from utils.render.views import read_boxes
+
+COUNT = 170  # cases of a format
+RNG = np.random.default_rng(0)
+NOISE = cv2.GaussianBlur(RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8), (0, 0), 1)
+DEEP = RNG.integers(0, 4096, (24, 40, 3), dtype=np.uint16)
+
+
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def exif(orientation=6):
+    found = Image.Exif()
+    found[0x0112], found[0x010F] = orientation, "camera"
+    return found
+
+
+def deep(suffix):
+    return cv2.imencode(suffix, DEEP)[1].tobytes()
+
+
+PALETTE = Image.fromarray(NOISE).quantize(16)
+IMAGES = {
+    ".png": [
+        saved(NOISE, "PNG", exif=exif()),
+        saved(NOISE, "PNG", compress_level=0),
+        saved(PALETTE, "PNG", transparency=3),
+        saved(DEEP[..., 0], "PNG"),
+        deep(".png"),
+    ],
+    ".jpg": [
+        saved(NOISE, "JPEG", exif=exif()),
+        saved(NOISE, "JPEG", progressive=True),
+        saved(Image.fromarray(NOISE).convert("CMYK"), "JPEG"),
+        saved(NOISE[..., 0], "JPEG", restart_marker_blocks=2),
+    ],
+    ".bmp": [saved(NOISE, "BMP"), saved(PALETTE, "BMP"), saved(PALETTE.convert("1"), "BMP")],
+    ".tif": [
+        saved(NOISE, "TIFF"),
+        saved(NOISE, "TIFF", compression="tiff_lzw", exif=exif(3)),
+        saved(NOISE, "TIFF", compression="tiff_adobe_deflate"),
+        saved(NOISE, "TIFF", compression="jpeg"),
+        saved(NOISE, "TIFF", compression="packbits"),
+        saved(DEEP[..., 0], "TIFF"),
+        saved(NOISE[..., 0].astype(np.float32), "TIFF"),
+        deep(".tif"),
+    ],
+}
+
+
+def with_checksums(data):
+    """A PNG with the checksum of each part mended, as far as its parts can be walked."""
+    out, position = bytearray(data), 8
+    while position + 12 <= len(data):
+        end = position + 12 + struct.unpack_from(">I", data, position)[0]
+        if end > len(data):
+            break
+        struct.pack_into(">I", out, end - 4, zlib.crc32(data[position + 4 : end - 4]))
+        position = end
+    return bytes(out)
+
+
+def as_image(path):
+    image = read_image(path, upright=True)
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.flags.c_contiguous
+
+
+@pytest.mark.parametrize("suffix", IMAGES)
+def test_damaged_images_are_read_or_refused(tmp_path, suffix):
+    cases = mutations(IMAGES[suffix], 1, COUNT, with_checksums if suffix == ".png" else None)
+    counts = assert_survives(as_image, f"frame_0001{suffix}", cases, tmp_path)
+    assert counts["refused"] > COUNT / 4
+
+
+def clip_arrays():
+    dome = np.stack([*np.meshgrid(np.arange(5.0), np.arange(5.0)), np.hypot(*np.mgrid[-2:3, -2:3])], -1).reshape(-1, 3)
+    faces = np.array([[i, i + 1, i + 5] for i in range(19)], np.int32)
+    vertices = np.stack([dome * 40] * 3).astype(np.float32)
+    return {"vertices": vertices, "faces": faces, "uv": (dome[:, :2] / 4).astype(np.float32), "fps": np.float32(60)}
+
+
+def as_clip(path):
+    vertices, faces, uv, fps = read_clip(path, 3)
+    assert np.isfinite(vertices).all() and np.isfinite(uv).all() and 0 <= faces.min() <= faces.max() < vertices.shape[1]
+    assert fps > 0
+
+
+def test_damaged_clips_are_read_or_refused(tmp_path):
+    goods = []
+    for save in (np.savez, np.savez_compressed):
+        buffer = io.BytesIO()
+        save(buffer, **clip_arrays())
+        goods.append(buffer.getvalue())
+    assert_survives(as_clip, CLIP, mutations(goods, 2, COUNT // 2), tmp_path)
+
+
+def test_damaged_arrays_in_a_whole_archive_are_read_or_refused(tmp_path):
+    arrays = {}
+    for name, array in clip_arrays().items():
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        arrays[name] = buffer.getvalue()
+
+    def archives():
+        for name in arrays:
+            for case, data in mutations([arrays[name]], 3, COUNT // 4):
+                buffer = io.BytesIO()
+                with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+                    for other, content in (arrays | {name: data}).items():
+                        archive.writestr(f"{other}.npy", content)
+                yield f"{name}, {case}", buffer.getvalue()
+
+    counts = assert_survives(as_clip, CLIP, archives(), tmp_path)
+    assert counts["read"] and counts["refused"]
+
+
+HEAD = ",".join(["Id", "subject", *CLASSES, "onset", "apex", "offset"])
+LABELS = f'{HEAD}\nS01_001,S01,1,0,0,1.0,0,0,3,9\nS01_002,S01,0,1,0,0,0,,,\n"S02_001",S02, 0 ,0,0,0,1,2,,\n'.encode()
+BOXES = b"Id,left_x,left_y,left_side,right_x,right_y,right_side\nS01_001,1,2,99.5,3,4,99\nS01_002,-1,2,50,3,4,1e2\n"
+
+
+def test_damaged_tables_are_read_or_refused(tmp_path):
+    goods = [LABELS, LABELS.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + LABELS, LABELS.decode().encode("utf-16")]
+    counts = assert_survives(
+        lambda path: load_labels(path.parent, CLASSES), "train.csv", mutations(goods, 4, COUNT), tmp_path
+    )
+    assert counts["read"] and counts["refused"]
+
+
+def test_damaged_boxes_are_read_or_refused(tmp_path):
+    cases = mutations([BOXES], 5, COUNT // 2)
+    counts = assert_survives(lambda path: read_boxes(path.parent), "boxes.csv", cases, tmp_path)
+    assert counts["read"] and counts["refused"]
+
+
+# The harness itself ---------------------------------------------------------------------------------
+
+
+def raise_an_index_error(path):
+    raise IndexError("a loader's")
+
+
+def write_beside(path):
+    (path.parent / "written").write_text("")
+
+
+def take_memory(path):
+    np.ones(2 * MEMORY, np.uint8)
+
+
+def refuse_without_a_remedy(path):
+    raise DataError("bad")
+
+
+def end_the_process(path):
+    import os
+
+    os._exit(3)
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [
+        (raise_an_index_error, "2 of 2:\ncase 0.*IndexError: a loader's"),
+        (write_beside, "left behind: {'written'}"),
+        (take_memory, "case 0.*MemoryError"),
+        (refuse_without_a_remedy, "case 0.*bad"),
+        (end_the_process, "case 0.*the process ended with it .3."),
+        (lambda path: time.sleep(9), "case 0.*TooLongError"),
+    ],
+)
+def test_the_harness_sees_every_other_ending(tmp_path, monkeypatch, read, words):
+    monkeypatch.setattr("fuzzing.SECONDS", 1)
+    with pytest.raises(AssertionError, match=f"(?s){words}"):
+        assert_survives(read, "a", [("case 0", b"0"), ("case 1", b"1")], tmp_path)

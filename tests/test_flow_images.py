@@ -97,11 +97,12 @@ def test_names_match_whatever_the_zeros_before_their_numbers(tmp_path, file):
     np.testing.assert_array_equal(read_flow_images(root, labels)[0].x, before)
 
 
-@pytest.mark.parametrize("file", ["s10_s1_ne_03.png", "s01_s1_ne_30.png", "s01_s1_ne_3_0.png"])
+@pytest.mark.parametrize("file", ["s10_s1_ne_03.png", "s01_s1_ne_30.png", "s01_s1_ne_3_0.png", "s1001_s1_ne_3.png"])
 def test_zeros_within_and_after_numbers_count(tmp_path, file):
     root, labels = write_sample(tmp_path)
-    renamed(root, labels, [file], "s01_s1_ne_03")
-    with pytest.raises(DataError, match="labels.csv, line 5: no image 's01_s1_ne_03'? "):
+    name = "s101_s1_ne_03" if file.startswith("s1001") else "s01_s1_ne_03"
+    renamed(root, labels, [file], name)
+    with pytest.raises(DataError, match=f"labels.csv, line 5: no image '{name}'? "):
         read_flow_images(root, labels)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import tracemalloc
 import zipfile
 
@@ -158,8 +159,16 @@ def test_objects_are_not_unpickled(mesh, write, tmp_path):
         def __reduce__(self):
             return (tmp_path / "harm").mkdir, ()
 
+    path = write(mesh | {"uv": np.array([Harm()], dtype=object)})
     with pytest.raises(DataError, match="clip.npz: the clip cannot be read"):
-        read_clip(write(mesh | {"uv": np.array([Harm()], dtype=object)}), T)
+        read_clip(path, T)
+    pickled = pickle.dumps(Harm())
+    shape = (1 + len(pickled) // 8,)  # what follows a pickle's end is ignored, so that it may have any declared size
+    path = write({name: array for name, array in mesh.items() if name != "fps"})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("fps.npy", bomb(shape, "|O", pickled.ljust(8 * shape[0])))
+    with pytest.raises(DataError, match="clip.npz: the clip cannot be read .Object arrays"):
+        read_clip(path, T)
     assert not (tmp_path / "harm").exists()
 
 
@@ -183,7 +192,7 @@ def bomb(shape, dtype="<f4", content=b"", deflated=0):
         ((T, 10**6, 3), 0),
         ((T, 10**15, 3), 0),
         ((T, 2**22, 3), 10),
-        ((10**6, 10**3, 3), 5 * 10**7),
+        ((T + 1, 10**6, 3), 48 * 10**6),
     ],
 )
 def test_a_clip_that_declares_what_it_has_not_is_refused_before_it_is_made(mesh, write, shape, zeros):

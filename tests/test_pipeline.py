@@ -11,7 +11,8 @@ import pytest
 from conftest import refusing
 
 from utils import artefacts, pipeline
-from utils.dataset.files import DataError, write_image
+from utils.dataset.files import write_image
+from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
 from utils.pipeline import (

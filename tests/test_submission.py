@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.dataset.files import DataError
+from utils.dataset.reading import DataError
 from utils.dataset.tables import load_sample_submission
 from utils.report import record
 from utils.report.record import run_record

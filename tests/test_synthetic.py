@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY_LABEL_SETS, make_root, plan_of, tiny_clips
 
 from utils.config import load_config
-from utils.dataset.files import DataError
+from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import CLASSES, open_data
 from utils.face.expressions import BLINK, rotation

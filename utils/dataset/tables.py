@@ -18,7 +18,6 @@ from utils.dataset.cells import read_cells
 from utils.dataset.reading import DataError, reading
 from utils.dataset.sequences import Sequence, frame_files, open_sequence
 
-NUMBER = r"[+-]?([0-9]{1,40}\.?[0-9]{0,40}|\.[0-9]{1,40})([eE][+-]?[0-9]{1,2})?"
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")  # in this order everywhere
 PHASE_COLUMNS = ("onset", "apex", "offset")
 MAX_FRAMES = 1_000_000  # of a sequence
@@ -190,7 +189,7 @@ def _check_pattern(pattern: str) -> None:
 
 def as_binary(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     """Labels as 0 and 1; "1.0" is 1, but words and other numbers are refused, not guessed."""
-    numbers = _numbers(table[name])
+    numbers = pd.to_numeric(table[name], errors="coerce")
     wrong = ~numbers.isin([0, 1])
     if wrong.any():
         value = table[name][wrong].iloc[0][:MAX_ID]
@@ -200,7 +199,8 @@ def as_binary(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
 
 def _as_position(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
     """Frame positions as nullable integers; an empty cell is an unknown position."""
-    text, numbers = table[name], _numbers(table[name])
+    text = table[name]
+    numbers = pd.to_numeric(text, errors="coerce")
     wrong = (text != "") & ~((numbers >= 0) & (numbers < MAX_FRAMES) & (numbers % 1 == 0))
     if wrong.any():
         raise DataError.at(
@@ -209,11 +209,6 @@ def _as_position(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
             "give frame positions from 0, or leave the cell empty",
         )
     return numbers.astype("Int64")
-
-
-def _numbers(texts: pd.Series) -> pd.Series:
-    """Decimal numbers as float; NaN for what is none (also for what only programs take for one: 0x1, 1_0, inf)."""
-    return texts.where(texts.str.fullmatch(NUMBER)).astype(float)
 
 
 def _first_id(table: pd.DataFrame, where: pd.Series) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils.artefacts import atomic_path
-from utils.dataset.files import DataError
+from utils.dataset.reading import DataError
 from utils.dataset.tables import load_labels, read_table
 from utils.train.protocol import OutOfFold
 from utils.train.scores import compare, interval

@@ -91,7 +91,7 @@ def test_the_card_tells_what_the_truth_holds(carded, tiny):
 def test_the_text_of_the_card_has_its_numbers_its_table_and_its_pictures(carded):
     text = (carded[1] / "README.md").read_text()
     assert "9 clips of 3 people, 54 frames (6.0 a clip" in text
-    assert "every\naction unit: 0.812;" in text and "label for every clip: 0.600." in text
+    assert "every action unit: 0.812;" in text and "label for every clip: 0.600." in text
     assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")][1:] == [
         f"| {name}" for name in CLASSES
     ]

@@ -140,8 +140,8 @@ Peak motion on a 256 px face (5%, 50%, 95% of the clips), confounders (share of 
 ![one photograph of each person](identities.png)
 """
 
-BOUNDS = """Macro-UF1 on held-out subjects of the training split of a classifier that is given the true intensity of every
-action unit: {true_units:.3f}; of the best trivial answer, every label for every clip: {all_ones:.3f}."""
+BOUNDS = """Macro-UF1 on held-out subjects of the training split of a classifier that is given the true intensity of
+every action unit: {true_units:.3f}; of the best trivial answer, every label for every clip: {all_ones:.3f}."""
 
 
 def main() -> None:

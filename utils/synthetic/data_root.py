@@ -164,11 +164,12 @@ def make_dataset(
         missing = [not (root / row.split / row.Id).is_dir() for row in plan.itertuples()]
         tasks = [
             (root, subject, plan.loc[plan["subject"] == subject, PLAN].to_dict("records"), data_seed, obj_frames)
-            for subject in plan.loc[missing, "subject"].unique()
+            for subject in plan.loc[missing, "subject"].value_counts().index  # who has most first: no worker waits long
         ]
         done = parallel_map(_make_subject, tasks, jobs, description="synthetic subjects") if tasks else []
         if not complete:
-            _write_tables(root, pd.DataFrame([row for rows in done for row in rows]), key)
+            rows = pd.DataFrame([row for rows in done for row in rows])
+            _write_tables(root, rows.sort_values("Id", ignore_index=True), key)
     return root
 
 

@@ -139,6 +139,20 @@ def test_the_card_and_hidden_files_beside_the_data_do_not_count(place):
     assert make(place) == []
 
 
+def test_links_that_lead_nowhere_or_in_a_circle_do_not_stop_a_run(place):
+    (place.data / "test" / "t" / "1.png").symlink_to(place.data / "nowhere.png")
+    (place.data / "train" / "a" / "up").symlink_to(place.data / "train", target_is_directory=True)
+    assert make(place) == list(STAGES) and make(place) == []
+
+
+def test_a_clip_behind_a_link_is_noticed_when_it_changes(place, tmp_path):
+    shutil.move(place.data / "train" / "a", tmp_path / "elsewhere")
+    (place.data / "train" / "a").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    make(place)
+    (tmp_path / "elsewhere" / "0.png").write_text("another")
+    assert make(place) == list(STAGES)
+
+
 def test_what_a_killed_process_left_half_written_is_removed(place):
     make(place)
     dead = subprocess.Popen(["true"])

@@ -161,13 +161,16 @@ def stage_key(run: Run, stage: str, data: str) -> str:
 
 def data_fingerprint(root: Path) -> str:
     """Hash of the names, sizes and times of all files of a data root but the card; hidden files do not count."""
-    digest = hashlib.sha256()
+    digest, seen = hashlib.sha256(), set()
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "card")
-        for name in sorted(name for name in files if not name.startswith(".")):
-            status = os.stat(os.path.join(folder, name))
-            place = os.path.relpath(os.path.join(folder, name), root)
-            digest.update(f"{place} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(f"{os.path.relpath(folder, root)}\n".encode())
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else sorted(name for name in folders if name[0] != "." and name != "card")
+        for name in [] if real in seen else sorted(name for name in files if name[0] != "."):
+            path = os.path.join(folder, name)
+            status = os.stat(path, follow_symlinks=os.path.exists(path))  # a link may lead nowhere
+            digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        seen.add(real)
     return digest.hexdigest()
 
 

@@ -91,6 +91,72 @@ def test_a_changed_texture_and_a_changed_mesh_are_drawn_anew(renderer):
             assert abs(np.sqrt(picture.mask.sum()) - 2 * half) < 2
 
 
+def test_parts_have_a_texture_each_and_the_nearer_one_is_seen(renderer):
+    red, blue = (np.full((8, 8, 3), 0, np.uint8) + np.array(c, np.uint8) for c in ((200, 0, 0), (0, 0, 100)))
+    skin = TexturedMesh(square(40), FACES, SQUARE_UV, red)
+    eye = TexturedMesh(square(10, z=5.0), FACES, SQUARE_UV, blue)
+    hidden = TexturedMesh(square(10, z=-5.0), FACES, SQUARE_UV, blue, np.full((4, 3), 0.5))
+    for parts in ([skin, eye, hidden], [hidden, eye, skin]):
+        (picture,) = renderer.render(parts, [FRONT])
+        assert picture.rgb[64, 64].tolist() == [0, 0, 100] and picture.rgb[64, 40].tolist() == [200, 0, 0]
+        (whole,) = renderer.render(skin, [FRONT])
+        assert np.array_equal(picture.mask, whole.mask)
+
+
+def test_parts_that_share_their_vertices_are_drawn_as_one_mesh(renderer, dome, speckle):
+    cut = len(dome.faces) // 2
+    parts = [TexturedMesh(dome.vertices, faces, dome.uv, speckle) for faces in np.split(dome.faces, [cut])]
+    (one,), (two,) = (
+        renderer.render(m, [FRONT]) for m in (TexturedMesh(dome.vertices, dome.faces, dome.uv, speckle), parts)
+    )
+    assert np.array_equal(one.rgb, two.rgb) and np.array_equal(one.mask, two.mask)
+
+
+def test_uv_of_another_tile_draw_the_same_pixels(renderer, dome, speckle):
+    expected = renderer.render(TexturedMesh(dome.vertices, dome.faces, dome.uv, speckle), [FRONT])[0].rgb
+    for shift in ([1, 0], [-2, 3]):
+        moved = renderer.render(TexturedMesh(dome.vertices, dome.faces, dome.uv + shift, speckle), [FRONT])[0].rgb
+        assert np.abs(moved.astype(int) - expected).max() <= 1  # by the rounding of uv
+
+
+def test_faces_in_several_tiles_repeat_the_texture(renderer, dome, speckle):
+    twice = TexturedMesh(dome.vertices, dome.faces, dome.uv * 2, speckle)  # the tiles' border runs between faces
+    repeated = TexturedMesh(dome.vertices, dome.faces, dome.uv, np.tile(speckle, (2, 2, 1)))
+    ours, theirs = (renderer.render(mesh, [FRONT])[0].rgb.astype(int) for mesh in (twice, repeated))
+    border = (np.abs(np.arange(128) - 63.5) < 2)[:, None] | (np.abs(np.arange(128) - 63.5) < 2)
+    assert np.abs(ours - theirs)[~border].max() <= 2
+
+
+def test_a_face_across_the_border_of_tiles_shows_both_sides(renderer):
+    texture = np.zeros((8, 8, 3), np.uint8)
+    texture[:, :4, 0], texture[:, 4:, 2] = 200, 100  # red at the left, blue at the right
+    for shift in (0.5, 7.5, -4.5):
+        (picture,) = renderer.render(TexturedMesh(square(), FACES, SQUARE_UV + [shift, 0], texture), [FRONT])
+        assert picture.rgb[64, 24].tolist() == [0, 0, 100] and picture.rgb[64, 104].tolist() == [200, 0, 0]
+        (picture,) = renderer.render(
+            TexturedMesh(square(), FACES, SQUARE_UV + [shift, 0], texture, clamp=True), [FRONT]
+        )
+        assert picture.rgb[64, 104].tolist() == ([200, 0, 0] if shift < 0 else [0, 0, 100])
+
+
+def test_uv_that_round_over_the_border_do_not_repeat(renderer):
+    texture = dotted_texture()
+    exact = TexturedMesh(square(), FACES, SQUARE_UV, texture, clamp=True)
+    rounded = TexturedMesh(square(), FACES, SQUARE_UV * (1 + 2e-4) - 1e-4, texture)
+    ours, theirs = (renderer.render(mesh, [FRONT])[0].rgb.astype(int) for mesh in (exact, rounded))
+    assert np.abs(ours - theirs).max() <= 2
+
+
+def test_opengl_and_embree_repeat_a_texture_alike(dome, speckle):
+    opengl = get_renderer()
+    if isinstance(opengl, EmbreeRenderer):
+        pytest.skip("no OpenGL here")
+    mesh = TexturedMesh(dome.vertices, dome.faces, dome.uv * 1.7 - 0.4, speckle)
+    (ours,), (theirs,) = opengl.render(mesh, [FRONT]), EmbreeRenderer().render(mesh, [FRONT])
+    both = ours.mask & theirs.mask
+    assert np.abs(ours.rgb[both].astype(float) - theirs.rgb[both]).mean() < 3.5
+
+
 def test_a_cropped_camera_sees_the_crop(renderer, dome, speckle):
     mesh = TexturedMesh(dome.vertices, dome.faces, dome.uv, speckle)
     whole, part = renderer.render(mesh, [FRONT, FRONT.cropped((20, 30, 64), 64)])
@@ -150,6 +216,12 @@ def test_bilinear_sampling_interpolates_and_repeats_the_edge():
     at = np.array([[0, 0], [1.5, 1], [1, 0.5], [-5, 0], [9, 2]], np.float32)
     assert np.allclose(sample_bilinear(image, at)[:, 0], [0, 5.5, 3, 0, 11], atol=0.02)
     assert sample_bilinear(image, np.zeros((40000, 2), np.float32)).shape == (40000, 3)
+
+
+def test_bilinear_sampling_mixes_both_edges_of_an_image_that_repeats():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)[..., None].repeat(3, -1)
+    at = np.array([[3.5, 0], [-0.5, 0], [0, 2.5], [1.5, 1]], np.float32)
+    assert np.allclose(sample_bilinear(image, at, repeat=True)[:, 0], [1.5, 1.5, 4, 5.5], atol=0.02)
 
 
 def test_a_process_keeps_one_renderer():

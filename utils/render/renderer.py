@@ -18,14 +18,15 @@ BACKENDS = ("egl", "osmesa", "embree")
 LIBRARIES = {"egl": "libEGL (an OpenGL driver)", "osmesa": "libOSMesa", "embree": "the package embreex"}
 SUBSAMPLES = 2  # rays per pixel side of the ray caster
 # OpenGL's numbers, so that it is not imported before it is chosen
-GL_TRIANGLES, GL_LINEAR, GL_CLAMP = 4, 9729, 33071
+GL_TRIANGLES, GL_LINEAR, GL_CLAMP, GL_REPEAT = 4, 9729, 33071, 10497
 
 
 @dataclass(frozen=True)
 class TexturedMesh:
     """What is drawn: vertices (V, 3) mm, faces (F, 3), uv (V, 2) with v up, texture (H, W, 3) uint8 RGB.
 
-    `tint` (V, 3) float in 0..1, where given, multiplies the texture (baked light).
+    `tint` (V, 3) float in 0..1, where given, multiplies the texture (baked light). Outside uv 0..1 the texture repeats,
+    or with `clamp` its border does. A mesh with several textures is drawn as a list of these, one per texture.
     """
 
     vertices: np.ndarray
@@ -33,11 +34,54 @@ class TexturedMesh:
     uv: np.ndarray
     texture: np.ndarray
     tint: np.ndarray | None = None
+    clamp: bool = False
+
+
+class Tile(NamedTuple):
+    """A mesh whose uv lie in one tile of its texture, or, where `repeat`, reach over the border of tiles."""
+
+    mesh: TexturedMesh
+    repeat: bool
 
 
 class Picture(NamedTuple):
     rgb: np.ndarray  # (H, W, 3) uint8
     mask: np.ndarray  # (H, W) bool, where the mesh is
+
+
+Meshes = TexturedMesh | list[TexturedMesh]
+
+
+def tiles_of(meshes: Meshes) -> list[Tile]:
+    """What is drawn at once: each mesh as it is, if its uv lie in 0..1, else its faces by how they lie to the tiles.
+
+    A face within one tile is moved to 0..1 and ends at the border, as there. Only faces across a border repeat, where
+    both sides of it are mixed.
+    """
+    return [tile for mesh in ([meshes] if isinstance(meshes, TexturedMesh) else meshes) for tile in _tiles(mesh)]
+
+
+def _tiles(mesh: TexturedMesh) -> list[Tile]:
+    slack = 0.5 / min(mesh.texture.shape[:2])  # half a texel more is what exporters round to, and no repetition
+    if mesh.clamp or (mesh.uv.min() >= -slack and mesh.uv.max() <= 1 + slack):
+        return [Tile(mesh, repeat=False)]
+    corners = mesh.uv[mesh.faces].astype(float)  # (F, 3, 2)
+    low, high = corners.min(1), corners.max(1)
+    tile = np.floor((low + high) / 2)
+    within = ((low >= tile - slack) & (high <= tile + 1 + slack)).all(1)
+    tiles = []
+    for chosen, repeat in ((within, False), (~within, True)):
+        if chosen.any():  # each face with corners of its own, since its neighbour may lie in another tile
+            of = mesh.faces[chosen].ravel()
+            own = TexturedMesh(
+                mesh.vertices[of],
+                np.arange(len(of)).reshape(-1, 3),
+                (corners[chosen] - tile[chosen][:, None]).reshape(-1, 2),
+                mesh.texture,
+                None if mesh.tint is None else mesh.tint[of],
+            )
+            tiles.append(Tile(own, repeat))
+    return tiles
 
 
 class PyrenderRenderer:
@@ -54,39 +98,44 @@ class PyrenderRenderer:
         self._camera = self._scene.add(pyrender.IntrinsicsCamera(1, 1, 0, 0))
         self._flags = pyrender.RenderFlags.FLAT | pyrender.RenderFlags.RGBA | pyrender.RenderFlags.SKIP_CULL_FACES
         self._drawn = None  # the node drawn last, kept until the next one stands, so that a shared texture stays
-        self._image, self._texture = None, None  # the texture sent last and what it was made from
+        self._textures = []  # those of the node: what each was made from, whether it repeats, and the texture
 
-    def _texture_of(self, image: np.ndarray):
-        """The image as a texture; the same array as last time is not sent to OpenGL again."""
-        if image is not self._image:
-            # Four channels, since OpenGL reads rows in steps of four bytes; no mipmaps, the scale is about 1:1.
-            sampler = self._pyrender.Sampler(magFilter=GL_LINEAR, minFilter=GL_LINEAR, wrapS=GL_CLAMP, wrapT=GL_CLAMP)
-            self._image = image
-            self._texture = self._pyrender.Texture(
-                source=cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), source_channels="RGBA", sampler=sampler
-            )
-        return self._texture
+    def _texture_of(self, image: np.ndarray, repeat: bool):
+        """The image as a texture; an array that was drawn last time is not sent to OpenGL again."""
+        for known, repeats, texture in self._textures:
+            if known is image and repeats == repeat:
+                return texture
+        # Four channels, since OpenGL reads rows in steps of four bytes; no mipmaps, the scale is about 1:1.
+        wrap = GL_REPEAT if repeat else GL_CLAMP
+        sampler = self._pyrender.Sampler(magFilter=GL_LINEAR, minFilter=GL_LINEAR, wrapS=wrap, wrapT=wrap)
+        return self._pyrender.Texture(
+            source=cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), source_channels="RGBA", sampler=sampler
+        )
 
-    def _node(self, mesh: TexturedMesh):
-        pyrender = self._pyrender
+    def _primitive(self, tile: Tile):
+        pyrender, mesh = self._pyrender, tile.mesh
         tint = None
         if mesh.tint is not None:
             tint = np.column_stack([mesh.tint, np.ones(len(mesh.tint))]).astype(np.float32)
-        primitive = pyrender.Primitive(
+        texture = self._texture_of(mesh.texture, tile.repeat)
+        return pyrender.Primitive(
             positions=mesh.vertices.astype(np.float32),
             indices=mesh.faces.astype(np.uint32),
             texcoord_0=mesh.uv.astype(np.float32),
             color_0=tint,
             mode=GL_TRIANGLES,
-            material=pyrender.MetallicRoughnessMaterial(
-                baseColorTexture=self._texture_of(mesh.texture), alphaMode="OPAQUE"
-            ),
+            material=pyrender.MetallicRoughnessMaterial(baseColorTexture=texture, alphaMode="OPAQUE"),
         )
-        return self._scene.add(pyrender.Mesh([primitive]))
 
-    def render(self, mesh: TexturedMesh, cameras: list[Camera]) -> list[Picture]:
-        """One picture per camera; the mesh and its texture are sent to OpenGL once."""
-        node = self._node(mesh)
+    def render(self, meshes: Meshes, cameras: list[Camera]) -> list[Picture]:
+        """One picture per camera; the meshes and their textures are sent to OpenGL once."""
+        tiles = tiles_of(meshes)
+        primitives = [self._primitive(tile) for tile in tiles]
+        self._textures = [
+            (tile.mesh.texture, tile.repeat, primitive.material.baseColorTexture)
+            for tile, primitive in zip(tiles, primitives, strict=True)
+        ]
+        node = self._scene.add(self._pyrender.Mesh(primitives))
         if self._drawn is not None:
             self._scene.remove_node(self._drawn)
         self._drawn = node
@@ -116,36 +165,64 @@ class EmbreeRenderer:
 
     name = "embree ray caster"
 
-    def render(self, mesh: TexturedMesh, cameras: list[Camera]) -> list[Picture]:
-        return [self._picture(mesh, camera) for camera in cameras]
+    def render(self, meshes: Meshes, cameras: list[Camera]) -> list[Picture]:
+        tiles = tiles_of(meshes)
+        vertices, faces, tile_of = joined([tile.mesh for tile in tiles])
+        return [self._picture(tiles, vertices, faces, tile_of, camera) for camera in cameras]
 
-    def _picture(self, mesh: TexturedMesh, camera: Camera) -> Picture:
+    def _picture(
+        self, tiles: list[Tile], vertices: np.ndarray, faces: np.ndarray, tile_of: np.ndarray, camera: Camera
+    ) -> Picture:
         n, (height, width) = SUBSAMPLES, camera.size
         fine = camera.cropped((0, 0, 1.0), n)._replace(size=(height * n, width * n))
-        triangle, bary = surface_points(mesh.vertices, mesh.faces, fine)
-        seen = triangle >= 0
-        corners = mesh.faces[triangle[seen]]
-        uv = np.einsum("nk,nkc->nc", bary[seen], mesh.uv[corners])
-        rows, columns = mesh.texture.shape[:2]
-        at = np.stack([uv[:, 0] * columns - 0.5, (1 - uv[:, 1]) * rows - 0.5], -1).astype(np.float32)
+        triangle, bary = surface_points(vertices, faces, fine)
         colour = np.zeros((height * n, width * n, 3), np.float32)
-        colour[seen] = sample_bilinear(mesh.texture, at)
-        if mesh.tint is not None:
-            colour[seen] *= np.einsum("nk,nkc->nc", bary[seen], mesh.tint[corners])
+        first = 0
+        for number, tile in enumerate(tiles):
+            seen = (triangle >= 0) & (tile_of[triangle] == number)
+            colour[seen] = _colours_at(tile, triangle[seen] - first, bary[seen])
+            first += len(tile.mesh.faces)
         rgb = cv2.resize(colour, (width, height), interpolation=cv2.INTER_AREA)
-        return Picture(np.rint(rgb).clip(0, 255).astype(np.uint8), seen.reshape(height, n, width, n).any((1, 3)))
+        mask = (triangle >= 0).reshape(height, n, width, n).any((1, 3))
+        return Picture(np.rint(rgb).clip(0, 255).astype(np.uint8), mask)
 
     def close(self) -> None:
         """Nothing to give back."""
 
 
-def sample_bilinear(image: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Colours (N, C) float32 of an image at pixels `at` (N, 2) as (x, y), edges repeated."""
-    rows = -(-len(at) // 8192)  # cv2.remap takes at most 32767 rows or columns
+def joined(meshes: list[TexturedMesh]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices (V, 3) and faces (F, 3) of all meshes, and to which mesh a face belongs (F,)."""
+    if len(meshes) == 1:
+        return meshes[0].vertices, meshes[0].faces, np.zeros(len(meshes[0].faces), int)
+    starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])
+    faces = [mesh.faces + start for mesh, start in zip(meshes, starts, strict=True)]
+    tile_of = np.repeat(np.arange(len(meshes)), [len(mesh.faces) for mesh in meshes])
+    return np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(faces), tile_of
+
+
+def _colours_at(tile: Tile, triangle: np.ndarray, bary: np.ndarray) -> np.ndarray:
+    """Colours (N, 3) float32 of points, given by their triangle (N,) and their weights (N, 3) in it."""
+    mesh = tile.mesh
+    corners = mesh.faces[triangle]
+    uv = np.einsum("nk,nkc->nc", bary, mesh.uv[corners])
+    rows, columns = mesh.texture.shape[:2]
+    at = np.stack([uv[:, 0] * columns - 0.5, (1 - uv[:, 1]) * rows - 0.5], -1)
+    if tile.repeat:
+        at = at % (columns, rows)  # `sample_bilinear` reads fixed numbers, which large ones would overflow
+    colour = sample_bilinear(mesh.texture, at.astype(np.float32), tile.repeat)
+    if mesh.tint is not None:
+        colour *= np.einsum("nk,nkc->nc", bary, mesh.tint[corners])
+    return colour
+
+
+def sample_bilinear(image: np.ndarray, at: np.ndarray, repeat: bool = False) -> np.ndarray:
+    """Colours (N, C) float32 of an image at pixels `at` (N, 2) as (x, y), beyond it edges or all of it repeated."""
+    rows = max(1, -(-len(at) // 8192))  # cv2.remap takes at most 32767 rows or columns
     grid = np.zeros((rows * 8192, 2), np.float32)
     grid[: len(at)] = at
     grid = grid.reshape(rows, 8192, 2)
-    sampled = cv2.remap(image.astype(np.float32), grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    border = cv2.BORDER_WRAP if repeat else cv2.BORDER_REPLICATE
+    sampled = cv2.remap(image.astype(np.float32), grid, None, cv2.INTER_LINEAR, borderMode=border)
     return sampled.reshape(rows * 8192, -1)[: len(at)]
 
 

@@ -123,9 +123,12 @@ def test_stabilising_takes_the_heads_motion_out(dome, dome_clip):
 def test_frames_without_constant_topology_are_drawn_unstabilised(dome, dome_clip, tmp_path):
     folder = write_obj_sequence(open_sequence(dome_clip(np.stack([dome.vertices] * 2))), tmp_path / "S01_009")
     lines = (folder / "frame_0001.obj").read_text().splitlines()
-    (folder / "frame_0001.obj").write_text("\n".join(lines[:-1]) + "\n")  # one face less
+    middle = lines.index(next(line for line in lines if line.startswith("vt ")))
+    lines = [*lines[:middle], "v 0 0 40", *lines[middle:-2], lines[-1]]  # a vertex more, a face less
+    (folder / "frame_0001.obj").write_text("\n".join(lines) + "\n")
     views = make_views(open_sequence(folder), "render", SIZE)
     assert not views.stabilised and views.frames[1].any()
+    assert "S01_009" in views.warnings[0] and "do not share one mesh" in views.warnings[0]
 
 
 def test_a_composite_cannot_be_rendered(composites):

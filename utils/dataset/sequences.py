@@ -3,7 +3,7 @@
 A folder `<Id>/` holds one of three things, told apart by what lies in it:
 
 - `clip.npz` and one composite image per frame beside it (kind "mesh"),
-- one `.obj`, `.ply` or `.glb` mesh per frame, each with its texture (kind "mesh"),
+- one `.obj`, `.ply`, `.glb` or `.gltf` mesh per frame, each with its texture or textures (kind "mesh"),
 - composite images only (kind "composite").
 
 A composite is an image of two camera views side by side. Frames are ordered by the last number in the file's stem.
@@ -11,17 +11,21 @@ Units and axes: see `utils.dataset.files`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from utils.artefacts import atomic_path
 from utils.dataset.clips import CLIP, FPS, read_clip
-from utils.dataset.files import MESH_SUFFIXES, check_composite, read_mesh, read_texture, scale_to_mm, write_image
+from utils.dataset.files import MESH_SUFFIXES, check_composite, write_image
 from utils.dataset.images import IMAGE_SUFFIXES, read_pixels, significant_bits, to_8_bits
+from utils.dataset.mesh_parts import Mesh, Part
+from utils.dataset.meshes import check_size, lacks_last_newline, read_mesh, read_texture, scale_to_mm, size_of
 from utils.dataset.reading import DataError, reading
 
 MIN_FRAMES = 2  # a motion needs two frames
@@ -36,8 +40,19 @@ class Frame:
     vertices: np.ndarray | None  # (V, 3) float32, millimetres
     faces: np.ndarray | None  # (F, 3) int32
     uv: np.ndarray | None  # (V, 2) float32, v up
-    texture: np.ndarray  # (H, W, 3) uint8 RGB
+    texture: np.ndarray  # (H, W, 3) uint8 RGB, of several that of the most faces
 
+
+class Surface(NamedTuple):
+    """Faces of a frame that share one texture; the frame's vertices and uv are those of all its surfaces."""
+
+    faces: np.ndarray  # (F, 3) int32
+    texture: np.ndarray  # (H, W, 3) uint8 RGB
+    tint: np.ndarray | None = None  # (V, 3) float in 0..1, multiplies the texture: colours of the vertices
+    clamp: bool = True  # whether the texture ends at its border, rather than repeats
+
+
+WHITE = np.full((1, 1, 3), 255, np.uint8)  # texture of a mesh that has colours at its vertices instead
 
 Geometry = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
@@ -77,8 +92,16 @@ class Sequence:
         raise NotImplementedError
 
     def texture(self, t: int) -> np.ndarray:
-        """The texture, or the composite, of frame t: (H, W, 3) uint8 RGB."""
+        """The texture, or the composite, of frame t: (H, W, 3) uint8 RGB; of several that of the most faces."""
         raise NotImplementedError
+
+    def surfaces(self, t: int) -> list[Surface]:
+        """What is drawn of the mesh of frame t, a surface per texture."""
+        return [Surface(self.geometry(t)[1], self.texture(t))]
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the views should know of the frames read so far."""
+        return ()
 
     def vertices(self) -> np.ndarray:
         """All vertices, (T, V, 3) float32, millimetres. Raises DataError without constant topology."""
@@ -134,33 +157,95 @@ class ClipSequence(CompositeSequence):
 
 
 class MeshSequence(Sequence):
-    """One mesh file per frame, scaled to millimetres by the size of the first (see UNITS)."""
+    """One mesh file per frame, scaled to millimetres by the first (see `scale_to_mm`)."""
 
     kind = "mesh"
 
     def __init__(self, folder: Path, files: list[Path], fps: float):
         super().__init__(folder, files, fps)
-        self._meshes: dict[int, Geometry] = {}
+        self._meshes: dict[int, Mesh] = {}
+        self._scale = self._size = 0.0
 
     def geometry(self, t: int) -> Geometry:
-        t = range(len(self))[t]
-        if t not in self._meshes:
-            vertices, faces, uv = read_mesh(self.files[t])
-            if t == 0:
-                self._scale = scale_to_mm(vertices)
-            elif np.array_equal(faces, self.geometry(0)[1]):
-                faces = self.geometry(0)[1]  # one array for all frames
-            self._meshes[t] = (vertices * self._scale).astype(np.float32), faces, uv.astype(np.float32)
-        return self._meshes[t]
+        mesh = self._mesh(t)
+        return mesh.vertices, mesh.faces, mesh.uv
 
     def texture(self, t: int) -> np.ndarray:
-        return read_texture(self.files[t])
+        image = max(self._mesh(t).parts, key=lambda part: len(part.faces)).image
+        return WHITE if image is None else read_texture(image)
+
+    def surfaces(self, t: int) -> list[Surface]:
+        mesh = self._mesh(t)
+        if mesh.colours is not None:
+            return [Surface(mesh.faces, WHITE, mesh.colours)]
+        return [Surface(part.faces, read_texture(part.image), None, part.clamp) for part in mesh.parts]
+
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(warning for mesh in self._meshes.values() for warning in mesh.warnings))
 
     @cached_property
     def constant_topology(self) -> bool:
-        vertices, faces, _ = self.geometry(0)
-        others = (self.geometry(t) for t in range(1, len(self)))
-        return all(len(other[0]) == len(vertices) and np.array_equal(other[1], faces) for other in others)
+        """Whether all frames share one list of faces. Raises DataError for a frame that has less than most others."""
+        first = self._mesh(0)
+        others = [self._mesh(t) for t in range(1, len(self))]
+        self._check_majority([first, *others])
+        faces, count = first.faces, len(first.vertices)
+        return all(len(other.vertices) == count and np.array_equal(other.faces, faces) for other in others)
+
+    def _mesh(self, t: int) -> Mesh:
+        """The mesh of frame t in millimetres, checked against the first."""
+        t = range(len(self))[t]
+        if t not in self._meshes:
+            if t in self._cut_off:
+                raise self._incomplete(t, "it ends within a line, other frames do not")
+            mesh = read_mesh(self.files[t])
+            if t == 0:
+                self._scale = scale_to_mm(self.files[0], mesh.vertices)
+                self._size = size_of(mesh.vertices) * self._scale
+            first = self._mesh(0) if t else None
+            vertices = (mesh.vertices * self._scale).astype(np.float32)
+            check_size(self.files[t], vertices, first.vertices if first else vertices, self._size)
+            if first:
+                self._check_faces(t, mesh, first)
+            parts = _shared_faces(mesh.parts, first.parts if first else ())
+            self._meshes[t] = replace(mesh, vertices=vertices, uv=mesh.uv.astype(np.float32), parts=parts)
+        return self._meshes[t]
+
+    @cached_property
+    def _cut_off(self) -> set[int]:
+        """Frames whose text ends within a line, where others, of the same exporter, end with one."""
+        lacking = {t for t, file in enumerate(self.files) if lacks_last_newline(file)}
+        return lacking if len(lacking) < len(self) else set()
+
+    def _check_faces(self, t: int, mesh: Mesh, first: Mesh) -> None:
+        """Raise DataError if two OBJ files have as many vertices and uv, and one of them fewer faces."""
+        if mesh.counts and mesh.counts[:2] == first.counts[:2] and mesh.counts[2] != first.counts[2]:
+            fewer = t if mesh.counts[2] < first.counts[2] else 0
+            found = sorted((mesh.counts[2], first.counts[2]))
+            raise self._incomplete(fewer, f"it has {found[0]} faces, and {found[1]} another frame of as many vertices")
+
+    def _check_majority(self, meshes: list[Mesh]) -> None:
+        """Raise DataError for a frame that has less than the frames of one and the same size, if those are most."""
+        counts = [mesh.counts or (len(mesh.vertices), len(mesh.faces)) for mesh in meshes]
+        usual, share = Counter(counts).most_common(1)[0]
+        for t, own in enumerate(counts):
+            if share * 2 > len(counts) and own != usual and all(n <= m for n, m in zip(own, usual, strict=True)):
+                raise self._incomplete(
+                    t, f"it has {own[0]} vertices and {own[-1]} faces, {share} others {usual[0]} and {usual[-1]}"
+                )
+
+    def _incomplete(self, t: int, fault: str) -> DataError:
+        return DataError.at(self.files[t], f"{fault}: it is not whole", "export or copy this frame again")
+
+
+def _shared_faces(parts: tuple[Part, ...], first: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The parts with the arrays of the first frame's where they are equal: one array for all frames."""
+    if len(parts) != len(first):
+        return parts
+    return tuple(
+        replace(part, faces=other.faces) if np.array_equal(part.faces, other.faces) else part
+        for part, other in zip(parts, first, strict=True)
+    )
 
 
 def open_sequence(path: str | Path, fps: float = FPS) -> Sequence:
@@ -260,8 +345,11 @@ def write_obj_sequence(sequence: Sequence, folder: str | Path) -> Path:
         raise DataError.at(sequence.folder, "it has no meshes to write", "choose a mesh sequence")
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        for t, frame in enumerate(sequence):
-            _write_obj(temporary / f"frame_{t:04d}.obj", frame)
+        for t in range(len(sequence)):
+            surfaces = sequence.surfaces(t)
+            if len(surfaces) > 1 or surfaces[0].tint is not None:
+                raise DataError.at(sequence.folder, "it has no single texture to write", "bake its textures into one")
+            _write_obj(temporary / f"frame_{t:04d}.obj", Frame(*sequence.geometry(t), surfaces[0].texture))
     return folder
 
 

@@ -120,7 +120,8 @@ def render_views(
     """Draw the frames `times` (all without it) of a mesh sequence from both virtual cameras, straight into the crop."""
     if sequence.kind != "mesh":
         raise DataError.at(sequence.folder, "it has no mesh to render", "set views to 'split' for composites")
-    stabilised = stabilise and sequence.constant_topology
+    constant = sequence.constant_topology  # asked for in any case, since it finds frames that are not whole
+    stabilised = stabilise and constant
     vertices = stable_vertices(sequence) if stabilised else None
     first = vertices[0] if stabilised else sequence.geometry(0)[0]
     source = "override" if boxes else "mesh"
@@ -132,15 +133,30 @@ def render_views(
     frames = np.empty((len(times), N_VIEWS, size, size, 3), np.uint8)
     masks = None
     for frame, t in zip(frames, times, strict=True):
-        shape, faces, uv = sequence.geometry(t)
-        mesh = TexturedMesh(vertices[t] if stabilised else shape, faces, uv, sequence.texture(t))
-        pictures = get_renderer(renderer).render(mesh, cameras)
+        meshes = textured_meshes(sequence, t, vertices[t] if stabilised else None)
+        pictures = get_renderer(renderer).render(meshes, cameras)
         if min(picture.mask.mean() for picture in pictures) < MIN_SEEN:
             raise _unseen(sequence, t)
         frame[:] = [picture.rgb for picture in pictures]
         if masks is None:
             masks = np.stack([picture.mask for picture in pictures])
-    return Views(frames, masks, np.array(boxes), source, stabilised)
+    warnings = [f"{sequence.id}: {warning}" for warning in sequence.warnings()]
+    if stabilise and not constant:
+        warnings.append(
+            f"{sequence.id}: its frames do not share one mesh, so that the head's motion stays in the views. "
+            "Remedy: export the tracked mesh, if there is one."
+        )
+    return Views(frames, masks, np.array(boxes), source, stabilised, tuple(warnings))
+
+
+def textured_meshes(sequence: Sequence, t: int, vertices: np.ndarray | None = None) -> list[TexturedMesh]:
+    """What is drawn of frame t, one mesh per texture, with other vertices (V, 3) mm than its own where given."""
+    shape, _, uv = sequence.geometry(t)
+    shape = shape if vertices is None else vertices
+    return [
+        TexturedMesh(shape, surface.faces, uv, surface.texture, surface.tint, surface.clamp)
+        for surface in sequence.surfaces(t)
+    ]
 
 
 def _unseen(sequence: Sequence, t: int) -> DataError:
@@ -233,7 +249,9 @@ def align_rigidly(moving: np.ndarray, fixed: np.ndarray, iterations: int = 8) ->
 
 
 def split_views(sequence: Sequence, size: int, boxes: list[Box] | None = None) -> Views:
-    """Cut every composite into its halves and crop them."""
+    """Cut every composite into its halves and crop them. Raises DataError for a mesh with several textures."""
+    if sequence.kind == "mesh" and len(sequence.surfaces(0)) > 1:
+        raise DataError.at(sequence.files[0], "it has several textures, none a composite", "set views to 'render'")
     check_composite(sequence.texture(0), sequence.files[0])
     half = sequence.texture(0).shape[1] // 2
     source, warnings = "override", ()

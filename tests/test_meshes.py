@@ -193,7 +193,7 @@ def test_each_part_is_drawn_with_its_own_texture(tmp_path, two, kind, renderer):
 
 def test_several_textures_are_no_composite_and_no_single_image(tmp_path, two):
     sequence = open_sequence(two)
-    with pytest.raises(DataError, match="several textures.*Remedy"):
+    with pytest.raises(DataError, match="several textures.*no composite.*Remedy"):
         make_views(sequence, "split", 64)
     with pytest.raises(DataError, match="Remedy"):
         write_obj_sequence(sequence, tmp_path / "again")

@@ -202,15 +202,15 @@ def _entry(path: Path, folder: Path, name: str, is_folder: bool = False) -> Path
     if name.startswith("."):
         return None
     try:
-        with os.scandir(folder) as listing:
-            alike = [entry for entry in listing if entry.name == name or _folded(entry.name) == _folded(name)]
+        listing = os.listdir(folder)
     except OSError:
         return None
-    for entry in sorted(alike, key=lambda entry: (entry.name != name, entry.name)):
-        if is_folder and entry.is_dir(follow_symlinks=False):
-            return Path(entry.path)
+    alike = [name] if name in listing else sorted(other for other in listing if _folded(other) == _folded(name))
+    for entry in (folder / other for other in alike):
+        if is_folder and entry.is_dir() and not entry.is_symlink():
+            return entry
         if not is_folder and entry.is_file():
-            return _not_led_out(path, Path(entry.path))
+            return _not_led_out(path, entry)
     return None
 
 

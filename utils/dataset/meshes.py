@@ -118,13 +118,13 @@ def _check_length(path: Path, header: str, body: bytes) -> None:
 
 def lacks_last_newline(path: Path) -> bool:
     """Whether a mesh of text ends within a line, as a file that was cut off does, and some exporters' whole ones."""
+    suffix = path.suffix.lower()
+    if suffix not in (".obj", ".ply"):
+        return False
     with path.open("rb") as handle:
-        if path.suffix.lower() not in (".obj", ".ply") or (
-            path.suffix.lower() == ".ply" and b"ascii" not in handle.read(100)
-        ):
+        if suffix == ".ply" and b"ascii" not in handle.read(100):
             return False
-        length = handle.seek(0, 2)
-        handle.seek(max(0, length - 1))
+        handle.seek(max(0, handle.seek(0, io.SEEK_END) - 1))
         return handle.read(1) not in (b"", b"\n", b"\r")
 
 

@@ -250,8 +250,10 @@ def align_rigidly(moving: np.ndarray, fixed: np.ndarray, iterations: int = 8) ->
 
 def split_views(sequence: Sequence, size: int, boxes: list[Box] | None = None) -> Views:
     """Cut every composite into its halves and crop them. Raises DataError for a mesh with several textures."""
-    if sequence.kind == "mesh" and len(sequence.surfaces(0)) > 1:
-        raise DataError.at(sequence.files[0], "it has several textures, none a composite", "set views to 'render'")
+    surfaces = sequence.surfaces(0) if sequence.kind == "mesh" else []
+    if len(surfaces) > 1 or any(surface.tint is not None for surface in surfaces):
+        fault = "it has several textures, or colours at its vertices, and no composite"
+        raise DataError.at(sequence.files[0], fault, "set views to 'render'")
     check_composite(sequence.texture(0), sequence.files[0])
     half = sequence.texture(0).shape[1] // 2
     source, warnings = "override", ()

@@ -140,12 +140,18 @@ def test_names_that_no_file_can_have_are_a_missing_texture(clip, name):
 
 
 @pytest.mark.parametrize(
-    "line", ["mtllib a.mtl\nmtllib b c.mtl", "mtllib a.mtl x.mtl\nmtllib b c.mtl", 'mtllib "b c.mtl"']
+    ("line", "stored"),
+    [
+        ("mtllib a.mtl\nmtllib b c.mtl", "b c.mtl"),
+        ('mtllib "b c.mtl"', "b c.mtl"),
+        ("mtllib a.mtl b.mtl", "b.mtl"),
+        ('mtllib a.mtl "b c.mtl"', "b c.mtl"),
+    ],
 )
-def test_a_mesh_may_have_several_libraries(tmp_path, line):
+def test_a_mesh_may_have_several_libraries(tmp_path, line, stored):
     folder = write_objs(tmp_path / "clip", obj_text(*grid(), head=f"{line}\nusemtl skin"))
     (folder / "a.mtl").write_text("newmtl other\nmap_Kd other.png\n")
-    (folder / "b c.mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
+    (folder / stored).write_text("newmtl skin\nmap_Kd skin.png\n")
     write_png(folder / "skin.png", plain(BLUE))
     assert colour_of(folder) == BLUE
 
@@ -484,8 +490,21 @@ def test_morph_targets_are_applied_by_their_weights_or_refused(tmp_path):
         gltf.json["meshes"][0].update(weights)
         return gltf
 
+    def sparse():
+        """The same move of the first and the last vertex alone."""
+        gltf = morphed(weights=[1.0])
+        rows, move = np.array([0, SIDE_SQUARED - 1], "<u2"), np.tile(np.array([0, 0.01, 0], "<f4"), (2, 1))
+        listed = {"count": 2, "indices": {"bufferView": gltf.view(rows.tobytes()), "componentType": 5123}}
+        listed["values"] = {"bufferView": gltf.view(move.tobytes())}
+        target = gltf.json["meshes"][0]["primitives"][0]["targets"][0]["POSITION"]
+        del gltf.json["accessors"][target]["bufferView"]
+        gltf.json["accessors"][target]["sparse"] = listed
+        return gltf
+
     vertices = open_sequence(morphed(weights=[0.5]).write(tmp_path / "one")).geometry(0)[0]
     np.testing.assert_allclose(vertices, grid(120)[0] + [0, 5, 0], atol=1e-3)
+    vertices = open_sequence(sparse().write(tmp_path / "sparse")).geometry(0)[0]
+    np.testing.assert_allclose((vertices - grid(120)[0])[[0, 1, -1], 1], [10, 0, 10], atol=1e-3)
     refuses(morphed().write(tmp_path / "two"), "morph targets", "shape keys")
     animated = morphed(weights=[0.0])
     animated.json["animations"] = [{"channels": [{"sampler": 0, "target": {"node": 0, "path": "weights"}}]}]

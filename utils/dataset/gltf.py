@@ -263,13 +263,31 @@ class Document:
         width, kind = WIDTHS[accessor["type"]], np.dtype(COMPONENTS[accessor["componentType"]])
         if width not in widths:
             raise ValueError(f"an accessor is {accessor['type']}")
-        if "bufferView" not in accessor or "sparse" in accessor:
-            raise DataError.at(self.path, "it has sparse or empty numbers", "export it without sparse accessors")
-        stride = self._item("bufferViews", accessor["bufferView"]).get("byteStride") or width * kind.itemsize
-        numbers = _strided(self._view(accessor["bufferView"]), accessor, kind, width, stride)
+        if "sparse" in accessor:
+            numbers = self._sparse(accessor, kind, width)
+        elif "bufferView" in accessor:
+            numbers = self._dense(accessor, kind, width)
+        else:
+            raise ValueError("an accessor has no numbers")
         if kind.kind == "f" or not accessor.get("normalized"):
             return numbers if kind.kind != "f" else numbers.astype(np.float32)
         return np.maximum(numbers.astype(np.float32) / np.iinfo(kind).max, -1)
+
+    def _dense(self, accessor: dict, kind: np.dtype, width: int) -> np.ndarray:
+        stride = self._item("bufferViews", accessor["bufferView"]).get("byteStride") or width * kind.itemsize
+        return _strided(self._view(accessor["bufferView"]), accessor, kind, width, stride)
+
+    def _sparse(self, accessor: dict, kind: np.dtype, width: int) -> np.ndarray:
+        """Numbers that are zero, or those of a view, but for the listed ones: how shape keys are often written."""
+        sparse, count = accessor["sparse"], accessor["count"]
+        if count > MOST_FACES:
+            raise ValueError(f"an accessor has {count} rows")
+        numbers = self._dense(accessor, kind, width) if "bufferView" in accessor else np.zeros((count, width), kind)
+        listed = {"count": sparse["count"]}
+        places = {**sparse["indices"], **listed}
+        rows = self._dense(places, np.dtype(COMPONENTS[places["componentType"]]), 1)[:, 0]
+        numbers[rows] = self._dense({**sparse["values"], **listed}, kind, width)
+        return numbers
 
 
 def _strided(data: bytes, accessor: dict, kind: np.dtype, width: int, stride: int) -> np.ndarray:

@@ -75,8 +75,8 @@ def _decode_image(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "BMP", "TIFF")) as image:
             return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError.at(name, f"the image cannot be read ({error})", "export it as PNG or JPEG") from error
+    except Exception as error:  # as for meshes: decoders raise whatever the damage leads to
+        raise DataError.at(name, f"the image cannot be read ({error!s:.200})", "export it as PNG or JPEG") from error
 
 
 def _read_ply(path: Path) -> list[Piece]:

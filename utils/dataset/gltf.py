@@ -15,7 +15,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 
-from utils.dataset.mesh_parts import Embedded, Piece, find_named
+from utils.dataset.mesh_parts import MOST_PARTS, Embedded, Piece, find_named, too_many_parts
 from utils.dataset.reading import DataError
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -54,6 +54,8 @@ def read_gltf(path: Path) -> list[Piece]:
         for primitive in document.primitives(node):
             pieces.append(document.piece(node, primitive, pose))
             n_faces += len(pieces[-1].faces)
+            if len(pieces) > MOST_PARTS:
+                raise too_many_parts(path)
             if n_faces > MOST_FACES:
                 raise DataError.at(path, f"it has more than {MOST_FACES:,} faces", "export the face alone")
     return pieces

@@ -17,6 +17,7 @@ import numpy as np
 from utils.dataset.images import IMAGE_SUFFIXES
 from utils.dataset.reading import DataError
 
+MOST_PARTS = 1000  # of one mesh file; each is looked for in all faces, and drawn by itself
 DEEPEST = 8  # folders above a file that its name may give; a longer path is of another machine anyway
 
 
@@ -96,6 +97,10 @@ def join(path: Path, pieces: list[Piece], counts: tuple[int, ...] = ()) -> Mesh:
     left_out = dict.fromkeys(piece.name for piece in pieces if not any(piece is other for other in drawn))
     warnings = (_left_out(left_out),) if left_out else ()
     return _joined(drawn, warnings, counts)
+
+
+def too_many_parts(path: Path) -> DataError:
+    return DataError.at(path, f"it has more than {MOST_PARTS:,} parts or materials", "join them, and bake one texture")
 
 
 def _with_textures(path: Path, pieces: list[Piece]) -> list[Piece]:

@@ -1,14 +1,14 @@
 """Wavefront OBJ meshes and their MTL material libraries, as exporters write them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from utils.dataset.mesh_parts import Piece, find_named
+from utils.dataset.mesh_parts import MOST_PARTS, Piece, find_named, too_many_parts
 from utils.dataset.reading import DataError
 
 # Options of a texture in a material and how many values they take; those of -s, -o and -t may be fewer.
@@ -48,8 +48,8 @@ class Lines:
     n_uv: int = 0
     n_normals: int = 0
     material: list[tuple[int, int]] = field(default_factory=list)  # number among the names, lines
-    names: list[str] = field(default_factory=lambda: [""])  # of materials, "" for none
-    libraries: list[str] = field(default_factory=list)
+    names: dict[str, int] = field(default_factory=lambda: {"": 0})  # of materials, "" for none
+    libraries: dict[str, None] = field(default_factory=dict)
 
 
 # The runs of lines of one keyword that make up nearly all of a file, or any other line
@@ -76,6 +76,8 @@ def read_obj(path: Path) -> tuple[list[Piece], tuple[int, int, int]]:
     vertices, uv = _table(path, "v", lines.vertices, 3), _table(path, "vt", lines.uv, 1)
     if not lines.faces or not len(vertices):
         return [], (len(vertices), len(uv), 0)
+    if len(lines.names) + len(lines.libraries) > MOST_PARTS:
+        raise too_many_parts(path)
     counts = (len(vertices), len(uv), sum(n for _, n in lines.material))
     _check_announced(path, text, counts)
     faces = _triangles(path, lines)
@@ -120,13 +122,10 @@ def _other_line(line: str, lines: Lines, material: int) -> int:
     """Note what a line names; returns the number of the material of the faces after it."""
     keyword, rest = (*line.split(None, 1), "", "")[:2]
     if keyword == "mtllib":
-        lines.libraries.append(rest)
+        lines.libraries[rest] = None
     if keyword != "usemtl":
         return material
-    name = _unquoted(rest)
-    if name not in lines.names:
-        lines.names.append(name)
-    return lines.names.index(name)
+    return lines.names.setdefault(_unquoted(rest), len(lines.names))
 
 
 def _from_one(block: str, lines: Lines) -> str:
@@ -253,10 +252,10 @@ def _check_range(path: Path, what: str, numbers: np.ndarray, least: int, count: 
 
 def _pieces(path: Path, lines: Lines, vertices: np.ndarray, uv: np.ndarray, faces: Faces) -> list[Piece]:
     """One piece per material, and another for its faces that have no uv."""
-    maps, pieces = _maps_of(path, lines), []
+    maps, names, pieces = _maps_of(path, lines), list(lines.names), []
     mapped = (faces.uv >= 0).all(axis=1)
     for number in dict.fromkeys(number for number, _ in lines.material):
-        name = lines.names[number]
+        name = names[number]
         own = faces.material == number
         for has_uv in (True, False):
             chosen = own & (mapped == has_uv)
@@ -316,7 +315,7 @@ def _maps_of(path: Path, lines: Lines) -> dict[str, TextureMap | None]:
     return {name: only if name in unknown else texture for name, texture in found.items()}
 
 
-def _libraries(path: Path, names: list[str]) -> Iterator[Path]:
+def _libraries(path: Path, names: Iterable[str]) -> Iterator[Path]:
     """The material libraries that are there; a line names one, whose name may have spaces, or several."""
     for line in names:
         whole = find_named(path, line)

@@ -2,6 +2,7 @@
 
 import json
 import urllib.parse
+import zlib
 
 import numpy as np
 import pytest
@@ -587,7 +588,8 @@ def test_postscript_as_an_embedded_image_is_not_run(tmp_path, monkeypatch):
 def test_an_embedded_image_that_would_fill_the_memory_is_refused(tmp_path):
     data = bytearray(png(plain()))
     data[16:24] = (60000).to_bytes(4, "big") * 2
-    refuses(textured(image=bytes(data)).write(tmp_path / "clip"), "f_0.glb", "image")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")  # so that its header is in order
+    refuses(textured(image=bytes(data)).write(tmp_path / "clip"), "f_0.glb", "decompression bomb")
 
 
 @pytest.mark.parametrize("cut", [0, 3, 11, 19, 200, -1])
@@ -595,7 +597,7 @@ def test_a_glb_that_was_cut_off_is_refused(tmp_path, cut):
     folder = textured().write(tmp_path / "clip")
     whole = (folder / "f_0.glb").read_bytes()
     (folder / "f_0.glb").write_bytes(whole[:cut])
-    refuses(folder, "f_0.glb")
+    refuses(folder, "f_0.glb", *(["it is cut off ("] if cut in (200, -1) else []))
 
 
 def damaged(part, **changes):
@@ -617,6 +619,7 @@ def damaged(part, **changes):
         lambda: damaged("nodes", children=[0]),
         lambda: damaged("nodes", matrix=[1, 2, 3]),
         lambda: damaged("scenes", nodes=["0"]),
+        lambda: damaged("scenes", nodes=[-1]),
         lambda: damaged("meshes", primitives=None),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from utils.dataset.files import write_image
+from utils.dataset.images import write_image
 from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.dataset.tables import load_labels, load_sample_submission, open_data

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from utils.dataset.clips import CLIP, read_clip
-from utils.dataset.geometry import check_mesh
+from utils.dataset.geometry import MAX_TILES, check_mesh
+from utils.dataset.images import write_image
 from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence
 
@@ -116,6 +117,23 @@ def test_a_plane_a_stray_vertex_and_uv_a_little_outside_are_meshes(mesh):
         check_mesh("a", changed["vertices"], changed["faces"], changed["uv"])
 
 
+def test_uv_of_a_texture_that_repeats_may_lie_in_other_tiles_but_not_in_any(mesh):
+    vertices, faces, uv = mesh["vertices"][0], mesh["faces"], mesh["uv"]
+    for tiles in ([3, 0], [-MAX_TILES + 1, 2]):
+        np.testing.assert_allclose(check_mesh("a", vertices, faces, uv + tiles, tiled=True)[2], uv + tiles, atol=1e-4)
+    for wrong, fault in (
+        (replaced(uv, 5, MAX_TILES + 9), "its uv reach from 0 to 1.01e.03"),
+        (uv * 0 + 0.5, "uv are one point"),
+    ):
+        with pytest.raises(DataError, match=f"a: .*{fault}.*Remedy: "):
+            check_mesh("a", vertices, faces, wrong, tiled=True)
+
+
+def test_a_mesh_without_a_texture_has_uv_of_zeros(mesh):
+    uv = check_mesh("a", mesh["vertices"][0], mesh["faces"], None)[2]
+    assert uv.shape == (1681, 2) and uv.dtype == np.float32 and not uv.any()
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -125,12 +143,13 @@ def test_a_plane_a_stray_vertex_and_uv_a_little_outside_are_meshes(mesh):
         (lambda v: replaced(v, 0, 1e30), "beyond any unit"),
     ],
 )
-def test_obj_frames_are_held_to_the_same(dome, tmp_path, change, fault):
+def test_obj_frames_are_held_to_the_same(dome, speckle, tmp_path, change, fault):
     lines = ["v {:.9g} {:.9g} {:.9g}".format(*row) for row in change(dome.vertices.astype(float))]
     lines += ["vt {:.9g} {:.9g}".format(*row) for row in dome.uv]
     lines += ["f " + " ".join(f"{corner}/{corner}" for corner in face + 1) for face in dome.faces]
     for t in range(2):
         (tmp_path / f"{t}.obj").write_text("\n".join(lines))
+        write_image(tmp_path / f"{t}.png", speckle)
     with pytest.raises(DataError, match=f"1.obj: .*{fault}.*Remedy"):
         open_sequence(tmp_path).geometry(1)
 

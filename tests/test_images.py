@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from utils.dataset.files import write_image
-from utils.dataset.images import MAX_SIDE, UPRIGHT, decode_image, read_image, significant_bits, to_8_bits
+from utils.dataset.images import MAX_SIDE, UPRIGHT, decode_image, read_image, significant_bits, to_8_bits, write_image
 from utils.dataset.reading import DataError, read_bytes
 from utils.dataset.sequences import open_sequence, write_clip
 

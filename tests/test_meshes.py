@@ -1,6 +1,7 @@
 """Facts about mesh files: what exporters write is read as they mean it, and what cannot be is named with a remedy."""
 
 import json
+import os
 import urllib.parse
 import zlib
 
@@ -308,9 +309,9 @@ def test_polygons_become_triangles_of_the_same_area(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "fault"),
     [
-        (lambda text: text + "f 1/1 2/2\n", "a face does not parse"),
+        (lambda text: text + "f 1/1 2/2\n", "a face cannot be read"),
         (lambda text: text + "f 1/1 2/2 3/\n", "f_1.obj"),
-        (lambda text: text + "f 1/1 2/2 x/3\n", "a face does not parse"),
+        (lambda text: text + "f 1/1 2/2 x/3\n", "a face cannot be read"),
         (lambda text: text + "f 1/1 2/2 26/26\n", "names vertex 26 of 25"),
         (lambda text: text + "f 1/1 2/2 3/99999999999999999999\n", "f_1.obj"),
         (lambda text: text + "f 0/1 2/2 3/3\n", "names vertex 0 of 25"),
@@ -318,14 +319,14 @@ def test_polygons_become_triangles_of_the_same_area(tmp_path):
         (lambda text: "\n".join(line for line in text.splitlines() if line[:2] != "vt") + "\n", "texture coordinate"),
         (lambda text: text.replace("vt 0.000000 0.000000\n", "vt 0.000000\n"), "vt number 1 is cut off"),
         (lambda text: text.replace("v -60.000000 ", "v ", 1), "v number 1 is cut off"),
-        (lambda text: text.replace("v -60.000000 ", "v -60.0x0000 ", 1), "line v does not parse"),
+        (lambda text: text.replace("v -60.000000 ", "v -60.0x0000 ", 1), "line v cannot be read"),
         (lambda text: "# Vertices: 25\n# Faces: 33\n" + text, "announces 33 faces, and 32"),
-        (lambda text: text.replace("v -60.000000 ", "v 1e300 ", 1), "coordinate of 1e+300"),
+        (lambda text: text.replace("v -60.000000 ", "v 1e300 ", 1), "not finite"),
         (lambda text: text.replace("v -60.000000 ", "v 1e25 ", 1), "coordinate of 1e+25"),
-        (lambda text: text.replace("v -60.000000 ", "v 5e6 ", 1), "off the face"),
+        (lambda text: text.replace("v -60.000000 ", "v 5e3 ", 1), "off the face"),
         (lambda text: text.replace("v -60.000000 ", "v inf ", 1), "NaN or infinite"),
-        (lambda text: text.replace("vt 0.000000 ", "vt 1e30 ", 1), "coordinate of 1e+30"),
-        (lambda text: text.replace("vt 0.000000 ", "vt nan ", 1), "texture coordinates are NaN"),
+        (lambda text: text.replace("vt 0.000000 ", "vt 1e30 ", 1), "its uv reach from 0 to 1e+30"),
+        (lambda text: text.replace("vt 0.000000 ", "vt nan ", 1), "uv are not finite"),
     ],
 )
 def test_a_damaged_obj_is_named_with_what_is_wrong(clip, damage, fault):
@@ -340,7 +341,15 @@ def test_a_mesh_without_area_is_refused(tmp_path, flat):
     vertices, faces, uv = grid()
     vertices = vertices * ([0, 0, 0] if flat == "point" else [1, 0, 0])
     write_png(tmp_path / "clip" / "f_0.png", plain())
-    refuses(write_objs(tmp_path / "clip", obj_text(vertices, faces, uv)), "f_0.obj", "no area")
+    refuses(write_objs(tmp_path / "clip", obj_text(vertices, faces, uv)), "f_0.obj", "a point or a line")
+
+
+@pytest.mark.parametrize("name", ["f_1.obj", "m.mtl"])
+def test_a_pipe_by_the_name_of_a_mesh_or_library_is_not_waited_for(clip, at_most, name):
+    (clip / name).unlink(missing_ok=True)
+    os.mkfifo(clip / name)
+    with at_most(5):
+        refuses(clip, name if name == "f_1.obj" else "texture is missing", t=1)
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
@@ -625,6 +634,21 @@ def damaged(part, **changes):
 )
 def test_a_gltf_that_contradicts_itself_is_refused(tmp_path, gltf):
     refuses(gltf().write(tmp_path / "clip"), "f_0.glb")
+
+
+def test_a_gltf_whose_colours_are_not_those_of_its_vertices_is_refused(tmp_path):
+    gltf, (vertices, faces, _) = Gltf(), grid(0.12)
+    primitive = gltf.part(vertices, faces)
+    primitive["attributes"]["COLOR_0"] = gltf.numbers(np.ones((len(vertices) - 1, 3), "<f4"))
+    refuses(gltf.write(tmp_path / "clip"), "f_0.glb", "a part of 25 vertices has more or fewer uv or colours")
+
+
+def test_one_mesh_that_many_nodes_repeat_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.dataset.gltf.MAX_VERTICES", 3 * SIDE_SQUARED)
+    gltf = textured()
+    gltf.json["nodes"] = [{"mesh": 0} for _ in range(4)]
+    gltf.json["scenes"][0]["nodes"] = [0, 1, 2, 3]
+    refuses(gltf.write(tmp_path / "clip"), "f_0.glb", "more than 75 vertices")
 
 
 # PLY ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from conftest import refusing
 
 from utils import artefacts, pipeline
-from utils.dataset.files import write_image
+from utils.dataset.images import write_image
 from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES

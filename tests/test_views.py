@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.dataset.files import write_image
+from utils.dataset.images import write_image
 from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.face.expressions import rotation

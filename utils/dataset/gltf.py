@@ -15,14 +15,14 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 
-from utils.dataset.mesh_parts import MOST_PARTS, Embedded, Piece, find_named, too_many_parts
-from utils.dataset.reading import DataError
+from utils.dataset.geometry import MAX_FACES, MAX_VERTICES
+from utils.dataset.mesh_parts import AGAIN, MOST_PARTS, Embedded, Piece, find_named, too_many_parts
+from utils.dataset.reading import DataError, read_bytes
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 TRIANGLES, STRIP, FAN = 4, 5, 6  # modes of a primitive; the others are points and lines
 REPEAT, CLAMP, MIRROR = 10497, 33071, 33648  # wrap modes of a sampler
-MOST_FACES = 5_000_000  # of all nodes together: a small file can repeat one mesh without end
 # Extensions that change nothing we read, or that we follow
 FOLLOWED = ("KHR_texture_transform", "KHR_mesh_quantization", "KHR_lights_punctual", "KHR_xmp_json_ld", "KHR_xmp")
 REMEDIES = {
@@ -49,15 +49,16 @@ class Texture(NamedTuple):
 def read_gltf(path: Path) -> list[Piece]:
     """The pieces of a glTF file, one per primitive of every node of its scene, in metres."""
     document = Document(path)
-    pieces, n_faces = [], 0
+    pieces, n_vertices, n_faces = [], 0, 0
     for node, pose in document.nodes():
         for primitive in document.primitives(node):
             pieces.append(document.piece(node, primitive, pose))
-            n_faces += len(pieces[-1].faces)
+            n_vertices, n_faces = n_vertices + len(pieces[-1].vertices), n_faces + len(pieces[-1].faces)
             if len(pieces) > MOST_PARTS:
                 raise too_many_parts(path)
-            if n_faces > MOST_FACES:
-                raise DataError.at(path, f"it has more than {MOST_FACES:,} faces", "export the face alone")
+            if n_vertices > MAX_VERTICES or n_faces > MAX_FACES:  # a small file can repeat one mesh without end
+                fault = f"it has more than {MAX_VERTICES:,} vertices or {MAX_FACES:,} faces"
+                raise DataError.at(path, fault, "export the face alone")
     return pieces
 
 
@@ -173,8 +174,6 @@ class Document:
             faces = np.stack([np.full(max(0, len(corners) - 2), corners[0]), corners[1:-1], corners[2:]], -1)
         else:
             faces = corners.reshape(-1, 3)
-        if len(faces) and (faces.min() < 0 or faces.max() >= n_vertices):
-            raise ValueError(f"its faces name vertices beyond the {n_vertices} there are")
         return faces
 
     def _colours(self, primitive: dict) -> np.ndarray | None:
@@ -247,7 +246,7 @@ class Document:
         found = find_named(self.path, unquote(uri))
         if found is None:
             raise DataError.at(self.path, f"its buffer {unquote(uri)!r:.80} is missing", "put it beside the mesh")
-        return found.read_bytes()
+        return read_bytes(found, "the buffer of a mesh")
 
     def _view(self, index: int) -> bytes:
         view = self._item("bufferViews", index)
@@ -282,7 +281,7 @@ class Document:
     def _sparse(self, accessor: dict, kind: np.dtype, width: int) -> np.ndarray:
         """Numbers that are zero, or those of a view, but for the listed ones: how shape keys are often written."""
         sparse, count = accessor["sparse"], accessor["count"]
-        if count > MOST_FACES:
+        if count > MAX_FACES:
             raise ValueError(f"an accessor has {count} rows")
         numbers = self._dense(accessor, kind, width) if "bufferView" in accessor else np.zeros((count, width), kind)
         listed = {"count": sparse["count"]}
@@ -301,14 +300,14 @@ def _strided(data: bytes, accessor: dict, kind: np.dtype, width: int, stride: in
 
 def _content(path: Path) -> tuple[dict, bytes]:
     """The JSON of a file, and the bytes that a `.glb` has behind it."""
-    data = path.read_bytes()
+    data = read_bytes(path, "the mesh")
     if data[:4] != b"glTF":
         return json.loads(data.decode("utf-8-sig")), b""
     _, version, length = struct.unpack_from("<4sII", data)
     if version != 2:
         raise DataError.at(path, f"it is of glTF's version {version}", "export it as glTF 2.0")
     if length > len(data):
-        raise DataError.at(path, f"it is cut off ({len(data)} of {length} bytes)", "export or copy this frame again")
+        raise DataError.at(path, f"it is cut off ({len(data)} of {length} bytes)", AGAIN)
     chunks, position = {}, 12
     while position + 8 <= length:
         size, kind = struct.unpack_from("<I4s", data, position)

@@ -1,4 +1,4 @@
-"""Reads images, from a file or from bytes, as (H, W, 3) uint8 RGB. What is wrong is a `DataError`.
+"""Reads images, from a file or from bytes, as (H, W, 3) uint8 RGB, and writes them. What is wrong is a `DataError`.
 
 PNG, JPEG, BMP and TIFF alone, told apart by their content and never by the file's name: Pillow knows formats that run
 programs (PostScript). Sizes are checked before anything is decoded, and that a file is whole, since decoders accept
@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from utils.dataset.reading import read_bytes, reading
+from utils.dataset.reading import DataError, read_bytes, reading
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -179,3 +179,20 @@ def _deep_colour(data: bytes, high: np.ndarray) -> np.ndarray:
     if not np.array_equal(deep >> 8, high):
         raise ValueError("colours of 16 bits in this form, of which two decoders make other pixels")
     return deep
+
+
+# Writing --------------------------------------------------------------------------------------------
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 RGB in the format of the suffix: PNG packed for speed, JPEG at quality 95.
+
+    Sensor noise does not compress: without the search for repetitions a PNG is written in half the time, and smaller;
+    with one filter for all rows, rather than the best of five for each, in half of that, and it is read sooner.
+    """
+    packing = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    packing += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG]
+    is_jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if is_jpeg else packing if Path(path).suffix.lower() == ".png" else []
+    if not cv2.imwrite(str(path), cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR), options):
+        raise DataError.at(path, "the image cannot be written", "check the folder and the space on the disk")

@@ -17,6 +17,7 @@ import numpy as np
 from utils.dataset.images import IMAGE_SUFFIXES
 from utils.dataset.reading import DataError
 
+AGAIN = "export or copy this frame again"  # remedy of a damaged file
 MOST_PARTS = 1000  # of one mesh file; each is looked for in all faces, and drawn by itself
 DEEPEST = 8  # folders above a file that its name may give; a longer path is of another machine anyway
 
@@ -60,12 +61,13 @@ class Part:
 class Mesh:
     """A mesh file that can be drawn: vertices (V, 3) and uv (V, 2) of all parts, and which faces have which texture.
 
-    colours (V, 3) float in 0..1 where no part has a texture; warnings: what was left out; counts: numbers of the file's
-    own lines (vertices, texture coordinates, faces) by which frames of a sequence are compared, empty where unknown.
+    colours (V, 3) float in 0..1 where no part has a texture, whose uv are None before they are checked, and then zeros;
+    warnings: what was left out; counts: numbers of the file's own lines (vertices, texture coordinates, faces) by which
+    frames of a sequence are compared, empty where unknown.
     """
 
     vertices: np.ndarray
-    uv: np.ndarray
+    uv: np.ndarray | None
     parts: tuple[Part, ...]
     colours: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
@@ -87,7 +89,9 @@ def join(path: Path, pieces: list[Piece], counts: tuple[int, ...] = ()) -> Mesh:
     """
     pieces = [piece for piece in pieces if len(piece.faces)]
     if not pieces:
-        raise DataError.at(path, "the mesh is empty", "export this frame again")
+        raise DataError.at(path, "the mesh is empty", AGAIN)
+    for piece in pieces:
+        _check_piece(path, piece)
     pieces = _with_textures(path, pieces)
     drawn = [piece for piece in pieces if piece.image is not None and piece.uv is not None]
     if not drawn:
@@ -97,6 +101,15 @@ def join(path: Path, pieces: list[Piece], counts: tuple[int, ...] = ()) -> Mesh:
     left_out = dict.fromkeys(piece.name for piece in pieces if not any(piece is other for other in drawn))
     warnings = (_left_out(left_out),) if left_out else ()
     return _joined(drawn, warnings, counts)
+
+
+def _check_piece(path: Path, piece: Piece) -> None:
+    """Raise DataError for a piece that reaches beyond itself: joined to others it would pass for whole."""
+    count = len(piece.vertices)
+    if piece.faces.min() < 0 or piece.faces.max() >= count:
+        raise DataError.at(path, f"its faces name vertices beyond the {count} there are", "export it again")
+    if any(values is not None and len(values) != count for values in (piece.uv, piece.colours)):
+        raise DataError.at(path, f"a part of {count} vertices has more or fewer uv or colours", "export it again")
 
 
 def too_many_parts(path: Path) -> DataError:
@@ -142,10 +155,9 @@ def _joined(pieces: list[Piece], warnings: tuple[str, ...], counts: tuple[int, .
     for piece, start in zip(pieces, starts[:-1], strict=True):
         faces = (piece.faces + start).astype(np.int32)
         whole.setdefault((None if coloured else piece.image, piece.clamp), []).append(faces)
-    uv = [np.zeros((len(piece.vertices), 2)) if coloured else whole_tiles(piece) for piece in pieces]
     return Mesh(
         np.concatenate([piece.vertices for piece in pieces]),
-        np.concatenate(uv),
+        None if coloured else np.concatenate([whole_tiles(piece) for piece in pieces]),
         tuple(Part(np.concatenate(faces), image, clamp) for (image, clamp), faces in whole.items()),
         np.concatenate([piece.colours for piece in pieces]) if coloured else None,
         warnings,

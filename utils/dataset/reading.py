@@ -2,7 +2,8 @@
 
 Whatever a third-party loader raises of a damaged file (a zip, struct, codec or index error, a MemoryError of an absurd
 size) becomes a `DataError` that names the file and the remedy, since a stage goes on without a test clip for that error
-alone. Only calls of loaders stand within `reading`, so that a mistake in our own code still surfaces as what it is.
+alone. Only loaders and the parsers of `meshes` stand within `reading`, so that a mistake in other code still surfaces
+as what it is.
 """
 
 import os

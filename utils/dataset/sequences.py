@@ -7,7 +7,7 @@ A folder `<Id>/` holds one of three things, told apart by what lies in it:
 - composite images only (kind "composite").
 
 A composite is an image of two camera views side by side. Frames are ordered by the last number in the file's stem.
-Units and axes: see `utils.dataset.files`.
+Units and axes: see `utils.dataset.geometry`.
 """
 
 import re
@@ -22,10 +22,10 @@ import numpy as np
 
 from utils.artefacts import atomic_path
 from utils.dataset.clips import CLIP, FPS, read_clip
-from utils.dataset.files import MESH_SUFFIXES, check_composite, write_image
-from utils.dataset.images import IMAGE_SUFFIXES, read_pixels, significant_bits, to_8_bits
+from utils.dataset.geometry import size_of
+from utils.dataset.images import IMAGE_SUFFIXES, read_pixels, significant_bits, to_8_bits, write_image
 from utils.dataset.mesh_parts import Mesh, Part
-from utils.dataset.meshes import check_size, lacks_last_newline, read_mesh, read_texture, scale_to_mm, size_of
+from utils.dataset.meshes import MESH_SUFFIXES, check_size, lacks_last_newline, read_mesh, read_texture, scale_to_mm
 from utils.dataset.reading import DataError, reading
 
 MIN_FRAMES = 2  # a motion needs two frames
@@ -139,6 +139,14 @@ class CompositeSequence(Sequence):
         return max(significant_bits(read_pixels(file)) for file in self.files)
 
 
+def check_composite(image: np.ndarray, path: str | Path) -> None:
+    """Raise DataError if the image (H, W, 3) cannot be cut into two halves of one width."""
+    if image.shape[1] % 2:
+        raise DataError.at(
+            path, f"a composite has two halves, and its width {image.shape[1]} is odd", "export both views at one width"
+        )
+
+
 class ClipSequence(CompositeSequence):
     """The compact form: the meshes of all frames in `clip.npz`, the composites beside it."""
 
@@ -203,12 +211,12 @@ class MeshSequence(Sequence):
                 self._scale = scale_to_mm(self.files[0], mesh.vertices)
                 self._size = size_of(mesh.vertices) * self._scale
             first = self._mesh(0) if t else None
-            vertices = (mesh.vertices * self._scale).astype(np.float32)
+            vertices = mesh.vertices * np.float32(self._scale)
             check_size(self.files[t], vertices, first.vertices if first else vertices, self._size)
             if first:
                 self._check_faces(t, mesh, first)
             parts = _shared_faces(mesh.parts, first.parts if first else ())
-            self._meshes[t] = replace(mesh, vertices=vertices, uv=mesh.uv.astype(np.float32), parts=parts)
+            self._meshes[t] = replace(mesh, vertices=vertices, parts=parts)
         return self._meshes[t]
 
     @cached_property

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.dataset.mesh_parts import MOST_PARTS, Piece, find_named, too_many_parts
-from utils.dataset.reading import DataError
+from utils.dataset.mesh_parts import AGAIN, MOST_PARTS, Piece, find_named, too_many_parts
+from utils.dataset.reading import DataError, read_bytes, reading
 
 # Options of a texture in a material and how many values they take; those of -s, -o and -t may be fewer.
 MAP_OPTIONS = {
@@ -71,7 +71,7 @@ def read_obj(path: Path) -> tuple[list[Piece], tuple[int, int, int]]:
     A vertex with several uv is doubled, so that each has one; vertices keep the file's order. Raises DataError for a
     line that does not parse and for faces that name what is not there: signs of a file that was cut off.
     """
-    text = decode_text(path.read_bytes())
+    text = decode_text(read_bytes(path, "the mesh"))
     lines = split_lines(text)
     vertices, uv = _table(path, "v", lines.vertices, 3), _table(path, "vt", lines.uv, 1)
     if not lines.faces or not len(vertices):
@@ -154,10 +154,8 @@ def _table(path: Path, keyword: str, blocks: list[str], least: int) -> np.ndarra
         del words[::width]  # all lines have as many numbers
     else:
         words, width = _even_rows(path, keyword, "".join(blocks).splitlines(), least)
-    try:
+    with reading(path, f"a line {keyword}", AGAIN):
         return np.fromiter(map(float, words), float, len(words)).reshape(n, -1)
-    except ValueError as error:
-        raise DataError.at(path, f"a line {keyword} does not parse ({error!s:.80})", "export it again") from error
 
 
 def _even_rows(path: Path, keyword: str, lines: list[str], least: int) -> tuple[list[str], int]:
@@ -181,15 +179,13 @@ def _check_announced(path: Path, text: str, counts: tuple[int, int, int]) -> Non
             raise DataError.at(
                 path,
                 f"its header announces {announced} {what.lower()}, and {there[what]} are there: it was cut off",
-                "export or copy this frame again",
+                AGAIN,
             )
 
 
 def _triangles(path: Path, lines: Lines) -> Faces:
-    try:
+    with reading(path, "a face", AGAIN):
         return _all_alike(lines) or _one_by_one(lines)
-    except (ValueError, OverflowError) as error:
-        raise DataError.at(path, f"a face does not parse ({error!s:.80})", "export or copy this frame again") from error
 
 
 def _all_alike(lines: Lines) -> Faces | None:
@@ -245,9 +241,7 @@ def _corner(text: str) -> tuple[int, int]:
 def _check_range(path: Path, what: str, numbers: np.ndarray, least: int, count: int) -> None:
     if numbers.min() < least or numbers.max() >= count:
         wrong = numbers.max() if numbers.max() >= count else numbers.min()
-        raise DataError.at(
-            path, f"a face names {what} {wrong + 1} of {count}: it was cut off or damaged", "export this frame again"
-        )
+        raise DataError.at(path, f"a face names {what} {wrong + 1} of {count}: it was cut off or damaged", AGAIN)
 
 
 def _pieces(path: Path, lines: Lines, vertices: np.ndarray, uv: np.ndarray, faces: Faces) -> list[Piece]:
@@ -306,7 +300,8 @@ def _maps_of(path: Path, lines: Lines) -> dict[str, TextureMap | None]:
     """The texture of each material that the mesh uses; one that no library knows has the only texture that is used."""
     known: dict[str, TextureMap | None] = {}
     for library in _libraries(path, lines.libraries):
-        known = parse_mtl(decode_text(library.read_bytes())) | known  # of two, the first library's counts
+        text = decode_text(read_bytes(library, "the material library"))
+        known = parse_mtl(text) | known  # of two, the first library's counts
     folded = {name.casefold(): texture for name, texture in known.items()}
     found = {name: known.get(name, folded.get(name.casefold())) for name in lines.names}
     unknown = {name for name in lines.names if name not in known and name.casefold() not in folded}

@@ -13,10 +13,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from utils.dataset.files import check_composite
 from utils.dataset.geometry import TRIM
 from utils.dataset.reading import DataError
-from utils.dataset.sequences import Sequence, open_sequence
+from utils.dataset.sequences import Sequence, check_composite, open_sequence
 from utils.dataset.tables import read_table
 from utils.render.camera import Camera
 from utils.render.renderer import TexturedMesh, get_renderer

@@ -140,11 +140,14 @@ def test_a_face_across_the_border_of_tiles_shows_both_sides(renderer):
 
 
 def test_uv_that_round_over_the_border_do_not_repeat(renderer):
-    texture = dotted_texture()
-    exact = TexturedMesh(square(), FACES, SQUARE_UV, texture, clamp=True)
-    rounded = TexturedMesh(square(), FACES, SQUARE_UV * (1 + 2e-4) - 1e-4, texture)
-    ours, theirs = (renderer.render(mesh, [FRONT])[0].rgb.astype(int) for mesh in (exact, rounded))
-    assert np.abs(ours - theirs).max() <= 2
+    texture = np.zeros((8, 8, 3), np.uint8)
+    texture[:, :4, 0], texture[:, 4:, 2] = 200, 100  # red at the left, blue at the right
+    rounded = SQUARE_UV * 1.1 - 0.05  # by less than half a texel
+    ours, theirs = (
+        renderer.render(TexturedMesh(square(), FACES, rounded, texture, clamp=clamp), [FRONT])[0].rgb.astype(int)
+        for clamp in (True, False)
+    )
+    assert np.array_equal(ours, theirs) and ours[64, 16].tolist() == [200, 0, 0]
 
 
 def test_opengl_and_embree_repeat_a_texture_alike(dome, speckle):

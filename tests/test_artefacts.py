@@ -18,7 +18,6 @@ from utils.artefacts import (
     cached,
     checksum,
     is_current,
-    mark_current,
     read_artefact,
     remove_leftovers,
     write_artefact,
@@ -224,20 +223,6 @@ def test_a_flipped_bit_in_a_small_artefact_is_found(tmp_path):
     data[3000] ^= 1
     (tmp_path / "a.npy").write_bytes(data)
     assert not is_current(tmp_path / "a.npy", "k")
-
-
-def test_a_folder_is_current_until_a_file_of_it_is_lost_or_cut(tmp_path):
-    folder = tmp_path / "clip"
-    folder.mkdir()
-    for name in "ab":
-        (folder / name).write_text("content")
-    mark_current(folder, "k")
-    assert is_current(folder, "k") and not is_current(folder, "other")
-    (folder / "b").write_text("con")
-    assert not is_current(folder, "k")
-    mark_current(folder, "k")
-    (folder / "a").unlink()
-    assert not is_current(folder, "k")
 
 
 def test_the_sidecar_is_readable_json(tmp_path):

@@ -1,14 +1,14 @@
 """Files that a stage leaves for the next one: written atomically, kept under a key, made again when damaged.
 
-An artefact is one file (or one folder) and a small sidecar beside it, `<name>.key`, that records
+An artefact is one file and a small sidecar beside it, `<name>.key`, that records
 
 - the key: a hash of everything the artefact was made from (`artefact_key`), and
 - a checksum of what was written, so that a truncated or overwritten artefact is noticed.
 
 Files up to 1 MB are checksummed whole. Of larger ones, 16 blocks of 4 kB spread from the first byte to the
 last are read besides the size, since re-running an unchanged pipeline must not read gigabytes: cut, emptied
-and replaced files are found at once, a flipped bit between the blocks when the file is read. A folder is checked
-by its names and sizes. What cannot be read is a `DamagedError`; `cached` makes it again.
+and replaced files are found at once, a flipped bit between the blocks when the file is read. What cannot be read
+is a `DamagedError`; `cached` makes it again.
 
 Two processes may write one artefact at once: each writes under a name of its own, and the sidecar holds the
 checksum of what its writer wrote, so that content and key of two writers never pass for one.
@@ -107,7 +107,7 @@ def write_artefact(path: str | Path, value: Any, key: str | None = None) -> None
     write, _ = _format(path)
     with atomic_path(path) as temporary:
         write(temporary, value)
-        written = checksum(temporary)
+        written = key and checksum(temporary)
     if key is not None:
         _write_sidecar(path, key, written)
 
@@ -228,8 +228,8 @@ def _code_part(code: Code | tuple[Code, ...]) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or the files of a folder: a folder with a sidecar counts as one."""
-    if not path.is_dir() or _sidecar(path).exists():
+    """The file itself, or the files of a folder."""
+    if not path.is_dir():
         return [path]
     files = (file for file in path.rglob("*") if file.is_file())
     return [file for file in files if not file.name.startswith(".") and file.suffix != ".key"]
@@ -273,24 +273,15 @@ def is_current(path: str | Path, key: str) -> bool:
         return False
 
 
-def mark_current(path: str | Path, key: str) -> None:
-    """Write the sidecar of an artefact (file or folder) that has just been written by other means."""
-    _write_sidecar(path, key, checksum(path))
-
-
 def _write_sidecar(path: str | Path, key: str, content: str) -> None:
     with atomic_path(_sidecar(path)) as temporary:
         temporary.write_text(json.dumps({"key": key, "checksum": content}) + "\n", encoding="utf-8")
 
 
 def checksum(path: str | Path) -> str:
-    """Checksum of a file (whole, or sampled beyond 1 MB) or of the names and sizes in a folder."""
+    """Checksum of a file, whole, or sampled beyond 1 MB."""
     path = Path(path)
     digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()} {file.stat().st_size}\n".encode())
-        return digest.hexdigest()[:32]
     size = path.stat().st_size
     digest.update(str(size).encode())
     with path.open("rb") as handle:

@@ -163,7 +163,7 @@ def test_frames_are_ordered_by_number_not_by_text(tmp_path):
 def test_composites_come_without_mesh(composites):
     sequence = open_sequence(composites, fps=30)
     frame = sequence.frame(1)
-    assert (sequence.kind, sequence.fps, sequence.constant_topology) == ("composite", 30, False)
+    assert (sequence.kind, sequence.fps, sequence.constant_topology) == ("images", 30, False)
     assert frame.vertices is None and frame.faces is None and frame.uv is None
     np.testing.assert_array_equal(frame.texture, face_like()[3][1])
 
@@ -262,11 +262,6 @@ def test_cut_off_image_is_named(composites):
     file = composites / "img1.png"
     file.write_bytes(file.read_bytes()[:200])
     refuses(lambda: open_sequence(composites).frame(1), "img1.png", "cannot be read")
-
-
-def test_composite_of_odd_width_is_named(composites):
-    write_image(composites / "img1.png", np.zeros((12, 21, 3), np.uint8))
-    refuses(lambda: open_sequence(composites).frame(1), "img1.png", "width 21 is odd")
 
 
 def test_composite_of_another_size_is_named(composites):

@@ -16,7 +16,7 @@ from utils.dataset.clips import CLIP, read_clip
 from utils.dataset.images import read_image
 from utils.dataset.reading import DataError
 from utils.dataset.tables import CLASSES, load_labels
-from utils.render.views import read_boxes
+from utils.render.crops import read_boxes
 
 COUNT = 170  # cases of a format
 RNG = np.random.default_rng(0)
@@ -150,7 +150,7 @@ def test_damaged_tables_are_read_or_refused(tmp_path):
 
 def test_damaged_boxes_are_read_or_refused(tmp_path):
     cases = mutations([BOXES], 5, COUNT // 2)
-    counts = assert_survives(lambda path: read_boxes(path.parent), "boxes.csv", cases, tmp_path)
+    counts = assert_survives(lambda path: read_boxes(path.parent, 2), "boxes.csv", cases, tmp_path)
     assert counts["read"] and counts["refused"]
 
 

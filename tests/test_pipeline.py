@@ -25,7 +25,7 @@ from utils.pipeline import (
     render_all,
     unread_clips,
 )
-from utils.render.views import read_boxes
+from utils.render.crops import read_boxes
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_whatever_a_clip_suffers_a_test_clip_gets_the_prior_and_a_training_clip_
 def test_a_mistake_in_our_own_code_is_no_fault_of_a_clip(copied, monkeypatch):
     data = load_data(copied)
     job = jobs_by_id(replace(copied, work=copied.work + "-new"), data)[data.test_ids[0]]
-    monkeypatch.setattr("utils.dataset.sequences.check_composite", lambda image, path: image["no such key"])
+    monkeypatch.setattr("utils.render.views.mesh_box", lambda vertices, camera: vertices["no such key"])
     with pytest.raises(IndexError):
         pipeline._render(job)
 
@@ -360,4 +360,4 @@ def test_a_table_of_boxes_overrides_the_crop_of_its_ids_alone(copied):
 def test_a_wrong_box_is_refused_with_file_and_id(tmp_path, row):
     (tmp_path / "boxes.csv").write_text(BOXES + f"S01_001,{row}\n")
     with pytest.raises(DataError, match=r"boxes\.csv.*S01_001.*Remedy"):
-        read_boxes(tmp_path)
+        read_boxes(tmp_path, 2)

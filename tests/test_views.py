@@ -9,19 +9,9 @@ from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.face.expressions import rotation
 from utils.flow.methods import estimate_flow
-from utils.render.views import (
-    align_rigidly,
-    crop_image,
-    ellipse_mask,
-    half_projection,
-    make_views,
-    mesh_box,
-    read_boxes,
-    silhouette,
-    square_box,
-    view_cameras,
-    wide_cameras,
-)
+from utils.render.crops import crop_image, ellipse_mask, read_boxes, square_box
+from utils.render.pictures import half_projection, silhouette
+from utils.render.views import align_rigidly, make_views, mesh_box, view_cameras, wide_cameras
 from utils.synthetic.photography import BACKGROUND
 
 SIZE = 96
@@ -137,7 +127,7 @@ def test_a_composite_cannot_be_rendered(composites):
 
 
 def test_an_unknown_way_is_refused(clip):
-    with pytest.raises(ValueError, match="'rendered'.*'render' or 'split'"):
+    with pytest.raises(ValueError, match="'rendered'.*render, split"):
         make_views(clip, "rendered")
 
 
@@ -168,9 +158,9 @@ def test_boxes_beyond_any_image_are_refused(clip, tmp_path):
     ):
         (tmp_path / "boxes.csv").write_text(f"{head}a,{row}\n")
         with pytest.raises(DataError, match="boxes.csv: the box of Id a is not"):
-            read_boxes(tmp_path)
+            read_boxes(tmp_path, 2)
     (tmp_path / "boxes.csv").write_text(f"{head}a,-3,0,9.5,0,0,9\n")
-    assert read_boxes(tmp_path) == {"a": [(-3, 0, 9.5), (0, 0, 9)]}
+    assert read_boxes(tmp_path, 2) == {"a": ((-3, 0, 9.5), (0, 0, 9))}
     with pytest.raises(DataError, match=f"{clip.id}.*hardly anything.*correct its box"):
         make_views(clip, "render", SIZE, boxes=[(-900.0, 0, 50)] * 2)
 

@@ -15,7 +15,7 @@ from utils.paths import ROOT
 # What a parameter may be, where that is one of a few words.
 CHOICES: dict[str, tuple[str, ...]] = {
     "clip_table": ("4dme", "smoke"),
-    "views": ("render", "split"),
+    "views": ("render", "split", "single"),
     "renderer": ("auto", "egl", "osmesa", "embree"),
     "flow_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
     "apex_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
@@ -63,7 +63,8 @@ class Config:
     subject_pattern: str = ""  # regular expression with one group that takes the subject from an Id without one
 
     # 01_render
-    views: str = "render"  # "render": the mesh from two virtual cameras; "split": the halves of the composite
+    # "render": the mesh from two virtual cameras; "split": the halves of the composite; "single": one camera's pictures
+    views: str = "render"
     yaw_deg: float = 25.0  # each virtual camera off the frontal axis, degrees
     size: int = 256  # of the square views, pixels
     stabilise: bool = True  # remove the head's rigid motion in 3D where topology is constant

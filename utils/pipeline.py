@@ -18,7 +18,8 @@ from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES, PHASE_COLUMNS, DataRoot, open_data
 from utils.flow.features import Moments, features_of
 from utils.parallel import parallel_map
-from utils.render.views import Box, Views, read_boxes, views_of
+from utils.render.crops import Box, read_boxes
+from utils.render.views import N_VIEWS, Views, views_of
 
 VIEW_PARAMETERS = ("views", "size", "yaw_deg", "stabilise", "renderer")  # of the config, as `views_of` takes them
 FEATURE_PARAMETERS = ("flow_method", "apex_method", "apex_size", "feature_size")  # as `features_of` takes them
@@ -31,12 +32,9 @@ class Job:
     config: Config
     split: str
     id: str
+    folder: Path  # of its frames
     boxes: tuple[Box, ...] | None = None  # an explicit crop per view
     given: Moments | None = None  # onset, apex, offset that take the place of the spotted ones
-
-    @property
-    def folder(self) -> Path:
-        return self.config.data_root / self.split / self.id
 
     @property
     def views_path(self) -> Path:
@@ -85,10 +83,13 @@ def load_data(config: Config) -> DataRoot:
 
 def jobs_of(config: Config, data: DataRoot) -> list[Job]:
     """All sequences of the root, training first."""
-    boxes = {id: tuple(pair) for id, pair in read_boxes(config.data_root).items()}
+    boxes = read_boxes(config.data_root, N_VIEWS[config.views])
     given = given_moments(data) if config.moments == "given" else {}
     ids = [("train", id) for id in data.train["Id"]] + [("test", id) for id in data.test_ids]
-    return [Job(config, split, id, boxes.get(id), given.get(id) if split == "train" else None) for split, id in ids]
+    return [
+        Job(config, split, id, data.folder(split, id), boxes.get(id), given.get(id) if split == "train" else None)
+        for split, id in ids
+    ]
 
 
 def jobs_by_id(config: Config, data: DataRoot) -> dict[str, Job]:

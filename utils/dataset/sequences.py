@@ -4,7 +4,7 @@ A folder `<Id>/` holds one of three things, told apart by what lies in it:
 
 - `clip.npz` and one composite image per frame beside it (kind "mesh"),
 - one `.obj`, `.ply`, `.glb` or `.gltf` mesh per frame, each with its texture or textures (kind "mesh"),
-- composite images only (kind "composite").
+- images only (kind "images"): composites, or pictures of one camera.
 
 A composite is an image of two camera views side by side. Frames are ordered by the last number in the file's stem.
 Units and axes: see `utils.dataset.geometry`.
@@ -64,7 +64,7 @@ class Sequence:
     the first reading, until the sequence is let go.
     """
 
-    kind: str  # "mesh" or "composite"
+    kind: str  # "mesh" or "images"
     constant_topology: bool  # all frames share one list of faces, so that vertex i is one point of the skin
 
     def __init__(self, folder: Path, files: list[Path], fps: float):
@@ -110,10 +110,10 @@ class Sequence:
         return np.stack([self.geometry(t)[0] for t in range(len(self))])
 
 
-class CompositeSequence(Sequence):
-    """Composite images without a mesh, all of one size, upright; over 8 bits, all are scaled to 8 alike."""
+class ImageSequence(Sequence):
+    """Images without a mesh, all of one size, upright; over 8 bits, all are scaled to 8 alike."""
 
-    kind = "composite"
+    kind = "images"
     constant_topology = False
     _size: tuple[int, int] | None = None  # height and width of the first frame read
 
@@ -123,7 +123,6 @@ class CompositeSequence(Sequence):
     def texture(self, t: int) -> np.ndarray:
         pixels = read_pixels(self.files[t], upright=True)
         image = pixels if pixels.dtype == np.uint8 else to_8_bits(pixels, self._bits)
-        check_composite(image, self.files[t])
         self._size = self._size or image.shape[:2]
         if image.shape[:2] != self._size:
             raise DataError.at(
@@ -139,15 +138,7 @@ class CompositeSequence(Sequence):
         return max(significant_bits(read_pixels(file)) for file in self.files)
 
 
-def check_composite(image: np.ndarray, path: str | Path) -> None:
-    """Raise DataError if the image (H, W, 3) cannot be cut into two halves of one width."""
-    if image.shape[1] % 2:
-        raise DataError.at(
-            path, f"a composite has two halves, and its width {image.shape[1]} is odd", "export both views at one width"
-        )
-
-
-class ClipSequence(CompositeSequence):
+class ClipSequence(ImageSequence):
     """The compact form: the meshes of all frames in `clip.npz`, the composites beside it."""
 
     kind = "mesh"
@@ -274,7 +265,7 @@ def open_sequence(path: str | Path, fps: float = FPS) -> Sequence:
         return MeshSequence(folder, files, fps)
     if (folder / CLIP).exists():
         return ClipSequence(folder, files)
-    return CompositeSequence(folder, files, fps)
+    return ImageSequence(folder, files, fps)
 
 
 def frame_files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""01: from meshes and composites to two cropped views.
+"""01: from meshes, composites and pictures of one camera to cropped views.
 
-Read `camera`, `renderer`, then `views`.
+Read `camera`, `renderer`, `crops`, `pictures`, then `views`.
 """

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,10 @@ import pandas as pd
 import pytest
 
 from utils.dataset.reading import DataError
-from utils.experiments.flow_images import main, read_flow_images, read_loso_tree, recentre, run
+from utils.experiments.flow_images import main, run
+from utils.experiments.shared_files import read_flow_images, read_loso_tree, write_flow_images
+from utils.flow.shared_image import from_image
+from utils.pipeline import load_samples
 from utils.train.settings import TrainConfig
 
 
@@ -46,9 +50,9 @@ def test_red_is_u_green_is_v_blue_is_strain(tmp_path):
 
 
 def test_the_median_of_u_and_v_stands_for_no_motion():
-    image = np.full((28, 28, 3), 90, np.uint8)
-    image[:5] = 200
-    maps = recentre(image)
+    image = np.full((3, 28, 28), 90, np.uint8)
+    image[:, :5] = 200
+    maps = from_image(image)
     assert np.median(maps[0]) == 0 and np.median(maps[1]) == 0 and maps[2].min() > 0.3
 
 
@@ -180,3 +184,82 @@ def test_an_unknown_row_is_named(tmp_path):
     root, labels = write_sample(tmp_path)
     with pytest.raises(ValueError, match="row 'magic' is unknown"):
         main(["--root", str(root), "--labels", str(labels), "--rows", "magic"])
+
+
+# Writing
+
+
+@pytest.fixture(scope="module")
+def written(tiny_run, tmp_path_factory):
+    """The flow images of the tiny root: its folder, its table."""
+    out = tmp_path_factory.mktemp("flow") / "images"
+    table, left_out = write_flow_images(tiny_run.config, tiny_run.data, out)
+    assert left_out == []
+    return out, table
+
+
+def test_what_is_written_is_read_again_one_source_for_each_view(tiny_run, written):
+    train = tiny_run.data.train
+    for view in ("left", "right"):
+        samples, _ = read_flow_images(written[0] / view / "images", written[0] / view / "labels.csv")
+        assert [id.split("/")[1] for id in samples.ids] == train["Id"].tolist()
+        assert [subject.split("/")[1] for subject in samples.subjects] == train["subject"].tolist()
+        assert set(samples.classes) <= {"Positive+Surprise", "Negative+Repression", "Others"}
+        image = cv2.imread(str(written[0] / view / "images" / f"{train['Id'][0]}.png"))
+        assert (
+            image.shape == (28, 28, 3)
+            and image.min((0, 1)).tolist() == [0] * 3
+            and image.max((0, 1)).tolist() == [255] * 3
+        )
+
+
+def test_a_flow_image_shows_the_motion_of_the_networks_input(tiny_run, written):
+    """Up to what min-max scaling loses, u and v are those of 02, and the second phase lies beside the first."""
+    train = load_samples(tiny_run.config, tiny_run.data, "train")
+    for i, id in enumerate(train.ids):
+        for view, v in (("left", 0), ("right", 1)):
+            for p, phase in enumerate(("", "_1")):
+                image = cv2.imread(str(written[0] / view / "images" / f"{id}{phase}.png"))[:, :, ::-1].astype(float)
+                for c in range(2):
+                    assert np.corrcoef(image[:, :, c].ravel(), train.x[i, v, p, c].ravel())[0, 1] > 0.99
+
+
+def test_another_flow_method_and_a_closer_crop_give_other_images(tiny_run, written, tmp_path):
+    id = tiny_run.data.train["Id"][0]
+    name = f"left/images/{id}.png"
+    write_flow_images(replace(tiny_run.config, flow_method="dis"), tiny_run.data, tmp_path / "dis")
+    write_flow_images(tiny_run.config, tiny_run.data, tmp_path / "close", size=14, zoom=2.0)
+    first, dis, close = (
+        cv2.imread(str(root / name)).astype(int) for root in (written[0], tmp_path / "dis", tmp_path / "close")
+    )
+    assert 0 < np.abs(dis - first).mean() < 60
+    middle = first[7:21, 7:21, 1:]  # v and u; strain has maxima of its own outside the middle
+    assert all(np.corrcoef(close[..., c].ravel(), middle[..., c - 1].ravel())[0, 1] > 0.95 for c in (1, 2))
+
+
+def test_megc_has_three_classes_and_leaves_out_what_is_none(tiny_run, tmp_path):
+    table, left_out = write_flow_images(tiny_run.config, tiny_run.data, tmp_path / "megc", megc=True)
+    train = tiny_run.data.train.set_index("Id")
+    none = train.index[(train["Others"] == 1) | (train["Positive"] == 1)]  # Positive comes with Surprise here
+    assert {line.split(":")[0] for line in left_out} == set(none)
+    assert set(table["label"]) == {"0"} and len(table) == len(train) - len(
+        none
+    )  # Negative with Repression is one class
+
+
+def test_a_folder_that_is_there_is_left_as_it_is(tiny_run, tmp_path):
+    with pytest.raises(DataError, match=f"{tmp_path}: it is there already. Remedy: name a new folder"):
+        write_flow_images(tiny_run.config, tiny_run.data, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_what_its_options_say(tiny_run, tmp_path, monkeypatch, capsys):
+    place = ["--data", tiny_run.config.data, "--work", tiny_run.config.work, "--profile", "smoke", "--jobs", "1"]
+    main(["--write", str(tmp_path / "out"), *place, "--set", "n_subjects=3 n_test_subjects=1", "--size", "32"])
+    assert "both phases, flow by faceflow" in capsys.readouterr().out
+    assert next((tmp_path / "out" / "right" / "images").glob("*_1.png"))
+    with pytest.raises(SystemExit):
+        main(["--write", str(tmp_path / "more"), *place, "--set", "flow_method=none"])
+    assert "parameter flow_method='none' is not possible" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--write", str(tmp_path / "more"), "--root", str(tmp_path)])

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from utils.experiments.flow_images import recentre
 from utils.face.model import load_face_model, sample_identity
 from utils.flow.features import flow_maps
+from utils.flow.shared_image import from_image
 from utils.flow.truth import exact_flow
 from utils.pretrain.flow_noise import FlowNoise, estimated_flow, fit_flow_noise, maps_of, smooth_noise
 from utils.pretrain.frontal import FrontalCrop, flow_image, frontal_view
@@ -110,9 +110,9 @@ def test_a_flow_image_is_what_the_reader_of_shared_images_makes_of_it():
     maps = flow_image(flow)
     raw = maps.copy()
     raw[:2] -= raw[:2].min((1, 2), keepdims=True)
-    image = np.rint(raw * 255).astype(np.uint8).transpose(1, 2, 0)
+    image = np.rint(raw * 255).astype(np.uint8)
     assert image.min() == 0 and image.max() == 255
-    assert np.allclose(recentre(image), maps, atol=1e-6)
+    assert np.allclose(from_image(image), maps, atol=1e-6)
 
 
 def test_strain_is_zero_where_the_face_only_shifts_or_turns_in_the_picture():

@@ -1,34 +1,31 @@
-"""Precomputed flow images as a source: read the layout in which the field shares them, and score honestly on
-it.
+"""Precomputed flow images: score honestly on those that the field shares, and write those of any clips.
 
     python -m utils.experiments.flow_images --root DIR --labels FILE.csv [--jobs 2] [--seeds 2] [--json OUT]
+    python -m utils.experiments.flow_images --write OUT --data ROOT [--set "views=single flow_method=dis"]
 
-Layout: one RGB image per clip, channels (u, v, optical strain) of onset to apex, min-max scaled per clip and
-channel to 0..255, any square or other size from 28 x 28 up; FILE.csv has the columns dataset, sub, label,
-imagename. Or, without --labels, the field's folder tree DIR/<subject>/u_test/<label>/*.png, whose test
-halves are the data. A public source in the first layout: the data folder of the repository HTNet
-(`datasets/STSNet_whole_norm_u_v_os`).
+The layout is that of `utils.experiments.shared_files`. A public source: the data folder of the repository HTNet
+(`datasets/STSNet_whole_norm_u_v_os`). The second form takes any data root that the notebooks take, with all their
+parameters, and what it writes the first one reads.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-import pandas as pd
 
-from utils.dataset.cells import read_cells
-from utils.dataset.images import IMAGE_SUFFIXES, read_image
+from utils.config import Config, load_config
 from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
+from utils.experiments.shared_files import read_flow_images, read_loso_tree, write_flow_images
+from utils.pipeline import load_data
 from utils.pretrain.classifier import THREE, controls, fine_tuned_predictor, load_pretrained, zero_shot_predictor
 from utils.report.record import commit
 from utils.train.baselines import baselines
@@ -38,137 +35,9 @@ from utils.train.protocol import OutOfFold, Predictor, average_predictions, cros
 from utils.train.scores import Interval, compare, interval, pooled_score
 from utils.train.settings import TrainConfig
 
-COLUMNS = ("dataset", "sub", "label", "imagename")
-
 
 class UnknownRowError(ValueError):
     """A row of the table that nothing is known to fill; the message names those that are."""
-
-
-# Reading ---------------------------------------------------------------------------------------------
-
-
-def read_flow_images(root: str | Path, labels: str | Path) -> tuple[Samples, np.ndarray]:
-    """Samples (one view, one phase) and the dataset (N,) of each clip, in the order of the table.
-
-    Image names match whatever their extension and stray spaces, and where none does, whatever the zeros before their
-    numbers. A subject is a dataset's `sub`, since databases count from one. Raises DataError naming the file, and the
-    line of the table, when a column, an image or its content is missing or unreadable, and when a name fits several
-    images or an image several lines.
-    """
-    root, table = Path(root), _read_table(labels)
-    found = _index_images(root)
-    paths, lines = [], {}
-    for line, name in table["imagename"].items():
-        path = _find_image(root, found, f"{labels}, line {line}", name)
-        if path in lines:
-            fault = f"image {name!r} is {path.name!r}, which line {lines[path]} names too"
-            raise DataError.at(f"{labels}, line {line}", fault, "correct one of the names")
-        lines[path] = line
-        paths.append(path)
-    subjects = table["dataset"] + "/" + table["sub"]
-    return _to_samples(paths, subjects, table["label"], table["dataset"] + "/" + table["imagename"].map(_plain)), table[
-        "dataset"
-    ].to_numpy(dtype=str)
-
-
-def read_loso_tree(root: str | Path) -> tuple[Samples, np.ndarray]:
-    """The same from DIR/<subject>/u_test/<label>/*.png; the train halves repeat those clips and are not read.
-
-    The tree does not name databases: the dataset is "all" for every clip.
-    """
-    root = Path(root)
-    paths = sorted(path for path in root.glob("*/u_test/*/*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise DataError.at(root, "no image in <subject>/u_test/<label>/", "give that tree, or --labels FILE.csv")
-    subjects = pd.Series([path.parents[2].name for path in paths])
-    ids = subjects + "/" + pd.Series([_plain(path.name) for path in paths])
-    samples = _to_samples(paths, subjects, pd.Series([path.parent.name for path in paths]), ids)
-    return samples, np.full(len(paths), "all")
-
-
-def _plain(name: str) -> str:
-    """A name without its extension and stray spaces."""
-    name = str(name).strip()
-    stem, dot, suffix = name.rpartition(".")
-    return (stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name).strip()
-
-
-def _read_table(labels: str | Path) -> pd.DataFrame:
-    """The table's COLUMNS as texts, rows by their line in the file."""
-    table = read_cells(Path(labels))
-    table.columns = [name.lower() for name in table.columns]
-    for name in COLUMNS:
-        if (count := int((table.columns == name).sum())) != 1:
-            fault = f"no column {name}" if count == 0 else f"the column {name} stands there twice"
-            raise DataError.at(labels, fault, f"the table needs {', '.join(COLUMNS)}, each once")
-    if table.empty:
-        raise DataError.at(labels, "no clip", "give one line per clip")
-    table = table[list(COLUMNS)]
-    empty = np.argwhere((table == "").to_numpy())
-    if len(empty):
-        row, column = empty[0]
-        raise DataError.at(
-            f"{labels}, line {table.index[row]}", f"no {COLUMNS[column]}", "fill it in or delete the line"
-        )
-    return table
-
-
-def _index_images(root: Path) -> dict[str, list[Path]]:
-    """The images under a folder by their plain name, and by that name without zeros before numbers."""
-    if not root.is_dir():
-        raise DataError.at(root, "no such folder", "give the folder of the flow images")
-    found = {}
-    for path in sorted(path for path in root.rglob("*") if path.suffix.strip().lower() in IMAGE_SUFFIXES):
-        for name in {_plain(path.name), _without_zeros(path.name)}:
-            found.setdefault(name, []).append(path)
-    return found
-
-
-def _find_image(root: Path, found: dict[str, list[Path]], where: str, name: str) -> Path:
-    """The one image of that name, else the one of that name but for zeros."""
-    exact = [path for path in found.get(_plain(name), []) if _plain(path.name) == _plain(name)]
-    fitting = exact or found.get(_without_zeros(name), [])
-    if not fitting:
-        raise DataError.at(where, f"no image {name!r} under {root}", "add it or delete the line")
-    if len(fitting) > 1:
-        fault = f"image {name!r} may be {fitting[0].relative_to(root)} or {fitting[1].relative_to(root)}"
-        raise DataError.at(where, fault, "keep one of them, or write its name in full")
-    return fitting[0]
-
-
-def _without_zeros(name: str) -> str:
-    """A plain name without the zeros before its numbers: "s01_s001_ne_0" is "s1_s1_ne_0"."""
-    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", _plain(name))
-
-
-def _to_samples(paths: list[Path], subjects: pd.Series, labels: pd.Series, ids: pd.Series) -> Samples:
-    classes = sorted(labels.unique(), key=lambda name: (len(name), name))
-    images = [read_image(path) for path in paths]
-    height, width = images[0].shape[:2]
-    x = np.stack(
-        [
-            recentre(
-                image
-                if image.shape[:2] == (height, width)
-                else cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-            )
-            for image in images
-        ]
-    )
-    y = labels.to_numpy()[:, None] == np.array(classes)
-    return Samples(x[:, None, None], y, ids.to_numpy(dtype=str), subjects.to_numpy(dtype=str), tuple(classes))
-
-
-def recentre(image: np.ndarray) -> np.ndarray:
-    """Flow image (H, W, 3) uint8 -> maps (3, H, W) float32 in units of the full range.
-
-    Min-max scaling loses where zero motion lies; the median of u and of v stands for it, since most of a
-    face is still. Strain starts at zero.
-    """
-    maps = image.transpose(2, 0, 1).astype(np.float32) / 255
-    maps[:2] -= np.median(maps[:2], axis=(1, 2), keepdims=True)
-    return maps
 
 
 # Scoring ---------------------------------------------------------------------------------------------
@@ -271,19 +140,10 @@ def format_scores(found: dict) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line of the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m utils.experiments.flow_images", description=__doc__.split("\n")[0])
-    parser.add_argument("--root", required=True, help="folder of the flow images, or of the LOSO tree")
-    parser.add_argument("--labels", help="table with dataset, sub, label, imagename; without it DIR is a LOSO tree")
-    parser.add_argument("--jobs", type=int, default=2, help="workers over folds")
-    parser.add_argument("--seeds", type=int, default=2, help="repetitions of every row")
-    parser.add_argument("--rows", nargs="+", help='rows of the table, in this order, such as "network" "fine-tuned"')
-    parser.add_argument("--json", help="file for the scores; - for standard output")
-    options = parser.parse_args(arguments)
-    samples, datasets = (
-        read_flow_images(options.root, options.labels) if options.labels else read_loso_tree(options.root)
-    )
+def score(options: argparse.Namespace) -> None:
+    """Score the images under `--root`, print the table, and leave it as JSON where that is asked for."""
+    reader = partial(read_flow_images, labels=options.labels) if options.labels else read_loso_tree
+    samples, datasets = reader(options.root)
     start = time.perf_counter()
     results = leave_one_subject_out_scores(samples, options.rows, range(options.seeds), options.jobs)
     found = scores_by_row(results, datasets) | {
@@ -297,6 +157,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(format_scores(found))
     if options.json:
         Path(options.json).write_text(text + "\n")
+
+
+def write(options: argparse.Namespace, config: Config) -> None:
+    """Write the flow images of a data root, and say what was left out."""
+    data = load_data(config)
+    table, left_out = write_flow_images(config, data, Path(options.write), options.size, options.zoom, options.megc)
+    print(*left_out, sep="\n", end="\n" if left_out else "")
+    people = table["sub"].nunique()
+    print(f"{options.write}: {len(table)} clips of {people} subjects, both phases, flow by {config.flow_method}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line of the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m utils.experiments.flow_images", description=__doc__.split("\n")[0])
+    parser.add_argument("--jobs", type=int, default=2, help="workers over folds or clips")
+    reads = parser.add_argument_group("scores")
+    reads.add_argument("--root", help="folder of the flow images, or of the LOSO tree")
+    reads.add_argument("--labels", help="table with dataset, sub, label, imagename; without it DIR is a LOSO tree")
+    reads.add_argument("--seeds", type=int, default=2, help="repetitions of every row")
+    reads.add_argument("--rows", nargs="+", help='rows of the table, in this order, such as "network" "fine-tuned"')
+    reads.add_argument("--json", help="file for the scores; - for standard output")
+    writes = parser.add_argument_group("flow images of a data root")
+    writes.add_argument("--write", metavar="OUT", help="new folder for them")
+    writes.add_argument("--data", default="", help="data root (default: the synthetic faces of the profile)")
+    writes.add_argument("--profile", default="demo")
+    writes.add_argument("--set", default="", help="single parameters: name=value name=value")
+    writes.add_argument("--work", default="", help="folder of a run, whose views are used (default: the profile's)")
+    writes.add_argument("--size", type=int, default=28, help="pixels of a side")
+    writes.add_argument("--zoom", type=float, default=1.0, help="how much closer than the crop of notebook 01")
+    writes.add_argument("--megc", action="store_true", help="the three classes of MEGC 2019: 0, 1, 2")
+    options = parser.parse_args(arguments)
+    if bool(options.root) == bool(options.write):
+        parser.error("give --root to score, or --write to write")
+    if options.root:
+        score(options)
+        return
+    if options.size < 8 or not 1 <= options.zoom <= 4:
+        parser.error("--size starts at 8, and --zoom lies between 1 and 4")
+    try:
+        config = load_config(options.profile, options.set, data=options.data, work=options.work, jobs=options.jobs)
+    except ValueError as error:
+        parser.error(str(error))
+    write(options, config)
 
 
 def run() -> None:

@@ -5,10 +5,10 @@ from dataclasses import astuple, dataclass, replace
 import numpy as np
 
 from utils.face.model import Identity, load_face_model
+from utils.flow.shared_image import from_image, strain_maps, to_image
 from utils.pretrain.motion_fields import CROP
 from utils.render.camera import Camera
 from utils.render.views import DISTANCE_MM
-from utils.train.baselines import optical_strain
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,8 @@ def frontal_view(identity: Identity, crop: FrontalCrop) -> tuple[Identity, Camer
 
 
 def flow_image(flow: np.ndarray) -> np.ndarray:
-    """Flow (..., 2, H, W) as the field shares it and `utils.experiments.flow_images.recentre` reads it: (..., 3, H, W).
+    """Flow (..., 2, H, W) as the field shares it and a reader takes it from there: u, v, strain (..., 3, H, W) float32.
 
-    Channels u, v and optical strain, each scaled from its own least and largest value to 0..255 and rounded; then
-    float32 in units of that range, u and v from their median.
+    See `utils.flow.shared_image`.
     """
-    u, v = flow[..., 0, :, :], flow[..., 1, :, :]
-    maps = np.stack([u, v, optical_strain(u, v)], -3)
-    low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
-    maps = np.rint((maps - low) / np.maximum(high - low, 1e-9) * 255).astype(np.float32) / 255
-    maps[..., :2, :, :] -= np.median(maps[..., :2, :, :], axis=(-2, -1), keepdims=True)
-    return maps
+    return from_image(to_image(strain_maps(flow)))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fuzzing import assert_survives
 
 from utils import pipeline
 from utils.config import load_config
@@ -25,6 +27,39 @@ TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, (
 # Tests run side by side, one on each core: more threads, here and in what tests start, would only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 limit_threads()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=1, help="how many times as many damaged files as usual")
+
+
+@pytest.fixture
+def survives(request, record_property, tmp_path):
+    """`assert_survives` in this test's folder, its endings counted for the summary; `many(n)` scales a number of cases."""
+
+    def run(read, file_name, cases):
+        counts = assert_survives(read, file_name, cases, tmp_path)
+        record_property("endings", (request.node.name, counts))
+        return counts
+
+    run.many = lambda count: count * request.config.getoption("--fuzz")
+    return run
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """How the damaged files ended, where more of them than usual were asked for: in other runs it is one line more."""
+    found = [
+        value
+        for report in terminalreporter.getreports("passed")
+        for name, value in getattr(report, "user_properties", [])
+        if name == "endings"
+    ]
+    if config.getoption("--fuzz") > 1 and found:
+        terminalreporter.section("damaged files")
+        for name, counts in sorted(found):
+            terminalreporter.write_line(f"{name}: " + ", ".join(f"{n} {ending}" for ending, n in counts.items()))
+        total = sum((Counter(counts) for _, counts in found), Counter())
+        terminalreporter.write_line(f"all {total.total()}: " + ", ".join(f"{n} {word}" for word, n in total.items()))
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def survives(request, record_property, tmp_path):
-    """`assert_survives` in this test's folder, its endings counted for the summary; `many(n)` scales a number of cases."""
+    """`assert_survives` in this test's folder, its endings kept for the summary; `many(n)` scales a number of cases."""
 
     def run(read, file_name, cases):
         counts = assert_survives(read, file_name, cases, tmp_path)

@@ -20,6 +20,7 @@ import psutil
 
 from utils.artefacts import atomic_path, write_artefact
 from utils.bench.flow import damaged_flow, flow
+from utils.bench.real_skin import real_skin
 from utils.bench.render import leaks, rendering
 from utils.bench.setting import SEEDS, Setting
 from utils.bench.stages import apex, features, memory, workers
@@ -31,6 +32,7 @@ from utils.report.record import run_record
 SECTIONS = {
     "flow": flow,
     "damaged_flow": damaged_flow,
+    "real_skin": real_skin,
     "apex": apex,
     "rendering": rendering,
     "leaks": leaks,
@@ -114,9 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works")
     parser.add_argument("--jobs", type=int, default=2, help="workers over clips")
     parser.add_argument("--out", type=Path, default=ROOT / "artefacts" / "bench", help="folder of results and data")
+    parser.add_argument("--faces", type=Path, help="folder of face photographs for real_skin: <person>/*.jpg")
     chosen = parser.parse_args(arguments)
     start = time.perf_counter()
-    run(Setting(chosen.out.resolve(), chosen.jobs, chosen.quick), chosen.only)
+    run(Setting(chosen.out.resolve(), chosen.jobs, chosen.quick, chosen.faces), chosen.only)
     print(f"{chosen.out / 'bench.md'}, {time.perf_counter() - start:.0f} s")
 
 

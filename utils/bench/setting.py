@@ -29,6 +29,7 @@ class Setting:
     folder: Path
     jobs: int = 2
     quick: bool = False
+    faces: Path | None = None  # folder of photographs, for the section that needs real skin
 
     @property
     def profile(self) -> str:

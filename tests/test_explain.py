@@ -50,7 +50,7 @@ def units():
 @pytest.fixture(scope="module")
 def job(tiny_run):
     id = tiny_run.data.train["Id"].iloc[0]
-    return Job(tiny_run.config, "train", id, tiny_run.data.folder("train", id))
+    return Job(tiny_run.config, "train", id, tiny_run.data.clip("train", id))
 
 
 def test_every_action_unit_has_a_name_of_its_own():

@@ -13,9 +13,13 @@ import pandas as pd
 
 from utils.artefacts import artefact_key, cached, is_current, read_artefact, write_artefact
 from utils.config import Config
+from utils.dataset.folders import Clip
+from utils.dataset.labels import PHASE_COLUMNS
 from utils.dataset.reading import DataError, reading
 from utils.dataset.samples import Samples
-from utils.dataset.tables import CLASSES, PHASE_COLUMNS, DataRoot, open_data
+from utils.dataset.sequence import Sequence
+from utils.dataset.sequences import frame_files, open_sequence, video_of
+from utils.dataset.tables import CLASSES, DataRoot, open_data
 from utils.flow.features import Moments, features_of
 from utils.parallel import parallel_map
 from utils.render.crops import Box, read_boxes
@@ -32,9 +36,13 @@ class Job:
     config: Config
     split: str
     id: str
-    folder: Path  # of its frames
+    clip: Clip  # where its frames lie
     boxes: tuple[Box, ...] | None = None  # an explicit crop per view
     given: Moments | None = None  # onset, apex, offset that take the place of the spotted ones
+
+    @property
+    def folder(self) -> Path:
+        return self.clip.path
 
     @property
     def views_path(self) -> Path:
@@ -46,22 +54,28 @@ class Job:
 
     @property
     def view_parameters(self) -> dict:
-        return {name: getattr(self.config, name) for name in VIEW_PARAMETERS} | {"boxes": self.boxes}
+        own = {"boxes": self.boxes, "span": self.clip.span}
+        return {name: getattr(self.config, name) for name in VIEW_PARAMETERS} | own
 
     @property
     def feature_parameters(self) -> dict:
         return {name: getattr(self.config, name) for name in FEATURE_PARAMETERS} | {"given": self.given}
 
     def views_key(self) -> str:
-        if not self.folder.is_dir():
+        if not self.folder.exists():
             raise DataError.at(self.folder, "there is no such folder", "put the frames of this Id there")
         code = artefact_key((), self.view_parameters, views_of)
         with reading(self.folder, "one of its files", "make all of them readable"):
-            inputs = artefact_key([self.folder])
+            cut_out = self.clip.span and not video_of(self.folder)
+            inputs = artefact_key(frame_files(*self.clip) if cut_out else [self.folder])
         return artefact_key((), {"inputs": inputs, "code": code})
 
     def features_key(self) -> str:
         return artefact_key((), {"views": self.views_key(), **self.feature_parameters}, features_of)
+
+    def sequence(self) -> Sequence:
+        """The sequence, opened. Raises DataError where it cannot be read."""
+        return open_sequence(self.clip.path, span=self.clip.span)
 
     def views(self) -> Views:
         """The views of the sequence. Raises DataError where it cannot be read."""
@@ -87,7 +101,7 @@ def jobs_of(config: Config, data: DataRoot) -> list[Job]:
     given = given_moments(data) if config.moments == "given" else {}
     ids = [("train", id) for id in data.train["Id"]] + [("test", id) for id in data.test_ids]
     return [
-        Job(config, split, id, data.folder(split, id), boxes.get(id), given.get(id) if split == "train" else None)
+        Job(config, split, id, data.clip(split, id), boxes.get(id), given.get(id) if split == "train" else None)
         for split, id in ids
     ]
 

@@ -1,6 +1,7 @@
-"""Reads a comma-separated file as texts, strictly: what could be meant in two ways is a `DataError` with the line.
+"""Reads a table as texts, strictly: what could be meant in two ways is a `DataError` with the line.
 
-UTF-8, with or without a byte order mark; lines end in any of the three usual ways; cells may stand in double quotes.
+A comma-separated file, or a sheet of a workbook. The file is in UTF-8, with or without a byte order mark; its lines end
+in any of the three usual ways; its cells may stand in double quotes.
 """
 
 import codecs
@@ -12,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.dataset.reading import DataError, read_bytes, reason
+from utils.dataset.sheets import AS_XLSX, WORKBOOK_SUFFIXES, sheet_rows
 
 MAX_TABLE = 2**24  # bytes: 100,000 clips
 MAX_COLUMNS = 1000
@@ -27,18 +29,24 @@ AS_CSV = "save it as CSV, comma-separated, in UTF-8"
 UNQUOTE = "close its quotes, or drop them"
 
 
-def read_cells(path: Path) -> pd.DataFrame:
+def read_cells(path: Path, skip_rows: int = 0, sheet: str = "") -> pd.DataFrame:
     """All cells as texts without spaces around them, columns by their names, rows by their line in the file.
 
-    Left out are lines without any text, and columns without a name and any text (spreadsheets write both). Raises
-    DataError for another encoding or separator, quotes that do not close, lines of other lengths than the first.
+    skip_rows: lines before that of the names; sheet: of a workbook, by default its first. Left out are lines without
+    any text, and columns without a name and any text (spreadsheets write both). Raises DataError for another encoding
+    or separator, quotes that do not close, lines of other lengths than the first.
     """
-    text = _text(path, read_bytes(path, "the table", MAX_TABLE))
-    rows = _rows(path, text)
+    workbook = path.suffix.lower() in WORKBOOK_SUFFIXES
+    if path.suffix.lower() == ".xls":
+        raise DataError.at(path, "it is a workbook of an old kind", AS_XLSX)
+    rows = sheet_rows(path, sheet) if workbook else _rows(path, _text(path, read_bytes(path, "the table", MAX_TABLE)))
+    rows = ((line, row) for line, row in rows if line > skip_rows)
     line, names = next(rows, (1, []))
     _check_header(path, names)
     body = {}
     for line, row in rows:
+        if workbook and len(row) < len(names):  # a row of a sheet ends with its last text
+            row = row + [""] * (len(names) - len(row))
         if len(row) > len(names) and not any(row[len(names) :]):
             row = row[: len(names)]
         if len(row) != len(names):

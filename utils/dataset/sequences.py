@@ -1,22 +1,20 @@
 """The sequence of one Id: its frames, read when asked for, whatever form they have on disk.
 
-A folder `<Id>/` holds one of three things, told apart by what lies in it:
+A folder `<Id>/` holds one of four things, told apart by what lies in it:
 
 - `clip.npz` and one composite image per frame beside it (kind "mesh"),
 - one `.obj`, `.ply`, `.glb` or `.gltf` mesh per frame, each with its texture or textures (kind "mesh"),
-- images only (kind "images"): composites, or pictures of one camera.
+- images only (kind "images"): composites, or pictures of one camera,
+- one video (kind "images"), which may also stand in the place of the folder.
 
-A composite is an image of two camera views side by side. Frames are ordered by the last number in the file's stem.
-Units and axes: see `utils.dataset.geometry`.
+A composite is an image of two camera views side by side. Frames are in the order of their numbers (`numbering`).
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -26,88 +24,12 @@ from utils.dataset.geometry import size_of
 from utils.dataset.images import IMAGE_SUFFIXES, read_pixels, significant_bits, to_8_bits, write_image
 from utils.dataset.mesh_parts import Mesh, Part
 from utils.dataset.meshes import MESH_SUFFIXES, check_size, lacks_last_newline, read_mesh, read_texture, scale_to_mm
+from utils.dataset.numbering import numbered
 from utils.dataset.reading import DataError, reading
+from utils.dataset.sequence import WHITE, Frame, Geometry, Sequence, Span, Surface
+from utils.dataset.videos import VIDEO_SUFFIXES, VideoSequence
 
 MIN_FRAMES = 2  # a motion needs two frames
-
-# Sequences ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One moment of a sequence; the mesh is None where there are only composite images."""
-
-    vertices: np.ndarray | None  # (V, 3) float32, millimetres
-    faces: np.ndarray | None  # (F, 3) int32
-    uv: np.ndarray | None  # (V, 2) float32, v up
-    texture: np.ndarray  # (H, W, 3) uint8 RGB, of several that of the most faces
-
-
-class Surface(NamedTuple):
-    """Faces of a frame that share one texture; the frame's vertices and uv are those of all its surfaces."""
-
-    faces: np.ndarray  # (F, 3) int32
-    texture: np.ndarray  # (H, W, 3) uint8 RGB
-    tint: np.ndarray | None = None  # (V, 3) float in 0..1, multiplies the texture: colours of the vertices
-    clamp: bool = True  # whether the texture ends at its border, rather than repeats
-
-
-WHITE = np.full((1, 1, 3), 255, np.uint8)  # texture of a mesh that has colours at its vertices instead
-
-Geometry = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
-
-
-class Sequence:
-    """The frames of one Id, read when asked for. `len(sequence)` is the number of frames.
-
-    Textures are read anew each time, so that memory stays flat; meshes (100 times smaller) are kept after
-    the first reading, until the sequence is let go.
-    """
-
-    kind: str  # "mesh" or "images"
-    constant_topology: bool  # all frames share one list of faces, so that vertex i is one point of the skin
-
-    def __init__(self, folder: Path, files: list[Path], fps: float):
-        self.folder, self.files, self.fps = folder, files, float(fps)
-
-    @property
-    def id(self) -> str:
-        return self.folder.name
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __iter__(self) -> Iterator[Frame]:
-        return (self.frame(t) for t in range(len(self)))
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.id}: {len(self)} frames at {self.fps:g} fps>"
-
-    def frame(self, t: int) -> Frame:
-        """Mesh and texture of frame t."""
-        return Frame(*self.geometry(t), self.texture(t))
-
-    def geometry(self, t: int) -> Geometry:
-        """Vertices, faces and uv of frame t, without reading its texture."""
-        raise NotImplementedError
-
-    def texture(self, t: int) -> np.ndarray:
-        """The texture, or the composite, of frame t: (H, W, 3) uint8 RGB; of several that of the most faces."""
-        raise NotImplementedError
-
-    def surfaces(self, t: int) -> list[Surface]:
-        """What is drawn of the mesh of frame t, a surface per texture."""
-        return [Surface(self.geometry(t)[1], self.texture(t))]
-
-    def warnings(self) -> tuple[str, ...]:
-        """What a reader of the views should know of the frames read so far."""
-        return ()
-
-    def vertices(self) -> np.ndarray:
-        """All vertices, (T, V, 3) float32, millimetres. Raises DataError without constant topology."""
-        if not self.constant_topology:
-            raise DataError.at(self.folder, "the frames do not share one mesh", "use the frames one by one")
-        return np.stack([self.geometry(t)[0] for t in range(len(self))])
 
 
 class ImageSequence(Sequence):
@@ -247,20 +169,21 @@ def _shared_faces(parts: tuple[Part, ...], first: tuple[Part, ...]) -> tuple[Par
     )
 
 
-def open_sequence(path: str | Path, fps: float = FPS) -> Sequence:
-    """Open the folder of one Id; `fps` counts where the files do not say.
+def open_sequence(path: str | Path, fps: float = FPS, span: Span | None = None) -> Sequence:
+    """Open the frames of one Id: a folder of them, a folder with one video, or a video.
 
-    Raises DataError for a folder that is missing, empty, mixes kinds, has one frame only, or frames without
-    a number or with the same one. What is wrong with a single frame is raised when that frame is read.
+    fps counts where the files do not say; span: the numbers of the first and the last frame, where the folder or the
+    video is a longer recording. Raises DataError for a folder that is missing, empty, mixes kinds, has one frame only,
+    or frames without a number or with the same one. What is wrong with a single frame is raised when it is read.
     """
     folder = Path(path)
-    files = frame_files(folder)
-    if len(files) < MIN_FRAMES:
-        raise DataError.at(
-            folder,
-            f"it holds {len(files)} frame, and motion needs {MIN_FRAMES}",
-            "deliver all frames of the sequence or drop this Id",
-        )
+    video = video_of(folder)
+    if video:
+        sequence = VideoSequence(video, folder, span)
+        _check_count(folder, len(sequence))
+        return sequence
+    files = frame_files(folder, span)
+    _check_count(folder, len(files))
     if files[0].suffix.lower() in MESH_SUFFIXES:
         return MeshSequence(folder, files, fps)
     if (folder / CLIP).exists():
@@ -268,35 +191,56 @@ def open_sequence(path: str | Path, fps: float = FPS) -> Sequence:
     return ImageSequence(folder, files, fps)
 
 
-def frame_files(folder: Path) -> list[Path]:
-    """The one file per frame that counts (mesh files, else images), in the order of their numbers."""
-    if not folder.is_dir():
-        raise DataError.at(folder, "there is no such folder", "put the frames of this Id there")
-    with reading(folder, "the folder", "make it readable"):
-        files = [file for file in folder.iterdir() if not file.name.startswith(".")]
+def _check_count(folder: Path, count: int) -> None:
+    if count < MIN_FRAMES:
+        fault = f"it holds {count} frame, and motion needs {MIN_FRAMES}"
+        raise DataError.at(folder, fault, "deliver all frames of the sequence or drop this Id")
+
+
+def frame_files(folder: Path, span: Span | None = None) -> list[Path]:
+    """The one file per frame that counts (mesh files, else images), in the order of their numbers, within a span."""
+    files = numbered_files(folder)
+    if span is None:
+        return list(files.values())
+    if lacking := [number for number in span if number not in files]:
+        raise DataError.at(folder, f"it has no frame {lacking[0]}", "correct its table, or deliver this frame")
+    return [file for number, file in files.items() if span[0] <= number <= span[1]]
+
+
+def numbered_files(folder: Path) -> dict[int, Path]:
+    """The one file per frame that counts by its number, ascending."""
+    files = _files(folder)
     meshes = [file for file in files if file.suffix.lower() in MESH_SUFFIXES]
     kinds = {file.suffix.lower() for file in meshes} | {CLIP for file in files if file.name == CLIP}
     if len(kinds) > 1:
         raise DataError.at(folder, f"it mixes {' and '.join(sorted(kinds))}", "keep one form of the sequence")
     frames = meshes or [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not frames:
-        raise DataError.at(
-            folder, "it holds no meshes and no images", f"put {', '.join(MESH_SUFFIXES + IMAGE_SUFFIXES)} frames there"
-        )
-    return _in_order(frames)
+        suffixes = ", ".join(MESH_SUFFIXES + IMAGE_SUFFIXES)
+        raise DataError.at(folder, "it holds no meshes and no images", f"put {suffixes} frames there, or one video")
+    return numbered(frames)
 
 
-def _in_order(files: list[Path]) -> list[Path]:
-    """Sort by the last number in the stem: frame_2 comes before frame_10."""
-    numbered: dict[int, Path] = {}
-    for file in files:
-        digits = re.findall(r"\d+", file.stem)
-        if not digits:
-            raise DataError.at(file, "its name carries no frame number", "name frames like frame_0001")
-        twin = numbered.setdefault(int(digits[-1]), file)
-        if twin != file:
-            raise DataError.at(file, f"it has the frame number of {twin.name}", "keep one file per frame")
-    return [numbered[number] for number in sorted(numbered)]
+def video_of(path: Path) -> Path | None:
+    """The video that a path is, or that lies alone in a folder; None for a folder without one."""
+    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        return path
+    files = _files(path)
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    if not videos:
+        return None
+    others = [file for file in files if file.suffix.lower() in MESH_SUFFIXES + IMAGE_SUFFIXES or file.name == CLIP]
+    if len(videos) + len(others) > 1:
+        twin = (videos[1:] + others)[0].name
+        raise DataError.at(path, f"it holds {videos[0].name} and {twin}", "keep one form of the sequence")
+    return videos[0]
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError.at(folder, "there is no such folder", "put the frames of this Id there")
+    with reading(folder, "the folder", "make it readable"):
+        return [file for file in folder.iterdir() if not file.name.startswith(".")]
 
 
 # Writing ------------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 """The tables of a data root, checked against its folders: `train.csv`, `sample_submission.csv`.
 
 ```
-<DATA>/train/<Id>/...   test/<Id>/...   train.csv   sample_submission.csv   [solution.csv]
+<DATA>/train/<Id>/...   test/<Id>/...   train.csv   sample_submission.csv   [layout.toml]   [solution.csv]
 ```
+
+A table may be a workbook (`train.xlsx`), and a clip a video (`train/<Id>.mp4`). Other layouts: `layout`, `listed`.
 """
 
 import re
@@ -11,16 +13,20 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from utils.dataset.cells import read_cells
-from utils.dataset.reading import DataError, reading
-from utils.dataset.sequences import Sequence, frame_files, open_sequence
+from utils.dataset.folders import Clip, match_entries
+from utils.dataset.labels import PHASE_COLUMNS, add_classes, as_position, first_id, parse_units, unit_text
+from utils.dataset.layout import LAYOUT, Layout, read_layout
+from utils.dataset.listed import read_listed, renamed
+from utils.dataset.reading import DataError
+from utils.dataset.sequence import Sequence
+from utils.dataset.sequences import numbered_files, open_sequence, video_of
+from utils.dataset.sheets import WORKBOOK_SUFFIXES
 
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")  # in this order everywhere
-PHASE_COLUMNS = ("onset", "apex", "offset")
-MAX_FRAMES = 1_000_000  # of a sequence
+PLAIN = Layout()
 MAX_ID = 200  # bytes: file systems end at 255, and artefacts add to the name
 
 
@@ -30,9 +36,10 @@ class DataRoot:
 
     root: Path
     classes: tuple[str, ...]
-    train: pd.DataFrame  # Id, subject, one column per class, and onset, apex, offset where known
-    sample_submission: pd.DataFrame
-    warnings: tuple[str, ...]  # test clips without a folder; they get the training prior
+    train: pd.DataFrame  # Id, subject, one column per class; onset, apex, offset (positions) and units where known
+    sample_submission: pd.DataFrame  # without rows where there is no test split
+    clips: dict[tuple[str, str], Clip]  # where the frames of each Id of a split lie
+    warnings: tuple[str, ...]  # test clips without a folder, which get the training prior; rows that are left out
 
     @property
     def test_ids(self) -> list[str]:
@@ -44,51 +51,90 @@ class DataRoot:
         path = self.root / "solution.csv"
         return path if path.exists() else None
 
+    def clip(self, split: str, id: str) -> Clip:
+        """Where the frames of an Id lie in the split "train" or "test"; where they should, if they are missing."""
+        return self.clips.get((split, id), Clip(self.root / split / id))
+
     def folder(self, split: str, id: str) -> Path:
-        """Folder of an Id in the split "train" or "test"."""
-        return self.root / split / id
+        """Folder, or video, of an Id in the split "train" or "test"."""
+        return self.clip(split, id).path
 
     def sequence(self, split: str, id: str) -> Sequence:
         """Open one Id of the split "train" or "test"."""
-        return open_sequence(self.folder(split, id))
+        path, span = self.clip(split, id)
+        return open_sequence(path, span=span)
 
 
 def open_data(data_root: str | Path, classes: Iterable[str], subject_pattern: str | None = None) -> DataRoot:
-    """Read and check the tables of a data root against its folders.
+    """Read and check the tables of a data root against its folders, as its `layout.toml` says where it has one.
 
     Raises DataError for what `load_labels` and `load_sample_submission` refuse, for a training Id without
     folder, a folder without row, an Id in both splits, phases beyond a sequence's end, and a test split without any
     folder. A single test Id without folder is a warning, because its row of the submission can still be filled with
-    the training prior.
+    the training prior. A root whose layout lists its clips may have no test split.
     """
     root, classes = Path(data_root), tuple(classes)
-    train = load_labels(root, classes, subject_pattern)
+    layout = read_layout(root, classes)
+    warnings: list[str] = []
+    if layout.listed:
+        train, found, warnings = read_listed(root, classes, layout)
+        train = _checked(root / LAYOUT, train, classes, subject_pattern or layout.subject_pattern, found)
+    else:
+        train, found = _challenge_train(root, classes, subject_pattern or layout.subject_pattern, layout)
+    clips = {("train", id): clip for id, clip in found.items()}
+    if layout.listed and not table_path(root, "sample_submission").exists():
+        return DataRoot(root, classes, train, pd.DataFrame(columns=["Id", *classes]), clips, tuple(warnings))
     sample = load_sample_submission(root, classes)
-    missing = _match_folders(root / "train", train["Id"], root / "train.csv")
-    if missing:
-        raise DataError.at(
-            root / "train.csv",
-            f"Id {missing[0]} has no folder {root / 'train' / missing[0]}",
-            "deliver the sequence or remove the row",
-        )
-    missing = _match_folders(root / "test", sample["Id"], root / "sample_submission.csv")
-    if len(missing) == len(sample):
+    table = table_path(root, "sample_submission")
+    tested, missing = _matched(root / "test", sample["Id"], table)
+    if not tested:
         raise DataError.at(root / "test", "no test Id has a folder here", "check the data root")
     if both := sorted(set(train["Id"]) & set(sample["Id"])):
-        raise DataError.at(
-            root / "sample_submission.csv",
-            f"Id {both[0]} stands in train.csv too",
-            "keep each Id in one of the two: a clip that was trained on tests nothing",
-        )
-    _check_phase_range(root, train)
-    warnings = tuple(f"test/{id}: there is no such folder, so it gets the training prior." for id in missing)
-    return DataRoot(root, classes, train, sample, warnings)
+        fault = f"Id {both[0]} stands in {table_path(root, 'train').name} too"
+        remedy = "keep each Id in one of the two: a clip that was trained on tests nothing"
+        raise DataError.at(table, fault, remedy)
+    clips |= {("test", id): clip for id, clip in tested.items()}
+    warnings += [f"test/{id}: there is no such folder, so it gets the training prior." for id in missing]
+    return DataRoot(root, classes, train, sample, clips, tuple(warnings))
+
+
+def _challenge_train(
+    root: Path, classes: tuple[str, ...], subject_pattern: str | None, layout: Layout
+) -> tuple[pd.DataFrame, dict[str, Clip]]:
+    """The training table of the challenge's own layout, and where its clips lie."""
+    path = table_path(root, "train")
+    table = read_table(path, ["Id"], layout)
+    found, missing = _matched(root / "train", table["Id"], path)
+    if missing:
+        fault = f"Id {missing[0]} has no folder {root / 'train' / missing[0]}"
+        raise DataError.at(path, fault, "deliver the sequence or remove the row")
+    train = _labelled(path, table, classes, subject_pattern, layout, found)
+    _check_phase_range(path, train, found, layout)
+    return train, found
+
+
+def _matched(folder: Path, ids: pd.Series, table: Path) -> tuple[dict[str, Clip], list[str]]:
+    """The clips of a split's Ids, and the Ids without one. Raises DataError for a folder without Id."""
+    found, unknown = match_entries(folder, ids)
+    if unknown:
+        raise DataError.at(folder / unknown[0], f"{table.name} has no row for it", "add the row or remove the folder")
+    return {id: Clip(path) for id, path in found.items()}, [id for id in ids if id not in found]
+
+
+def table_path(root: Path, name: str) -> Path:
+    """The table of a name in a root: a CSV file, or a workbook where that alone is there."""
+    books = [root / f"{name}{suffix}" for suffix in WORKBOOK_SUFFIXES]
+    path = root / f"{name}.csv"
+    there = [book for book in books if book.exists()]
+    if path.exists() and there:
+        raise DataError.at(path, f"{there[0].name} lies beside it", "keep one of the two")
+    return there[0] if there else path
 
 
 def load_labels(
     data_root: str | Path, classes: Iterable[str], subject_pattern: str | None = None, file_name: str = "train.csv"
 ) -> pd.DataFrame:
-    """Read `train.csv`: Id, subject (texts), classes (int8, 0/1), and onset, apex, offset (Int64) if known.
+    """Read `train.csv`: Id, subject (texts), classes (int8, 0/1), and onset, apex, offset (Int64), units if known.
 
     `solution.csv` of synthetic data has the same form, and is read by `file_name="solution.csv"`.
 
@@ -98,21 +144,52 @@ def load_labels(
     Raises DataError for missing columns, repeated Ids, labels other than 0/1, no subject, phases out of
     order.
     """
-    path, classes = Path(data_root) / file_name, list(classes)
-    table = read_table(path, ["Id", *classes])
-    _fill_subjects(path, table, subject_pattern)
-    for name in classes:
-        table[name] = as_binary(path, table, name)
+    root, classes = Path(data_root), tuple(classes)
+    layout, path = read_layout(root, classes), root / file_name
+    return _labelled(path, read_table(path, ["Id"], layout), classes, subject_pattern, layout)
+
+
+def _labelled(
+    path: Path,
+    table: pd.DataFrame,
+    classes: tuple[str, ...],
+    subject_pattern: str | None,
+    layout: Layout,
+    clips: dict[str, Clip] | None = None,
+) -> pd.DataFrame:
+    """The texts of a training table as labels, see `load_labels`; `clips` say more of a subject than an Id may."""
+    missing = [name for name in classes if name not in table]
+    if missing and "emotion" not in table:
+        fault = f"the column {', '.join(missing)} is missing"
+        raise DataError.at(path, fault, f"give the columns Id, {', '.join(classes)}, or in {LAYOUT} that of an emotion")
+    table = add_classes(path, table, classes, layout)
+    for name in PHASE_COLUMNS:
+        if name in table:
+            table[name] = as_position(path, table, name)
     phases = [name for name in PHASE_COLUMNS if name in table]
-    for name in phases:
-        table[name] = _as_position(path, table, name)
     for first, second in combinations(phases, 2):  # any of the three may be unknown
         wrong = (table[first] > table[second]).fillna(False)
         if wrong.any():
-            raise DataError.at(
-                path, f"Id {_first_id(table, wrong)} has its {first} after its {second}", "correct the frame positions"
-            )
-    return table[["Id", "subject", *classes, *phases]]
+            fault = f"Id {first_id(table, wrong)} has its {first} after its {second}"
+            raise DataError.at(path, fault, "correct the frame positions")
+    return _checked(path, table, classes, subject_pattern, clips or {})
+
+
+def _checked(
+    path: Path,
+    table: pd.DataFrame,
+    classes: tuple[str, ...],
+    subject_pattern: str | None,
+    clips: dict[str, Clip],
+) -> pd.DataFrame:
+    """The columns of `DataRoot.train`, with a subject in each row and units in one spelling."""
+    _check_ids(path, table)
+    _fill_subjects(path, table, subject_pattern, clips)
+    phases = [name for name in PHASE_COLUMNS if name in table]
+    units = ["units"] if "units" in table else []
+    if units:
+        table["units"] = [unit_text(parse_units(text)) for text in table["units"]]
+    return table[["Id", "subject", *classes, *phases, *units]]
 
 
 def load_sample_submission(data_root: str | Path, classes: Iterable[str]) -> pd.DataFrame:
@@ -120,7 +197,7 @@ def load_sample_submission(data_root: str | Path, classes: Iterable[str]) -> pd.
 
     Raises DataError if its columns are not exactly Id and the classes, or if an Id stands there twice.
     """
-    path, expected = Path(data_root) / "sample_submission.csv", ["Id", *classes]
+    path, expected = table_path(Path(data_root), "sample_submission"), ["Id", *classes]
     table = read_table(path, expected)
     extra = [name for name in table if name not in expected]
     if extra:
@@ -128,15 +205,17 @@ def load_sample_submission(data_root: str | Path, classes: Iterable[str]) -> pd.
     return table
 
 
-def read_table(path: Path, required: list[str]) -> pd.DataFrame:
-    """A CSV as texts, with its required columns present and its Ids unique and fit for folder names.
+def read_table(path: Path, required: list[str], layout: Layout = PLAIN) -> pd.DataFrame:
+    """A table as texts, with its required columns present and its Ids unique and fit for folder names.
 
-    The names that this project knows are found whatever their case and stray spaces ("Onset", "Negative ").
+    The names that this project knows are found whatever their case and stray spaces ("Onset", "Negative "), and by
+    the names that a layout gives them.
     """
     if not path.exists():
         raise DataError.at(path, "there is no such table", "put it there, or correct the path of the data root")
-    known = {name.casefold(): name for name in (*required, "subject", *PHASE_COLUMNS)}
-    table = read_cells(path).reset_index(drop=True)
+    table = read_cells(path, layout.skip_rows, layout.sheet).reset_index(drop=True)
+    table = renamed(path, table, layout)
+    known = {name.casefold(): name for name in (*required, *CLASSES, "subject", *PHASE_COLUMNS)}
     table.columns = [known.get(name.casefold(), name) for name in table.columns]
     if table.columns.duplicated().any():
         twice = table.columns[table.columns.duplicated()][0]
@@ -148,30 +227,38 @@ def read_table(path: Path, required: list[str]) -> pd.DataFrame:
         )
     if table.empty:
         raise DataError.at(path, "the table has no rows", "give one row per Id")
+    _check_ids(path, table)
+    return table
+
+
+def _check_ids(path: Path, table: pd.DataFrame) -> None:
     repeated = table["Id"].duplicated()
     if repeated.any():
-        raise DataError.at(path, f"Id {_first_id(table, repeated)} stands there twice", "keep one row per Id")
+        raise DataError.at(path, f"Id {first_id(table, repeated)} stands there twice", "keep one row per Id")
     too_long = table["Id"].str.encode("utf-8").str.len() > MAX_ID
     unfit = ~table["Id"].str.fullmatch(r"[^/\\\x00-\x1f]+") | table["Id"].isin([".", ".."]) | too_long
     if unfit.any():
         raise DataError.at(
-            path, f"Id {_first_id(table, unfit)[:MAX_ID]!r} is not the name of a folder", "correct the Id"
+            path, f"Id {first_id(table, unfit)[:MAX_ID]!r} is not the name of a folder", "correct the Id"
         )
-    return table
 
 
-def _fill_subjects(path: Path, table: pd.DataFrame, pattern: str | None) -> None:
+def _fill_subjects(path: Path, table: pd.DataFrame, pattern: str | None, clips: dict[str, Clip]) -> None:
+    """Fill in the subjects that the table does not name: by the pattern, from the Id or from its folder's name."""
     if "subject" not in table:
         table["subject"] = ""
     empty = table["subject"] == ""
     if empty.any() and pattern:
         _check_pattern(pattern)
-        table.loc[empty, "subject"] = table.loc[empty, "Id"].str.extract(pattern, expand=False).fillna("")
+        ids = table.loc[empty, "Id"]
+        folders = ids.map(lambda id: clips[id].path.name if id in clips else "")
+        by_id, by_folder = (names.str.extract(pattern, expand=False) for names in (ids, folders))
+        table.loc[empty, "subject"] = by_id.fillna(by_folder).fillna("")
         empty = table["subject"] == ""
     if empty.any():
         raise DataError.at(
             path,
-            f"Id {_first_id(table, empty)} has no subject, and splits are by subject",
+            f"Id {first_id(table, empty)} has no subject, and splits are by subject",
             "add a subject column, or a subject pattern that fits every Id",
         )
 
@@ -187,53 +274,21 @@ def _check_pattern(pattern: str) -> None:
         raise DataError.at(f"subject pattern {pattern!r}", f"it has {groups} groups", "put one pair of brackets in it")
 
 
-def as_binary(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
-    """Labels as 0 and 1; "1.0" is 1, but words and other numbers are refused, not guessed."""
-    numbers = pd.to_numeric(table[name], errors="coerce")
-    wrong = ~numbers.isin([0, 1])
-    if wrong.any():
-        value = table[name][wrong].iloc[0][:MAX_ID]
-        raise DataError.at(path, f"Id {_first_id(table, wrong)} has {name} = {value!r}", "labels are 0 or 1, not words")
-    return numbers.astype(np.int8)
-
-
-def _as_position(path: Path, table: pd.DataFrame, name: str) -> pd.Series:
-    """Frame positions as nullable integers; an empty cell is an unknown position."""
-    text = table[name]
-    numbers = pd.to_numeric(text, errors="coerce")
-    wrong = (text != "") & ~((numbers >= 0) & (numbers < MAX_FRAMES) & (numbers % 1 == 0))
-    if wrong.any():
-        raise DataError.at(
-            path,
-            f"Id {_first_id(table, wrong)} has {name} = {text[wrong].iloc[0][:MAX_ID]!r}",
-            "give frame positions from 0, or leave the cell empty",
-        )
-    return numbers.astype("Int64")
-
-
-def _first_id(table: pd.DataFrame, where: pd.Series) -> str:
-    return table["Id"][where].iloc[0]
-
-
-def _match_folders(folder: Path, ids: pd.Series, table: Path) -> list[str]:
-    """The Ids without a folder. Raises DataError for a folder without Id."""
-    with reading(folder, "the folder", "make it readable"):
-        present = {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
-    unknown = sorted(name for name in present - set(ids) if not name.startswith("."))
-    if unknown:
-        raise DataError.at(folder / unknown[0], f"{table.name} has no row for it", "add the row or remove the folder")
-    return [id for id in ids if id not in present]
-
-
-def _check_phase_range(root: Path, train: pd.DataFrame) -> None:
+def _check_phase_range(path: Path, train: pd.DataFrame, clips: dict[str, Clip], layout: Layout) -> None:
+    """Turn frames that are counted otherwise into positions from 0, and hold them against the frames there are."""
     phases = [name for name in PHASE_COLUMNS if name in train]
-    if not phases:
-        return
-    last = train[phases].max(axis=1)
-    for id, position in zip(train["Id"], last, strict=True):
-        if not pd.isna(position) and position >= (frames := len(frame_files(root / "train" / id))):
-            raise DataError.at(
-                root / "train.csv",
-                f"Id {id} names frame {position} of {frames}",
-                "count frame positions from 0 within the sequence",
-            )
+    for row, last in enumerate(train[phases].max(axis=1) if phases else ()):
+        if pd.isna(last) or video_of(place := clips[train.at[row, "Id"]].path):
+            continue
+        numbers = list(numbered_files(place))
+        if layout.frames != "numbers":
+            first = int(layout.frames == "from 1")
+            numbers = range(first, first + len(numbers))
+        for name in phases:
+            frame = train.at[row, name]
+            if not pd.isna(frame) and frame not in numbers:
+                fault = f"Id {train.at[row, 'Id']} names frame {frame} of {len(numbers)}"
+                raise DataError.at(
+                    path, fault, f"count frame positions from 0, or say in {LAYOUT} how they are counted"
+                )
+            train.at[row, name] = pd.NA if pd.isna(frame) else numbers.index(frame)

@@ -14,7 +14,6 @@ import torch
 
 from utils.config import Config
 from utils.dataset.samples import Samples
-from utils.dataset.sequences import open_sequence
 from utils.face.expressions import ACTION_UNITS
 from utils.flow.features import clip_features
 from utils.pipeline import Job
@@ -193,7 +192,7 @@ def unit_evidence(job: Job) -> UnitEvidence:
         views.frames[moments[1]],
         unit_course(views, moments, job.config),
         moments[1],
-        open_sequence(job.folder).fps,
+        job.sequence().fps,
     )
 
 

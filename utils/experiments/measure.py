@@ -6,7 +6,6 @@ import pandas as pd
 
 from utils.artefacts import read_artefact
 from utils.config import Config
-from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import DataRoot
 from utils.face.expressions import CONFOUNDERS
 from utils.flow.methods import FLOW_METHODS, estimate_flow
@@ -69,7 +68,7 @@ def measure_flow(
 
 def _measure_clip(task: tuple[Job, int, tuple[str, ...]]) -> list[dict]:
     job, apex, methods = task
-    views, sequence = job.views(), open_sequence(job.folder)
+    views, sequence = job.views(), job.sequence()
     vertices, faces = stable_vertices(sequence), sequence.geometry(0)[1]
     boxes = [tuple(box) for box in views.boxes]
     cameras = view_cameras(vertices[0], job.config.size, job.config.yaw_deg, boxes)

@@ -8,9 +8,9 @@ import numpy as np
 
 from utils.artefacts import artefact_key, cached
 from utils.config import Config
+from utils.dataset.labels import PHASE_COLUMNS
 from utils.dataset.samples import Samples
-from utils.dataset.sequences import open_sequence
-from utils.dataset.tables import PHASE_COLUMNS, DataRoot
+from utils.dataset.tables import DataRoot
 from utils.flow.features import Moments, clip_features
 from utils.parallel import parallel_map
 from utils.pipeline import Job, jobs_of, load_moments, samples_of
@@ -34,7 +34,7 @@ def _unstabilised(task: Task) -> np.ndarray:
 def unstabilised_features(job: Job, moments: Moments, method: str, size: int) -> np.ndarray:
     """The network's input of a clip whose head moves as it did; only the frames `moments` are drawn."""
     config, boxes = job.config, [tuple(box) for box in job.views().boxes]
-    sequence = open_sequence(job.folder)
+    sequence = job.sequence()
     views = render_views(sequence, config.size, config.yaw_deg, False, config.renderer, boxes, moments)
     return clip_features(views, (0, 1, 2), size, method)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from utils.dataset.geometry import TRIM
 from utils.dataset.reading import DataError
-from utils.dataset.sequences import Sequence
+from utils.dataset.sequence import Sequence
 from utils.render.crops import Box, ellipse_mask, square_box
 
 DETECTOR_FRAMES = 5  # frames that the face detector sees

@@ -14,7 +14,8 @@ import numpy as np
 
 from utils.dataset.geometry import TRIM
 from utils.dataset.reading import DataError
-from utils.dataset.sequences import Sequence, open_sequence
+from utils.dataset.sequence import Sequence, Span
+from utils.dataset.sequences import open_sequence
 from utils.render.camera import Camera
 from utils.render.crops import Box, crop_image, ellipse_mask, is_box, square_box
 from utils.render.pictures import find_boxes, silhouette, strips
@@ -71,9 +72,9 @@ def make_views(
     raise ValueError(f"views={views!r} is unknown. Remedy: choose from {', '.join(N_VIEWS)}.")
 
 
-def views_of(folder: Path, **parameters) -> dict[str, np.ndarray]:
+def views_of(folder: Path, span: Span | None = None, **parameters) -> dict[str, np.ndarray]:
     """What stage 01 makes of the sequence in a folder: `make_views` with these parameters, as an artefact keeps it."""
-    return make_views(open_sequence(folder), **parameters).arrays()
+    return make_views(open_sequence(folder, span=span), **parameters).arrays()
 
 
 # Rendering ----------------------------------------------------------------------------------------------------------

@@ -79,9 +79,10 @@ test: $(READY)
 train-flow: $(READY)
 	$(PY) -m utils.pretrain.train_flow --jobs "$$JOBS"
 
-## pretrain: both classifiers taught by synthetic motion anew, into utils/weights (about five minutes)
+## pretrain: the classifiers taught by synthetic motion anew, into utils/weights (about seven minutes)
 pretrain: $(READY)
 	$(PY) -m utils.pretrain.classifier --kind dual
+	$(PY) -m utils.pretrain.classifier --kind frontal
 	$(PY) -m utils.pretrain.classifier --kind single
 
 ## bench: ours against what one would otherwise write: table in artefacts/bench (parts of it: ONLY="apex rendering")

@@ -64,18 +64,19 @@ def test_the_eyes_are_masked_where_they_are(blinker):
     """Detected or usual, the masked eyes lie within a few pixels of where the synthetic faces have them."""
     for v in range(2):
         image = blinker.views.frames[0, v]
-        assert np.abs(find_eyes(image, v) / 128 - EYES[v]).max() < 0.12
-        skin, eyes = motion_masks(image, blinker.views.masks[v], v)
+        places = EYES[2][v]
+        assert np.abs(find_eyes(image, places) / 128 - places).max() < 0.12
+        skin, eyes = motion_masks(image, blinker.views.masks[v], places)
         assert not ((skin | eyes) & ~blinker.views.masks[v]).any() and not (skin & eyes).any()
-        for x, y in np.rint(find_eyes(image, v)).astype(int):
+        for x, y in np.rint(find_eyes(image, places)).astype(int):
             assert eyes[y, x - 8 : x + 9].sum() > 10 and not skin[y, x - 8 : x + 9].any()
         assert skin.sum() > 0.7 * blinker.views.masks[v].sum()
 
 
 def test_eyes_are_taken_at_the_usual_place_where_none_are_found():
     blank = np.full((SIZE, SIZE, 3), 128, np.uint8)
-    for v in range(2):
-        assert np.allclose(find_eyes(blank, v), np.array(EYES[v]) * SIZE)
+    for places in (*EYES[1], *EYES[2]):
+        assert np.allclose(find_eyes(blank, places), np.array(places) * SIZE)
 
 
 @pytest.mark.parametrize("n_frames", [2, 3, 12])

@@ -12,10 +12,14 @@ from typing import Any
 
 from utils.paths import ROOT
 
+# Axes of meshes, see `utils.render.axes`; "auto": y-up where that shows a face, else those that do.
+AXIS_NAMES = ("y-up", "z-up", "z-up-back", "camera", "back", "x-front", "x-back", "z-up-x", "y-down", "z-down")
+N_VIEWS = {"render": 2, "split": 2, "single": 1}  # by the way in which they are made
 # What a parameter may be, where that is one of a few words.
 CHOICES: dict[str, tuple[str, ...]] = {
     "clip_table": ("4dme", "smoke"),
-    "views": ("render", "split", "single"),
+    "views": tuple(N_VIEWS),
+    "axes": ("auto", *AXIS_NAMES),
     "renderer": ("auto", "egl", "osmesa", "embree"),
     "flow_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
     "apex_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
@@ -65,6 +69,7 @@ class Config:
     # 01_render
     # "render": the mesh from two virtual cameras; "split": the halves of the composite; "single": one camera's pictures
     views: str = "render"
+    axes: str = "auto"  # of the meshes' files: "y-up" (facing z), "z-up" (facing -y), "camera" (y down) and others
     yaw_deg: float = 25.0  # each virtual camera off the frontal axis, degrees
     size: int = 256  # of the square views, pixels
     stabilise: bool = True  # remove the head's rigid motion in 3D where topology is constant
@@ -109,6 +114,11 @@ class Config:
     @property
     def out_root(self) -> Path:
         return Path(self.out) if self.out else ROOT / "submissions" / self.work_root.name
+
+    @property
+    def n_views(self) -> int:
+        """How many views a clip has."""
+        return N_VIEWS[self.views]
 
     @property
     def record(self) -> dict[str, Any]:

@@ -16,16 +16,23 @@ from utils.config import Config
 from utils.dataset.folders import Clip
 from utils.dataset.labels import PHASE_COLUMNS
 from utils.dataset.reading import DataError, reading
-from utils.dataset.samples import Samples
+from utils.dataset.samples import CHANNELS, Samples
 from utils.dataset.sequence import Sequence
 from utils.dataset.sequences import frame_files, open_sequence, video_of
 from utils.dataset.tables import CLASSES, DataRoot, open_data
 from utils.flow.features import Moments, features_of
 from utils.parallel import parallel_map
 from utils.render.crops import Box, read_boxes
-from utils.render.views import N_VIEWS, Views, views_of
+from utils.render.views import Views, views_of
 
-VIEW_PARAMETERS = ("views", "size", "yaw_deg", "stabilise", "renderer")  # of the config, as `views_of` takes them
+VIEW_PARAMETERS = (
+    "views",
+    "axes",
+    "size",
+    "yaw_deg",
+    "stabilise",
+    "renderer",
+)  # of the config, as `views_of` takes them
 FEATURE_PARAMETERS = ("flow_method", "apex_method", "apex_size", "feature_size")  # as `features_of` takes them
 
 
@@ -97,7 +104,7 @@ def load_data(config: Config) -> DataRoot:
 
 def jobs_of(config: Config, data: DataRoot) -> list[Job]:
     """All sequences of the root, training first."""
-    boxes = read_boxes(config.data_root, N_VIEWS[config.views])
+    boxes = read_boxes(config.data_root, config.n_views)
     given = given_moments(data) if config.moments == "given" else {}
     ids = [("train", id) for id in data.train["Id"]] + [("test", id) for id in data.test_ids]
     return [
@@ -231,7 +238,13 @@ def _features_key(job: Job) -> str:
 
 
 def samples_of(data: DataRoot, split: str, items: list[tuple[str, np.ndarray]]) -> Samples:
-    """Samples of a split from (Id, features) pairs; the test split has no labels (zeros) and no subjects (its Id)."""
+    """Samples of a split from (Id, features) pairs; the test split has no labels (zeros) and no subjects (its Id).
+
+    It has no clips where the data root has none to test.
+    """
+    if split == "test" and not data.test_ids:
+        none = np.array([], dtype=str)
+        return Samples(np.zeros((0, 1, 2, len(CHANNELS), 1, 1)), np.zeros((0, len(CLASSES))), none, none, CLASSES)
     if not items:
         raise DataError.at(data.root / split, "no clip of it could be read", "see the warnings in views/manifest.csv")
     ids = np.array([id for id, _ in items])

@@ -277,8 +277,9 @@ def main() -> None:
 def report(run: Run, what: str) -> None:
     """Where the results lie."""
     results = {"figures": run.config.work_root / "figures", "notebooks": run.books}
-    if what in ("submit", "all"):
-        results = {"submission": run.config.out_root / "submission.csv"} | results
+    submission = run.config.out_root / "submission.csv"
+    if what in ("submit", "all") and submission.exists():  # data without a test split have none
+        results = {"submission": submission} | results
     say("   ".join(f"{name}: {path.relative_to(ROOT)}" for name, path in results.items()))
 
 

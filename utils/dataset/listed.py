@@ -30,6 +30,7 @@ def read_listed(root: Path, classes: Sequence[str], layout: Layout) -> tuple[pd.
             raise DataError.at(path, f"it has no column {name}", f"say in {LAYOUT}, [columns], what it is called")
     base = _base(root, path, table, layout)
     table["Id"], places = _ids(path, table, layout), _places(path, base, table, layout)
+    table["subject"] = table["subject"].str.replace(r"^0+(?=\d+$)", "", regex=True)  # here 1, there "01"
     warnings = []
     missing = np.array([place is None for place in places])
     if missing.any():

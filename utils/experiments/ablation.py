@@ -31,12 +31,15 @@ def variants(config: Config) -> dict[str, Variant]:
         predictor = network(config, model_config(config, **(model or {})), train_config(config, **(train or {})))
         return Variant(predictor, transform) if transform else Variant(predictor)
 
+    one_view = {
+        f"{side} view alone": ours({"views": 1}, transform=lambda s, v=v: s.take_views([v]))
+        for v, side in enumerate(("left", "right") if config.n_views == 2 else ())
+    }
     rows = {
         "without fusion attention": ours({"attention": False}),
         "without SE": ours({"se": False}),
         "without both": ours({"attention": False, "se": False}),
-        "left view alone": ours({"views": 1}, transform=lambda s: s.take_views([0])),
-        "right view alone": ours({"views": 1}, transform=lambda s: s.take_views([1])),
+        **one_view,
         "onset to apex alone": ours({"phases": 1}, transform=lambda s: s.take_phases([0])),
         "apex to offset alone": ours({"phases": 1}, transform=lambda s: s.take_phases([1])),
         "u alone": ours({"streams": ("u",), "se": False}),

@@ -17,7 +17,7 @@ from utils.dataset.samples import Samples
 from utils.face.expressions import ACTION_UNITS
 from utils.flow.features import clip_features
 from utils.pipeline import Job
-from utils.pretrain.classifier import load_pretrained, unit_probabilities
+from utils.pretrain.classifier import KINDS, load_pretrained, unit_probabilities
 from utils.render.views import Views
 from utils.train.augment import mirror
 from utils.train.decision import decide
@@ -89,7 +89,7 @@ def unit_maps(x: np.ndarray, units: Sequence[int]) -> np.ndarray:
 
     The contributions summed over phases and channels; what speaks against is zero. Each sums to 1.
     """
-    fitted = load_pretrained("dual")
+    fitted = load_pretrained(KINDS[x.shape[0]])
     each = [contributions(fitted, x[None], unit, "units")[0].sum(axis=(1, 2)).clip(0) for unit in units]
     return np.stack([_sum_to_one(maps) for maps in each])
 
@@ -157,7 +157,7 @@ def unit_course(views: Views, moments: tuple[int, int, int], config: Config) -> 
     onset, _, offset = moments
     frames = range(onset + 1, max(offset, onset + 2))  # a clip of two frames has its last one
     maps = [clip_features(views, (onset, t, offset), config.feature_size, config.flow_method) for t in frames]
-    units = unit_probabilities("dual", np.stack(maps))
+    units = unit_probabilities(KINDS[views.frames.shape[1]], np.stack(maps))
     return pd.DataFrame(units, index=pd.Index(frames, name="frame"), columns=list(ACTION_UNITS))
 
 
@@ -182,7 +182,7 @@ def unit_evidence(job: Job) -> UnitEvidence:
     """Which units move in a clip, and where and when those that are named do, from what 01 and 02 left of it."""
     views, features = job.views(), job.features()
     moments, x = tuple(features["moments"].tolist()), features["x"]
-    units, names = unit_probabilities("dual", x[None])[0], list(ACTION_UNITS)
+    units, names = unit_probabilities(KINDS[len(x)], x[None])[0], list(ACTION_UNITS)
     shown = named_units(units) if units.max() >= NAMED_FROM else [units.argmax()]
     return UnitEvidence(
         job.id,

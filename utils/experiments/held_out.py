@@ -15,6 +15,7 @@ from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
 from utils.pretrain.classifier import (
     FINE_TUNE,
+    KINDS,
     fine_tuned_predictor,
     initial_state,
     load_pretrained,
@@ -64,7 +65,7 @@ def network(config: Config, model: ModelConfig | None = None, train: TrainConfig
 
 
 def model_config(config: Config, **changes) -> ModelConfig:
-    return ModelConfig(size=config.feature_size, **changes)
+    return ModelConfig(**({"size": config.feature_size, "views": config.n_views} | changes))
 
 
 def train_config(config: Config, **changes) -> TrainConfig:
@@ -74,16 +75,17 @@ def train_config(config: Config, **changes) -> TrainConfig:
 
 def fine_tune_config(config: Config) -> TrainConfig:
     """How it is trained on from the weights taught by synthetic motion."""
-    recipe = FINE_TUNE["dual"]
+    recipe = FINE_TUNE[KINDS[config.n_views]]
     return replace(recipe, epochs=config.epochs or recipe.epochs)
 
 
 def main_variants(config: Config) -> dict[str, Variant]:
     """Our network from scratch, from the weights taught by synthetic motion, and those weights as they are."""
+    kind = KINDS[config.n_views]
     return {
         SCRATCH: Variant(network(config)),
-        PRETRAINED: Variant(fine_tuned_predictor("dual", len(CLASSES), fine_tune_config(config))),
-        ZERO_SHOT: Variant(zero_shot_predictor(load_pretrained("dual"))),
+        PRETRAINED: Variant(fine_tuned_predictor(kind, len(CLASSES), fine_tune_config(config))),
+        ZERO_SHOT: Variant(zero_shot_predictor(load_pretrained(kind))),
     }
 
 
@@ -159,6 +161,7 @@ def final_network(config: Config, train: Samples) -> Fitted:
     n_folds = min(config.inner_folds, len(np.unique(train.subjects)))
     inner = grouped_folds(train.y, train.subjects, n_folds, config.seed)
     if config.pretrained:
-        model = replace(load_pretrained("dual").model_config, units=0)
-        return fit_ensemble(train, inner, model, fine_tune_config(config), config.seed, initial_state("dual"))
+        kind = KINDS[config.n_views]
+        model = replace(load_pretrained(kind).model_config, units=0)
+        return fit_ensemble(train, inner, model, fine_tune_config(config), config.seed, initial_state(kind))
     return fit_ensemble(train, inner, model_config(config), train_config(config), config.seed)

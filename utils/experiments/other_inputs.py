@@ -35,7 +35,7 @@ def unstabilised_features(job: Job, moments: Moments, method: str, size: int) ->
     """The network's input of a clip whose head moves as it did; only the frames `moments` are drawn."""
     config, boxes = job.config, [tuple(box) for box in job.views().boxes]
     sequence = job.sequence()
-    views = render_views(sequence, config.size, config.yaw_deg, False, config.renderer, boxes, moments)
+    views = render_views(sequence, config.size, config.yaw_deg, False, config.renderer, boxes, moments, config.axes)
     return clip_features(views, (0, 1, 2), size, method)
 
 

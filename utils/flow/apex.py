@@ -24,12 +24,16 @@ SMOOTHING_FRAMES = 0.7  # sigma over time
 STRIDE = 3  # frames: how closely a sequence is looked through,
 NEAR_PEAK = 0.8  # and from which share of the largest motion on closer; on those 72 clips the apexes were the same
 CHUNK = 16  # frames whose flows are held at once
-# Where the eyes stand in a crop (x, y as shares of its side), per view: the mean over 40 synthetic identities, with a
-# spread of 0.02. They are looked for near there, and taken from here where the detector finds none.
-EYES = {0: ((0.48, 0.36), (0.75, 0.36)), 1: ((0.25, 0.36), (0.52, 0.36))}
+# Where the eyes stand in a crop (x, y as shares of its side), of each view by the number of views: the mean over 40
+# synthetic identities, with a spread of 0.02. They are looked for near there, and taken from here where the detector
+# finds none. Of a single view it is the crop by the detector of frontal faces, which found all of 60 identities.
+EYES = {
+    1: (((0.33, 0.41), (0.67, 0.41)),),
+    2: (((0.48, 0.36), (0.75, 0.36)), ((0.25, 0.36), (0.52, 0.36))),
+}
 EYE_SEARCH = 0.12  # how far from there a detection may lie, share of the side
 EYE_RADII = (0.13, 0.09)  # of the masked ellipse, lids included, shares of the side
-VISIBLE_PX = 0.25  # of a 256 px view, both views added: a largest motion below is noise
+VISIBLE_PX = 0.125  # of a 256 px view, mean over the views: a largest motion below is noise
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Spotting:
     onset: int
     apex: int
     offset: int
-    curve: np.ndarray  # (T,) float32 px, smoothed, both views together
+    curve: np.ndarray  # (T,) float32 px, smoothed, all views together
 
     @property
     def moments(self) -> tuple[int, int, int]:
@@ -51,10 +55,13 @@ def _eye_detector() -> cv2.CascadeClassifier:
     return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_eye.xml"))
 
 
-def find_eyes(image: np.ndarray, view: int) -> np.ndarray:
+Places = tuple[tuple[float, float], tuple[float, float]]  # x, y of the left and the right eye
+
+
+def find_eyes(image: np.ndarray, places: Places) -> np.ndarray:
     """Centres (2, 2) of both eyes as (x, y) pixels in a crop (S, S, 3): Haar detections near the usual places."""
     size = image.shape[0]
-    usual = np.array(EYES[view % 2]) * size
+    usual = np.array(places) * size
     scale = 256 / size
     grey = cv2.resize(
         cv2.cvtColor(image, cv2.COLOR_RGB2GRAY),
@@ -71,12 +78,12 @@ def find_eyes(image: np.ndarray, view: int) -> np.ndarray:
     return eyes
 
 
-def motion_masks(image: np.ndarray, face: np.ndarray, view: int) -> tuple[np.ndarray, np.ndarray]:
+def motion_masks(image: np.ndarray, face: np.ndarray, places: Places) -> tuple[np.ndarray, np.ndarray]:
     """The face mask (S, S), a little eroded, in two parts (S, S) bool: without the eyes, and the eyes."""
     size = image.shape[0]
     inner = cv2.erode(face.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=max(1, size // 64))
     eyes = np.zeros_like(inner)
-    for x, y in find_eyes(image, view):
+    for x, y in find_eyes(image, places):
         radii = (round(EYE_RADII[0] * size), round(EYE_RADII[1] * size))
         cv2.ellipse(eyes, (round(x), round(y)), radii, 0, 0, 360, 1, -1)
     return inner > eyes, (inner & eyes) > 0
@@ -111,13 +118,13 @@ class MeasuredView:
     eyes: np.ndarray
 
 
-def prepare_view(frames: np.ndarray, face: np.ndarray, view: int, size: int) -> MeasuredView:
+def prepare_view(frames: np.ndarray, face: np.ndarray, places: Places, size: int) -> MeasuredView:
     """Frames (T, S, S, 3) uint8 and face mask (S, S) of a view, reduced to `size` where they are larger."""
     side = min(size, frames.shape[1])
     small = [cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) for frame in frames]
     face = cv2.resize(face.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST).astype(bool)
     grey = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in small])
-    return MeasuredView(grey, *motion_masks(small[0], face, view))
+    return MeasuredView(grey, *motion_masks(small[0], face, places))
 
 
 def motion_at(views: list[MeasuredView], times: np.ndarray, method: str) -> np.ndarray:
@@ -134,19 +141,20 @@ def motion_at(views: list[MeasuredView], times: np.ndarray, method: str) -> np.n
 
 
 def motion_curve(frames: np.ndarray, masks: np.ndarray, size: int = 256, method: str = "faceflow") -> np.ndarray:
-    """Motion of every frame against the first without the head's, both views added, (T,) float32 px at `size`.
+    """Motion of every frame against the first without the head's, the views added, (T,) float32 px at `size`.
 
     Measured at every STRIDE-th frame, then at all around those that come near the largest; linear between. It is the
     skin's, or where that never reaches VISIBLE_PX the upward motion about the eyes.
     frames (T, V, S, S, 3) uint8, reduced to `size` first; masks (V, S, S) bool.
     """
     n_frames = len(frames)
-    views = [prepare_view(frames[:, v], masks[v], v, size) for v in range(frames.shape[1])]
+    eyes = EYES[frames.shape[1]]
+    views = [prepare_view(frames[:, v], masks[v], places, size) for v, places in enumerate(eyes)]
     known = np.unique([*range(0, n_frames, STRIDE), n_frames - 1])
     motion = np.full((n_frames, 2), np.nan, np.float32)
     motion[0] = 0
     motion[known[1:]] = motion_at(views, known[1:], method)
-    visible = np.nanmax(motion[:, 0]) >= VISIBLE_PX * views[0].grey.shape[1] / 256
+    visible = np.nanmax(motion[:, 0]) >= VISIBLE_PX * len(views) * views[0].grey.shape[1] / 256
     curve = motion[:, 0 if visible else 1]
     near = binary_dilation(curve >= NEAR_PEAK * np.nanmax(curve), iterations=STRIDE - 1)
     closer = np.flatnonzero(near & np.isnan(curve))

@@ -1,4 +1,4 @@
-"""From a sequence's views to the network's input: x (V=2, P=2, C=3, S, S) float32, channels u, v, magnitude."""
+"""From a sequence's views to the network's input: x (V, P=2, C=3, S, S) float32, channels u, v, magnitude."""
 
 import cv2
 import numpy as np

@@ -1,10 +1,11 @@
 """A classifier taught by synthetic motion: action units and emotions learnt from motion fields, nothing else.
 
-    python -m utils.pretrain.classifier --kind dual|single [--seed 0] [--out DIR]    a few minutes on one core
+    python -m utils.pretrain.classifier --kind dual|frontal|single [--seed 0] [--out DIR]    a few minutes on one core
 
-`dual` is the network of this repository (two views, two phases, five labels); `single` reads the flow images of
-`utils.experiments.flow_images` (one view, one phase; negative, positive, surprise). Both also give the probability of
-19 action units. The weights under `utils/weights` come from these commands; see the model card there.
+`dual` is the network of this repository (two views, two phases, five labels), `frontal` that of one camera in front
+(one view); `single` reads the flow images of `utils.experiments.flow_images` (one view, one phase; negative, positive,
+surprise). All also give the probability of 19 action units. The weights under `utils/weights` come from these commands;
+see the model card there.
 """
 
 import argparse
@@ -14,19 +15,21 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
 from utils.face.expressions import ACTION_UNITS, rotation
-from utils.face.model import sample_identity
+from utils.face.model import Identity, load_face_model, sample_identity
 from utils.paths import WEIGHTS
 from utils.pretrain.flow_noise import FLOW_NOISE, FlowNoise, estimated_flow, maps_of
 from utils.pretrain.frontal import FrontalCrop, flow_image, frontal_view
-from utils.pretrain.motion_fields import CROP, extend_fields, make_fields, sample_motion, true_flow
+from utils.pretrain.motion_fields import CROP, MotionFields, extend_fields, make_fields, sample_motion, true_flow
 from utils.render.camera import Camera
-from utils.render.views import view_cameras
+from utils.render.crops import frontal_mask
+from utils.render.views import DISTANCE_MM, view_cameras
 from utils.synthetic.data_root import LABEL_SETS
 from utils.synthetic.flow_clips import YAW_DEG
 from utils.synthetic.performance import PIVOT
@@ -37,13 +40,16 @@ from utils.train.network import MicroAttNet, ModelConfig, count_parameters
 from utils.train.protocol import Predictor
 from utils.train.settings import TrainConfig
 
-FILES = {"dual": "classifier-dual.safetensors", "single": "classifier-single.safetensors"}  # by kind of network
+# By kind of network.
+FILES = {kind: f"classifier-{kind}.safetensors" for kind in ("dual", "frontal", "single")}
+KINDS = {1: "frontal", 2: "dual"}  # of the pipeline's clips, by number of views
 THREE = ("negative", "positive", "surprise")
 # The emotions that each of THREE draws from, with how often among all clips: half negative, about as in the
 # field's composite of three databases (250, 109 and 83 of 442 clips).
 EMOTIONS_OF_THREE = (("Negative", 0, 0.38), ("Repression", 0, 0.12), ("Positive", 1, 0.25), ("Surprise", 2, 0.25))
 PER_PERSON = 100  # clips of one person in one pose and crop
 FIELD_CROP = FrontalCrop(0.5, 0.29, 0.57, 0.48)  # of the shared flow images, from their mean images
+EYE_Y, EYE_DISTANCE = 0.41, 0.343  # shares of the crop of one camera's picture, see `utils.flow.apex.EYES`
 
 
 # Samples ----------------------------------------------------------------------------------------------------
@@ -94,11 +100,42 @@ def _person_dual(rng: np.random.Generator, n: int, noise: FlowNoise, size: int) 
     posed = (identity.vertices - PIVOT) @ rotation(angles).T + PIVOT
     cameras = [jitter_crop(camera, rng) for camera in view_cameras(posed, CROP, rng.normal(YAW_DEG, 2))]
     fields = make_fields(identity, cameras, size, angles)
+    return _clips_of(identity, fields, fields.mask, n, noise, rng)
+
+
+def sample_frontal(n: int, seed: int, noise: FlowNoise = FLOW_NOISE, size: int = 28) -> Samples:
+    """N clips (N, V=1, P=2, 3, size, size) as one camera in front sees them, in the pipeline's form, with CLASSES."""
+    return _collect(n, seed, CLASSES, lambda rng, count: _person_frontal(rng, count, noise, size))
+
+
+def _person_frontal(rng: np.random.Generator, n: int, noise: FlowNoise, size: int) -> tuple[np.ndarray, ...]:
+    """One person's clips, in a crop as the face detector makes it, moved and scaled, where `frontal_mask` has it."""
+    identity, angles = sample_identity(rng), rng.normal(0, [4, 5, 3])
+    posed = (identity.vertices - PIVOT) @ rotation(angles).T + PIVOT
+    wide = Camera(0.0, DISTANCE_MM, (0.0, 0.0, 0.0), DISTANCE_MM, (255.5, 255.5), (512, 512))
+    model = load_face_model()
+    eyes = wide.project(np.array([posed[model.island == island].mean(0) for island in model.eyes]))
+    side = np.linalg.norm(eyes[1] - eyes[0]) / EYE_DISTANCE
+    x, y = eyes.mean(0) + 0.5 - np.array([0.5, EYE_Y]) * side
+    camera = jitter_crop(wide.cropped((float(x), float(y), float(side)), CROP), rng, 0.05)
+    fields = make_fields(identity, [camera], size, angles)
+    return _clips_of(identity, extend_fields(fields), face_share(size)[None], n, noise, rng)
+
+
+def face_share(size: int) -> np.ndarray:
+    """The share (size, size) of each map pixel that `frontal_mask` covers."""
+    return cv2.resize(frontal_mask(CROP).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _clips_of(
+    identity: Identity, fields: MotionFields, mask: np.ndarray, n: int, noise: FlowNoise, rng: np.random.Generator
+) -> tuple[np.ndarray, ...]:
+    """N clips of a person by the fields of its units: maps, labels, intensities of the units."""
     odds = np.sqrt(list(LABEL_SETS.values()))
     emotions = [list(LABEL_SETS)[i] for i in rng.choice(len(odds), n, p=odds / odds.sum())]
     motion = sample_motion(identity, emotions, rng, head=0.03)
     louder = replace(noise, floor=noise.floor * np.exp(rng.normal(0, 0.3)))  # skins and light differ
-    maps = maps_of(estimated_flow(true_flow(fields, motion.weights), louder, rng), fields.mask, noise)
+    maps = maps_of(estimated_flow(true_flow(fields, motion.weights), louder, rng), mask, noise)
     return maps, np.array([[name in names for name in CLASSES] for names in emotions]), motion.units
 
 
@@ -124,17 +161,20 @@ class Recipe:
     clips: int
 
 
-def _recipe(classes: tuple[str, ...], mode: str, views: int, sample: Callable, clips: int, epochs: int) -> Recipe:
+def _recipe(
+    classes: tuple[str, ...], mode: str, shape: tuple[int, int], sample: Callable, clips: int, epochs: int
+) -> Recipe:
     model = ModelConfig(
-        classes=len(classes), views=views, phases=views, widths=(16, 32, 64), features=64, units=len(ACTION_UNITS)
+        classes=len(classes), views=shape[0], phases=shape[1], widths=(16, 32, 64), features=64, units=len(ACTION_UNITS)
     )
     train = TrainConfig(mode=mode, loss="bce", epochs=epochs, patience=0, batch=128, mixup=0.0, device="cpu")
     return Recipe(classes, sample, model, train, clips)
 
 
 RECIPES = {
-    "single": _recipe(THREE, "single-label", 1, sample_single, clips=40000, epochs=4),
-    "dual": _recipe(CLASSES, "multi-label", 2, sample_dual, clips=16000, epochs=8),
+    "single": _recipe(THREE, "single-label", (1, 1), sample_single, clips=40000, epochs=4),
+    "dual": _recipe(CLASSES, "multi-label", (2, 2), sample_dual, clips=16000, epochs=8),
+    "frontal": _recipe(CLASSES, "multi-label", (1, 2), sample_frontal, clips=16000, epochs=8),
 }
 
 
@@ -143,7 +183,7 @@ RECIPES = {
 # The interpolation was chosen on those real clips among 0.2 to 1: UF1 of two seeds 0.801 and 0.768 at 0.65, 0.796 and
 # 0.778 at 0.8, 0.780 and 0.779 at 1; a third seed, run afterwards, has 0.780 at 0.8.
 FINE_TUNE = {
-    "dual": TrainConfig(loss="bce", epochs=12, lr=2e-4, patience=0),
+    **dict.fromkeys(KINDS.values(), TrainConfig(loss="bce", epochs=12, lr=2e-4, patience=0)),
     "single": TrainConfig(mode="single-label", loss="bce", epochs=40, lr=2e-3, patience=0, interpolation=0.8),
 }
 
@@ -160,7 +200,7 @@ def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | N
 
 @lru_cache
 def load_pretrained(kind: str, folder: Path = WEIGHTS) -> Fitted:
-    """The shipped network: "dual" (two views, two phases, CLASSES) or "single" (a flow image, THREE)."""
+    """The shipped network: "dual" or "frontal" (two views or one, two phases, CLASSES), "single" (a flow image)."""
     return load_fitted(folder, Path(FILES[kind]).stem)
 
 

@@ -1,7 +1,5 @@
 """Where the face stands in pictures of it: composites of two cameras, or the pictures of one."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 
@@ -9,8 +7,11 @@ from utils.dataset.geometry import TRIM
 from utils.dataset.reading import DataError
 from utils.dataset.sequence import Sequence
 from utils.render.crops import Box, ellipse_mask, square_box
+from utils.render.faces import SMALL, frontal_face, is_a_face
 
 DETECTOR_FRAMES = 5  # frames that the face detector sees
+BEYOND = 0.25  # of a face's box that may lie outside its half of a composite
+ALIKE = 1.5  # ratio of the sizes of two faces that are one person's, seen by two cameras
 FAR = 100  # sides of a crop: a mesh's corner beyond is drawn there
 
 
@@ -28,33 +29,70 @@ def strips(sequence: Sequence, t: int, n_views: int) -> list[np.ndarray]:
 
 
 def find_boxes(sequence: Sequence, n_views: int) -> tuple[list[Box], str]:
-    """A box per view, and how it was found: the mesh's UVs there, else a face detector, else the centre."""
+    """A box per view, and how it was found: the mesh's UVs there, else a face detector, else the centre.
+
+    Raises DataError for one camera's picture that is taken for two, two that are taken for one, and a texture whose
+    halves are no pictures of the face.
+    """
     if sequence.kind == "mesh":
         points = [half_projection(sequence, v) for v in range(n_views)]
         if all(found is not None for found in points):
-            return [square_box(*np.quantile(found, [TRIM, 1 - TRIM], axis=0)) for found in points], "mesh"
+            boxes = [square_box(*np.quantile(found, [TRIM, 1 - TRIM], axis=0)) for found in points]
+            _check_halves(sequence, boxes, n_views)
+            return boxes, "mesh"
     boxes = [detect_box(sequence, v, n_views) for v in range(n_views)]
+    _check_count(sequence, boxes, n_views)
     if all(boxes):
-        return boxes, "detector"
+        height, width = strips(sequence, 0, n_views)[0].shape[:2]
+        small = [box[2] < SMALL * min(height, width) for box in boxes]
+        if not (any(small) and all(is_a_face(picture) for picture in strips(sequence, 0, n_views))):
+            return boxes, "detector"
+        return _whole(sequence, n_views), "picture"  # what was found is a nose or a mouth
+    if all(is_a_face(picture) for picture in strips(sequence, 0, n_views)):
+        return _whole(sequence, n_views), "picture"
+    return _whole(sequence, n_views), "centred"
+
+
+def _whole(sequence: Sequence, n_views: int) -> list[Box]:
+    """The square in the middle of each view."""
     height, width = strips(sequence, 0, n_views)[0].shape[:2]
     side = float(min(height, width))
-    return [((width - side) / 2, (height - side) / 2, side)] * n_views, "centred"
+    return [((width - side) / 2, (height - side) / 2, side)] * n_views
+
+
+def _check_halves(sequence: Sequence, boxes: list[Box], n_views: int) -> None:
+    """Raise DataError for boxes that reach out of their halves: the texture is an atlas, and no two photographs."""
+    height, width = strips(sequence, 0, n_views)[0].shape[:2]
+    for x, y, side in boxes:
+        beyond = max(-x, -y, x + side - width, y + side - height)
+        if beyond > BEYOND * side:
+            fault = f"the face would reach {beyond:.0f} pixels out of its half of the texture, which is no composite"
+            raise DataError.at(sequence.files[0], fault, "set views to 'render'")
+
+
+def _check_count(sequence: Sequence, boxes: list[Box | None], n_views: int) -> None:
+    """Raise DataError where the picture shows another number of faces than it should have views."""
+    whole = strips(sequence, 0, 1)[0]
+    middle = whole.shape[1] / 2
+    if n_views == 2 and not all(boxes):
+        face = frontal_face(whole)
+        if face is not None and face[0] + face[2] / 4 < middle < face[0] + 3 * face[2] / 4:
+            fault = "it shows one face in its middle: it is the picture of one camera, and not of two side by side"
+            raise DataError.at(sequence.files[0], fault, "set views to 'single'")
+    if n_views == 1 and whole.shape[1] > whole.shape[0] and whole.shape[1] % 2 == 0:
+        halves = [frontal_face(half) for half in np.split(whole, 2, axis=1)]
+        if all(halves) and max(halves[0][2], halves[1][2]) < ALIKE * min(halves[0][2], halves[1][2]):
+            fault = "it shows two faces of one size side by side: it is a composite of two cameras"
+            raise DataError.at(sequence.files[0], fault, "set views to 'split'")
 
 
 def detect_box(sequence: Sequence, view: int, n_views: int) -> Box | None:
     """The median of the largest faces that OpenCV's Haar cascade finds; None if in fewer than half."""
-    detector = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"))
-    found = []
     times = np.unique(np.linspace(0, len(sequence) - 1, DETECTOR_FRAMES).round().astype(int))
-    for t in times:
-        image = cv2.cvtColor(strips(sequence, t, n_views)[view], cv2.COLOR_RGB2GRAY)
-        faces = detector.detectMultiScale(image, 1.05, 4, minSize=(image.shape[1] // 5,) * 2)
-        if len(faces):
-            found.append(max(faces, key=lambda face: face[2]))
+    found = [face for t in times if (face := frontal_face(strips(sequence, t, n_views)[view])) is not None]
     if len(found) * 2 < len(times):
         return None
-    x, y, width, height = np.median(found, axis=0)
-    return square_box(np.array([x, y]), np.array([x + width, y + height]))
+    return tuple(float(value) for value in np.median(found, axis=0))
 
 
 def half_projection(sequence: Sequence, view: int) -> np.ndarray | None:

@@ -12,16 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.config import N_VIEWS
 from utils.dataset.geometry import TRIM
 from utils.dataset.reading import DataError
 from utils.dataset.sequence import Sequence, Span
 from utils.dataset.sequences import open_sequence
+from utils.render.axes import AXES, face_vertices, find_axes
 from utils.render.camera import Camera
-from utils.render.crops import Box, crop_image, ellipse_mask, is_box, square_box
+from utils.render.crops import Box, crop_image, ellipse_mask, frontal_mask, is_box, square_box
+from utils.render.faces import has_contrast
 from utils.render.pictures import find_boxes, silhouette, strips
 from utils.render.renderer import TexturedMesh, get_renderer
 
-N_VIEWS = {"render": 2, "split": 2, "single": 1}  # by the way in which they are made
 DISTANCE_MM = 1000.0  # of the virtual cameras: about life size at arm's length, 1 px a mm before the crop
 NEAREST_MM = 100.0  # from a virtual camera, of any part of the mesh
 MIN_SEEN = 0.01  # share of a view that the mesh must fill: a face in its crop fills half
@@ -34,8 +36,10 @@ class Views:
     frames: np.ndarray  # (T, V, S, S, 3) uint8 RGB
     masks: np.ndarray  # (V, S, S) bool, the face in the first frame
     boxes: np.ndarray  # (V, 3) float, x, y, side of each view's crop in pixels of the uncropped view
-    source: str  # how the crop was found: "override", "mesh", "detector" or "centred"
+    # How the crop was found: "override", "mesh", "face" (of a larger mesh), "detector", "picture", "centred"
+    source: str
     stabilised: bool  # whether the head's rigid motion was removed in 3D
+    axes: str = "y-up"  # of the mesh's file, see `utils.render.axes`
     warnings: tuple[str, ...] = field(default=())
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -47,7 +51,7 @@ class Views:
     @classmethod
     def from_arrays(cls, parts: Mapping[str, np.ndarray]) -> "Views":
         """What `arrays` gave."""
-        simple = {"source": str(parts["source"]), "stabilised": bool(parts["stabilised"])}
+        simple = {name: str(parts[name]) for name in ("source", "axes")} | {"stabilised": bool(parts["stabilised"])}
         return cls(**{**parts, **simple, "warnings": tuple(parts["warnings"].tolist())})
 
 
@@ -59,14 +63,17 @@ def make_views(
     stabilise: bool = True,
     renderer: str = "auto",
     boxes: Iterable[Box] | None = None,
+    axes: str = "y-up",
 ) -> Views:
     """The views of a sequence.
 
-    size: pixels of a view's side; yaw_deg: each virtual camera off the frontal axis; boxes: an explicit crop per view.
-    Raises DataError for a sequence without mesh when views="render", ValueError for another word.
+    axes: of a mesh that is rendered, or "auto" for those under which it shows a face (`utils.render.axes`); size:
+    pixels of a view's side; yaw_deg: each virtual camera off the frontal axis; boxes: an explicit crop per view.
+    Raises DataError for a sequence without mesh when views="render", for views that show no face where one should be,
+    two where one should be or nothing at all, ValueError for another word.
     """
     if views == "render":
-        return render_views(sequence, size, yaw_deg, stabilise, renderer, boxes)
+        return render_views(sequence, size, yaw_deg, stabilise, renderer, boxes, axes=axes)
     if views in N_VIEWS:
         return cut_views(sequence, size, N_VIEWS[views], boxes)
     raise ValueError(f"views={views!r} is unknown. Remedy: choose from {', '.join(N_VIEWS)}.")
@@ -88,37 +95,59 @@ def render_views(
     renderer: str,
     boxes: Iterable[Box] | None = None,
     times: Iterable[int] | None = None,
+    axes: str = "y-up",
 ) -> Views:
     """Draw the frames `times` (all without it) of a mesh sequence from both virtual cameras, straight into the crop."""
     if sequence.kind != "mesh":
         raise DataError.at(sequence.folder, "it has no mesh to render", "set views to 'split' for composites")
     constant = sequence.constant_topology  # asked for in any case, since it finds frames that are not whole
     stabilised = stabilise and constant
-    vertices = stable_vertices(sequence) if stabilised else None
-    first = vertices[0] if stabilised else sequence.geometry(0)[0]
-    source = "override" if boxes else "mesh"
+    axes, words = find_axes(sequence, textured_meshes(sequence, 0), renderer) if axes == "auto" else (axes, "")
+    turn = AXES[axes].T.astype(np.float32)
+    vertices = stable_vertices(sequence) @ turn if stabilised else None
+    first = vertices[0] if stabilised else sequence.geometry(0)[0] @ turn
     _check_depth(sequence, first, yaw_deg)
-    boxes = list(boxes) if boxes else [mesh_box(first, camera) for camera in wide_cameras(first, yaw_deg)]
+    source = "override"
+    if not boxes:
+        boxes, source = mesh_boxes(sequence, first, yaw_deg, renderer)
+    boxes = list(boxes)
     _check_boxes(sequence, boxes)
     cameras = view_cameras(first, size, yaw_deg, boxes)
     times = range(len(sequence)) if times is None else list(times)
     frames = np.empty((len(times), len(cameras), size, size, 3), np.uint8)
     masks = None
     for frame, t in zip(frames, times, strict=True):
-        meshes = textured_meshes(sequence, t, vertices[t] if stabilised else None)
+        meshes = textured_meshes(sequence, t, vertices[t] if stabilised else sequence.geometry(t)[0] @ turn)
         pictures = get_renderer(renderer).render(meshes, cameras)
         if min(picture.mask.mean() for picture in pictures) < MIN_SEEN:
             raise _unseen(sequence, t)
         frame[:] = [picture.rgb for picture in pictures]
         if masks is None:
             masks = np.stack([picture.mask for picture in pictures])
-    warnings = [f"{sequence.id}: {warning}" for warning in sequence.warnings()]
+            check_contrast(sequence, frame, masks)
+    warnings = [f"{sequence.id}: {warning}" for warning in (*sequence.warnings(), *([words] if words else []))]
     if stabilise and not constant:
         warnings.append(
             f"{sequence.id}: its frames do not share one mesh, so that the head's motion stays in the views. "
             "Remedy: export the tracked mesh, if there is one."
         )
-    return Views(frames, masks, np.array(boxes), source, stabilised, tuple(warnings))
+    return Views(frames, masks, np.array(boxes), source, stabilised, axes, tuple(warnings))
+
+
+def mesh_boxes(sequence: Sequence, vertices: np.ndarray, yaw_deg: float, renderer: str) -> tuple[list[Box], str]:
+    """A box per view about the first frame's mesh, or about the face where that is but a part of it; and which."""
+    face = face_vertices(textured_meshes(sequence, 0, vertices), vertices, renderer)
+    shown = vertices if face is None else vertices[face]
+    boxes = [mesh_box(shown, camera) for camera in wide_cameras(vertices, yaw_deg)]
+    return boxes, "mesh" if face is None else "face"
+
+
+def check_contrast(sequence: Sequence, pictures: np.ndarray, masks: np.ndarray) -> None:
+    """Raise DataError for views (V, S, S, 3) of a first frame that are one grey where the face is."""
+    for view, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
+        if not has_contrast(picture, mask):
+            fault = f"view {view} is one grey ({picture[mask].mean():.0f} of 255), so that no motion can be seen in it"
+            raise DataError.at(sequence.files[0], fault, "look at this picture, its exposure and its texture")
 
 
 def textured_meshes(sequence: Sequence, t: int, vertices: np.ndarray | None = None) -> list[TexturedMesh]:
@@ -226,9 +255,14 @@ def cut_views(sequence: Sequence, size: int, n_views: int, boxes: Iterable[Box] 
     for t in range(len(sequence)):
         for v, picture in enumerate(strips(sequence, t, n_views)):
             frames[t, v] = crop_image(picture, boxes[v], size)
-    meshed = sequence.kind == "mesh"
-    masks = [silhouette(sequence, v, boxes[v], size) if meshed else ellipse_mask(size) for v in range(n_views)]
-    return Views(frames, np.stack(masks), np.array(boxes), source, False, warnings)
+    if n_views == 1:
+        masks = [frontal_mask(size)]
+    elif sequence.kind == "mesh":
+        masks = [silhouette(sequence, v, box, size) for v, box in enumerate(boxes)]
+    else:
+        masks = [ellipse_mask(size)] * n_views
+    check_contrast(sequence, frames[0], np.stack(masks))
+    return Views(frames, np.stack(masks), np.array(boxes), source, False, warnings=warnings)
 
 
 def _check_pictures(sequence: Sequence, n_views: int) -> None:

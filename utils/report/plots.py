@@ -6,6 +6,7 @@ methods side by side share one colour scale.
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from matplotlib.patches import Rectangle
 
 from utils.artefacts import atomic_path
 from utils.face.expressions import CONFOUNDERS
+from utils.render.axes import AXES
 from utils.render.views import Views, wide_cameras
 from utils.report.mesh_picture import shaded_mesh
 from utils.train.protocol import OutOfFold
@@ -26,7 +28,8 @@ from utils.train.scores import Interval, confusion_counts, interval, pooled_scor
 
 CLASS_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#0072B2", "#999999")
 UNIT_COLOURS = (CLASS_COLOURS[3], CLASS_COLOURS[0], CLASS_COLOURS[1])
-VIEW_NAMES, PHASE_NAMES = ("left view", "right view"), ("onset to apex", "apex to offset")
+VIEW_NAMES = {1: ("view",), 2: ("left view", "right view")}  # by number of views
+PHASE_NAMES = ("onset to apex", "apex to offset")
 STREAM_COLOURS = ("#56B4E9", "#E69F00", "#009E73")  # u, v, magnitude
 GREY = "#555555"
 
@@ -51,31 +54,57 @@ def _bare(axis: plt.Axes, title: str = "") -> plt.Axes:
 
 
 def sequence_overview(sequence, views: Views, yaw_deg: float) -> Figure:
-    """One sequence: its mesh with the two cameras' crops, its composite, and both views over time."""
-    figure = plt.figure(figsize=(11, 6.4), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.1, 1.3))
-    axes = top.subplots(1, 4, width_ratios=(1, 1, 1, 2))
+    """One sequence: its mesh with the two cameras' crops and its texture, or the picture with its crops; and its views
+    over time."""
+    n_views = views.frames.shape[1]
+    figure = plt.figure(figsize=(11, 2.9 + 1.75 * n_views), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.1, 0.65 * n_views))
     frame = sequence.frame(0)
-    _draw_mesh(axes[0], frame)
-    if frame.vertices is not None:
-        for v, camera in enumerate(wide_cameras(frame.vertices, yaw_deg)):
-            pixels = camera.project(frame.vertices)
-            axes[v + 1].plot(*pixels[::3].T, ".", ms=0.6, color=GREY)
-            x, y, side = views.boxes[v]
-            axes[v + 1].add_patch(Rectangle((x, y), side, side, fill=False, ec=CLASS_COLOURS[0], lw=1.5))
-            axes[v + 1].set(xlim=(x - 12, x + side + 12), ylim=(y + side + 12, y - 12), aspect="equal")
-            _bare(axes[v + 1], f"{VIEW_NAMES[v]}, yaw {camera.yaw_deg:+.0f} deg, crop")
-    axes[3].imshow(frame.texture)
-    _bare(axes[3], "composite texture (left camera | right camera)")
+    if frame.vertices is None:
+        _draw_picture(top.subplots(), frame.texture, views)
+    else:
+        _draw_rendering(top.subplots(1, 4, width_ratios=(1, 1, 1, 2)), frame, views, yaw_deg)
     times = np.unique(np.linspace(0, len(sequence) - 1, 7).round().astype(int))
-    grid = bottom.subplots(2, len(times), squeeze=False)
-    for v in range(2):
+    grid = bottom.subplots(n_views, len(times), squeeze=False)
+    for v, name in enumerate(VIEW_NAMES[n_views]):
         for axis, t in zip(grid[v], times, strict=True):
             axis.imshow(views.frames[t, v])
             _bare(axis, f"frame {t}" if v == 0 else "")
-        grid[v, 0].set_ylabel(VIEW_NAMES[v], fontsize=9)
+        grid[v, 0].set_ylabel(name, fontsize=9)
     figure.suptitle(f"{sequence.id}: {len(sequence)} frames at {sequence.fps:g} fps", fontsize=11)
     return figure
+
+
+def _draw_rendering(axes: Many[plt.Axes], frame, views: Views, yaw_deg: float) -> None:
+    """A mesh from the front, where its points stand before both cameras with the crops, and its texture."""
+    frame = _turned(frame, views)
+    _draw_mesh(axes[0], frame)
+    for axis, camera, box, name in zip(
+        axes[1:3], wide_cameras(frame.vertices, yaw_deg), views.boxes, VIEW_NAMES[2], strict=True
+    ):
+        axis.plot(*camera.project(frame.vertices)[::3].T, ".", ms=0.6, color=GREY)
+        x, y, side = box
+        axis.add_patch(Rectangle((x, y), side, side, fill=False, ec=CLASS_COLOURS[0], lw=1.5))
+        axis.set(xlim=(x - 12, x + side + 12), ylim=(y + side + 12, y - 12), aspect="equal")
+        _bare(axis, f"{name}, yaw {camera.yaw_deg:+.0f} deg, crop")
+    axes[3].imshow(frame.texture)
+    _bare(axes[3], "texture")
+
+
+def _turned(frame, views: Views):
+    """The frame with its mesh in the axes in which it was drawn."""
+    return replace(frame, vertices=frame.vertices @ AXES[views.axes].T.astype(np.float32))
+
+
+def _draw_picture(axis: plt.Axes, picture: np.ndarray, views: Views) -> None:
+    """A picture of one or of several views side by side, with their crops."""
+    width = picture.shape[1] / len(views.boxes)
+    axis.imshow(picture)
+    for v, (x, y, side) in enumerate(views.boxes):
+        corner = (x + v * width - 0.5, y - 0.5)
+        axis.add_patch(Rectangle(corner, side, side, fill=False, ec=CLASS_COLOURS[0], lw=1.5))
+    axis.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
+    _bare(axis, f"first picture, {picture.shape[1]} x {picture.shape[0]} pixels, crop from: {views.source}")
 
 
 def _draw_mesh(axis: plt.Axes, frame) -> None:
@@ -157,16 +186,24 @@ def colour_wheel(axis: plt.Axes, largest: float, size: int = 101) -> None:
 def flow_figure(
     frames: np.ndarray, moments: Many[int], flows: np.ndarray, masks: np.ndarray, title: str = ""
 ) -> Figure:
-    """Both views (rows): the apex frame, then each phase as colours and as arrows; one scale for all.
+    """Each view (rows): the apex frame, then each phase as colours and as arrows; one scale for all.
 
     frames (T, V, S, S, 3), flows (V, P, S, S, 2), masks (V, S, S).
     """
-    figure, axes = plt.subplots(2, 6, figsize=(13, 4.6), layout="constrained", width_ratios=(1, 1, 1, 1, 1, 0.6))
+    n_views = len(flows)
+    figure, axes = plt.subplots(
+        n_views,
+        6,
+        figsize=(13, 0.4 + 2.1 * n_views),
+        layout="constrained",
+        width_ratios=(1, 1, 1, 1, 1, 0.6),
+        squeeze=False,
+    )
     magnitude = np.linalg.norm(flows, axis=-1) * masks[:, None]
-    largest = float(np.quantile(magnitude[magnitude > 0], 0.995))
-    for v in range(2):
+    largest = float(np.quantile(magnitude[magnitude > 0], 0.995)) if magnitude.any() else 1.0
+    for v, name in enumerate(VIEW_NAMES[n_views]):
         axes[v, 0].imshow(frames[moments[1], v])
-        _bare(axes[v, 0], f"{VIEW_NAMES[v]}, apex (frame {moments[1]})")
+        _bare(axes[v, 0], f"{name}, apex (frame {moments[1]})")
         for p, phase in enumerate(PHASE_NAMES):
             flow = flows[v, p] * masks[v][..., None]
             axes[v, 1 + 2 * p].imshow(flow_colours(flow, largest))
@@ -176,7 +213,8 @@ def flow_figure(
             _draw_arrows(arrows, flow, largest, CLASS_COLOURS[3])
             _bare(arrows, f"{phase}, arrows")
     colour_wheel(axes[0, 5], largest)
-    _bare(axes[1, 5])
+    for axis in axes[1:, 5]:
+        _bare(axis)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -207,7 +245,7 @@ def motion_curves(curves: dict[str, np.ndarray], found: pd.Series, true: pd.Seri
     for axis in axes.ravel()[len(curves) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
-        axis.set_ylabel("motion, px (both views)")
+        axis.set_ylabel("motion, px (sum of the views)", fontsize=9)
     for axis in axes[-1]:
         axis.set_xlabel("frame")
     axes[0, 0].legend(fontsize=7)
@@ -228,16 +266,15 @@ def mean_flow(samples) -> Figure:
         layout="constrained",
         width_ratios=[1] * len(samples.classes) + [0.7],
     )
-    chosen = [
-        np.moveaxis(samples.x[samples.y[:, k] > 0][:, :, 0, :2].mean(0), 1, -1) for k in range(len(samples.classes))
-    ]
-    largest = float(np.nanquantile(np.linalg.norm(np.stack(chosen), axis=-1), 0.99))
+    weights = samples.y / np.maximum(samples.y.sum(0), 1)  # (N, K); a class without clips has no flow
+    chosen = np.moveaxis(np.einsum("nk,nvchw->kvchw", weights, samples.x[:, :, 0, :2]), 2, -1)
+    largest = max(float(np.quantile(np.linalg.norm(chosen, axis=-1), 0.99)), 1e-6)
     for k, name in enumerate(samples.classes):
         for v in range(n_views):
             axes[v, k].imshow(flow_colours(chosen[k][v], largest))
             _bare(axes[v, k], f"{name} ({int(samples.y[:, k].sum())} clips)" if v == 0 else "")
     for v in range(n_views):
-        axes[v, 0].set_ylabel(VIEW_NAMES[v], fontsize=9)
+        axes[v, 0].set_ylabel(VIEW_NAMES[n_views][v], fontsize=9)
         _bare(axes[v, -1])
     colour_wheel(axes[0, -1], largest)
     return figure
@@ -253,30 +290,32 @@ def overview(
     probability: np.ndarray,
     classes: Many[str],
 ) -> Figure:
-    """The method in one picture: mesh, two views, both phase flows of each, attention of the streams, probabilities.
+    """The method in one picture: mesh, views, both phase flows of each, attention of the streams, probabilities.
 
     flows (V, P, S, S, 2) px; weights (S,) of one clip; probability (K,).
     """
+    frame, names = sequence.frame(moments[1]), VIEW_NAMES[len(flows)]
+    sources = ["mesh", "texture"] if frame.vertices is not None else ["texture"] * 2
+    middle = [[name, f"{name} 0", f"{name} 1"] for name in (names * 2)[:2]]
+    rows = [[source, *row, last] for source, row, last in zip(sources, middle, ("weights", "answer"), strict=True)]
     figure = plt.figure(figsize=(12, 5), layout="constrained")
-    axes = figure.subplot_mosaic(
-        [["mesh", "left", "left 0", "left 1", "weights"], ["texture", "right", "right 0", "right 1", "answer"]],
-        width_ratios=(1.2, 1, 1, 1, 0.9),
-    )
-    frame = sequence.frame(moments[1])
-    _draw_mesh(axes["mesh"], frame)
+    axes = figure.subplot_mosaic(rows, width_ratios=(1.2, 1, 1, 1, 0.9))
+    if frame.vertices is not None:
+        _draw_mesh(axes["mesh"], _turned(frame, views))
     axes["texture"].imshow(frame.texture)
-    _bare(axes["texture"], "its texture: two photographs")
+    _bare(axes["texture"], "its picture" if frame.vertices is None else "its texture")
     shown = flows * views.masks[:, None, ..., None]
-    largest = float(np.quantile(np.linalg.norm(shown, axis=-1)[shown.any(-1)], 0.98))  # lids move more
-    for v, side in enumerate(("left", "right")):
-        axes[side].imshow(views.frames[moments[1], v])
-        _bare(axes[side], f"{VIEW_NAMES[v]}, apex")
+    moving = np.linalg.norm(shown, axis=-1)[shown.any(-1)]
+    largest = float(np.quantile(moving, 0.98)) if len(moving) else 1.0  # lids move more
+    for v, name in enumerate(names):
+        axes[name].imshow(views.frames[moments[1], v])
+        _bare(axes[name], f"{name}, apex")
         for p, phase in enumerate(PHASE_NAMES):
-            axis = axes[f"{side} {p}"]
+            axis = axes[f"{name} {p}"]
             axis.imshow(flow_colours(shown[v, p], largest))
             _draw_arrows(axis, shown[v, p], largest, "white", across=16)
             _bare(axis, f"flow, {phase}" if v == 0 else "")
-    axes["right 0"].set_xlabel(f"full brightness: {largest:.1f} px or more", fontsize=11)
+    axes[f"{names[-1]} 0"].set_xlabel(f"full brightness: {largest:.1f} px or more", fontsize=11)
     _share_bars(axes["weights"], streams, weights, STREAM_COLOURS, "attention")
     _share_bars(axes["answer"], classes, probability, CLASS_COLOURS, "probability")
     for axis in axes.values():
@@ -406,7 +445,7 @@ def saliency_on_face(maps: np.ndarray, face: np.ndarray, classes: Many[str]) -> 
             axes[v, k].imshow(strength, cmap="inferno", alpha=strength.clip(0, 0.5) ** 0.5, vmin=0, vmax=1)
             _bare(axes[v, k], (name if maps[k].any() else f"{name} (no clip)") if v == 0 else "")
     for v in range(maps.shape[1]):
-        axes[v, 0].set_ylabel(VIEW_NAMES[v], fontsize=9)
+        axes[v, 0].set_ylabel(VIEW_NAMES[maps.shape[1]][v], fontsize=9)
     return figure
 
 
@@ -474,7 +513,7 @@ def _where_units(panel, evidence, names: Mapping[str, str], colours: Mapping[str
             tint[..., 3] = smooth[v] / max(smooth.max(), 1e-12)
             row[v].imshow(evidence.face[v].mean(-1), cmap="gray")
             row[v].imshow(tint)
-            _bare(row[v], VIEW_NAMES[v] if au == evidence.shown[0] else "")
+            _bare(row[v], VIEW_NAMES[n_views][v] if au == evidence.shown[0] else "")
         row[0].set_ylabel(f"{au}\n{names[au]}", fontsize=9, color=colours[au])
     panel.suptitle("where motion speaks for them", fontsize=12)
 

@@ -121,6 +121,8 @@ def test_weights_are_found_by_their_names_and_cards_are_not():
         "flow.json",
         "classifier-dual.safetensors",
         "classifier-dual.json",
+        "classifier-frontal.safetensors",
+        "classifier-frontal.json",
         "classifier-single.safetensors",
         "classifier-single.json",
     }

@@ -320,7 +320,7 @@ def test_where_no_face_is_found_the_crop_is_the_centre_and_a_warning_says_so(tmp
     folder = tmp_path / "S01_004"
     folder.mkdir()
     for t in range(2):
-        write_image(folder / f"frame_{t}.png", np.full((100, 240, 3), 90, np.uint8))
+        write_image(folder / f"frame_{t}.png", np.full((100, 240, 3), np.arange(240)[:, None], np.uint8))
     views = make_views(open_sequence(folder), "split", SIZE)
     assert views.source == "centred"
     assert np.array_equal(views.boxes, [[10, 0, 100]] * 2)

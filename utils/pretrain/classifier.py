@@ -40,8 +40,12 @@ from utils.train.network import MicroAttNet, ModelConfig, count_parameters
 from utils.train.protocol import Predictor
 from utils.train.settings import TrainConfig
 
-# By kind of network.
-FILES = {kind: f"classifier-{kind}.safetensors" for kind in ("dual", "frontal", "single")}
+# By kind of network; whole names, by which `utils.code_hash` finds what a stage is made from.
+FILES = {
+    "dual": "classifier-dual.safetensors",
+    "frontal": "classifier-frontal.safetensors",
+    "single": "classifier-single.safetensors",
+}
 KINDS = {1: "frontal", 2: "dual"}  # of the pipeline's clips, by number of views
 THREE = ("negative", "positive", "surprise")
 # The emotions that each of THREE draws from, with how often among all clips: half negative, about as in the

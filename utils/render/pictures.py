@@ -6,7 +6,7 @@ import numpy as np
 from utils.dataset.geometry import TRIM
 from utils.dataset.reading import DataError
 from utils.dataset.sequence import Sequence
-from utils.render.crops import Box, ellipse_mask, square_box
+from utils.render.crops import Box, ellipse_mask, is_box, square_box
 from utils.render.faces import SMALL, frontal_face, is_a_face
 
 DETECTOR_FRAMES = 5  # frames that the face detector sees
@@ -62,6 +62,8 @@ def _whole(sequence: Sequence, n_views: int) -> list[Box]:
 
 def _check_halves(sequence: Sequence, boxes: list[Box], n_views: int) -> None:
     """Raise DataError for boxes that reach out of their halves: the texture is an atlas, and no two photographs."""
+    if not all(map(is_box, boxes)):
+        return  # without an extent, of which the caller tells
     height, width = strips(sequence, 0, n_views)[0].shape[:2]
     for x, y, side in boxes:
         beyond = max(-x, -y, x + side - width, y + side - height)

@@ -108,7 +108,7 @@ def render_views(
     first = vertices[0] if stabilised else sequence.geometry(0)[0] @ turn
     _check_depth(sequence, first, yaw_deg)
     source = "override"
-    if not boxes:
+    if boxes is None:
         boxes, source = mesh_boxes(sequence, first, yaw_deg, renderer)
     boxes = list(boxes)
     _check_boxes(sequence, boxes)

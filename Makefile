@@ -20,7 +20,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NOTEBOOKS = $(PY) -m utils.run $@ --profile "$$PROFILE" --data "$$DATA" --set "$$SET" --jobs "$$JOBS" --name "$$RUN"
 
-.PHONY: help all env data render flow train ablation submit test train-flow pretrain bench lint lab readme clean clean-data
+.PHONY: help all env data render flow train ablation submit check test fuzz train-flow pretrain bench lint lab readme clean clean-data
 
 ## help: print the targets (also: bare `make`)
 help:
@@ -55,6 +55,10 @@ render: $(READY)
 flow: $(READY)
 	@$(NOTEBOOKS)
 
+## check: a look at the data before anything runs: DATA=..., ends in "ready" or in problems, each with its remedy
+check: $(READY)
+	@$(NOTEBOOKS)
+
 ## train: 03, the network on held-out subjects (after 02)
 train: $(READY)
 	@$(NOTEBOOKS)
@@ -74,6 +78,10 @@ clean-data: $(READY)
 ## test: the tests, with the smoke profile of the whole pipeline
 test: $(READY)
 	$(PY) -m pytest -q -n 2 --dist loadfile
+
+## fuzz: 50,000 damaged files of every format that is read, and how they ended (`make test` has 2,000 of them)
+fuzz: $(READY)
+	$(PY) -m pytest -q -n 2 --dist loadfile tests/test_fuzz.py tests/test_fuzz_meshes.py --fuzz 25
 
 ## train-flow: the flow network taught by rendered faces anew, into utils/weights (55 minutes on two cores)
 train-flow: $(READY)

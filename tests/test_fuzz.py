@@ -10,15 +10,20 @@ import cv2
 import numpy as np
 import pytest
 from fuzzing import MEMORY, assert_survives, mutations
+from one_camera import write_video
+from openpyxl import Workbook
 from PIL import Image
 
+from utils.dataset.cells import read_cells
 from utils.dataset.clips import CLIP, read_clip
 from utils.dataset.images import read_image
+from utils.dataset.layout import LAYOUT, read_layout
 from utils.dataset.reading import DataError
+from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import CLASSES, load_labels
 from utils.render.crops import read_boxes
 
-COUNT = 170  # cases of a format
+COUNT = 170  # cases of a format, times --fuzz
 RNG = np.random.default_rng(0)
 NOISE = cv2.GaussianBlur(RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8), (0, 0), 1)
 DEEP = RNG.integers(0, 4096, (24, 40, 3), dtype=np.uint16)
@@ -87,10 +92,18 @@ def as_image(path):
 
 
 @pytest.mark.parametrize("suffix", IMAGES)
-def test_damaged_images_are_read_or_refused(tmp_path, suffix):
-    cases = mutations(IMAGES[suffix], 1, COUNT, with_checksums if suffix == ".png" else None)
-    counts = assert_survives(as_image, f"frame_0001{suffix}", cases, tmp_path)
+def test_damaged_images_are_read_or_refused(survives, suffix):
+    cases = mutations(IMAGES[suffix], 1, survives.many(COUNT), with_checksums if suffix == ".png" else None)
+    counts = survives(as_image, f"frame_0001{suffix}", cases)
     assert counts["refused"] > COUNT / 4
+
+
+def zipped(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
 
 
 def clip_arrays():
@@ -106,16 +119,16 @@ def as_clip(path):
     assert fps > 0
 
 
-def test_damaged_clips_are_read_or_refused(tmp_path):
+def test_damaged_clips_are_read_or_refused(survives):
     goods = []
     for save in (np.savez, np.savez_compressed):
         buffer = io.BytesIO()
         save(buffer, **clip_arrays())
         goods.append(buffer.getvalue())
-    assert_survives(as_clip, CLIP, mutations(goods, 2, COUNT // 2), tmp_path)
+    survives(as_clip, CLIP, mutations(goods, 2, survives.many(COUNT // 2)))
 
 
-def test_damaged_arrays_in_a_whole_archive_are_read_or_refused(tmp_path):
+def test_damaged_arrays_in_a_whole_archive_are_read_or_refused(survives):
     arrays = {}
     for name, array in clip_arrays().items():
         buffer = io.BytesIO()
@@ -124,14 +137,11 @@ def test_damaged_arrays_in_a_whole_archive_are_read_or_refused(tmp_path):
 
     def archives():
         for name in arrays:
-            for case, data in mutations([arrays[name]], 3, COUNT // 4):
-                buffer = io.BytesIO()
-                with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-                    for other, content in (arrays | {name: data}).items():
-                        archive.writestr(f"{other}.npy", content)
-                yield f"{name}, {case}", buffer.getvalue()
+            for case, data in mutations([arrays[name]], 3, survives.many(COUNT // 4)):
+                members = {f"{other}.npy": content for other, content in (arrays | {name: data}).items()}
+                yield f"{name}, {case}", zipped(members)
 
-    counts = assert_survives(as_clip, CLIP, archives(), tmp_path)
+    counts = survives(as_clip, CLIP, archives())
     assert counts["read"] and counts["refused"]
 
 
@@ -140,17 +150,81 @@ LABELS = f'{HEAD}\nS01_001,S01,1,0,0,1.0,0,0,3,9\nS01_002,S01,0,1,0,0,0,,,\n"S02
 BOXES = b"Id,left_x,left_y,left_side,right_x,right_y,right_side\nS01_001,1,2,99.5,3,4,99\nS01_002,-1,2,50,3,4,1e2\n"
 
 
-def test_damaged_tables_are_read_or_refused(tmp_path):
+def test_damaged_tables_are_read_or_refused(survives):
     goods = [LABELS, LABELS.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + LABELS, LABELS.decode().encode("utf-16")]
-    counts = assert_survives(
-        lambda path: load_labels(path.parent, CLASSES), "train.csv", mutations(goods, 4, COUNT), tmp_path
-    )
+    cases = mutations(goods, 4, survives.many(COUNT))
+    counts = survives(lambda path: load_labels(path.parent, CLASSES), "train.csv", cases)
     assert counts["read"] and counts["refused"]
 
 
-def test_damaged_boxes_are_read_or_refused(tmp_path):
-    cases = mutations([BOXES], 5, COUNT // 2)
-    counts = assert_survives(lambda path: read_boxes(path.parent, 2), "boxes.csv", cases, tmp_path)
+def test_damaged_boxes_are_read_or_refused(survives):
+    cases = mutations([BOXES], 5, survives.many(COUNT // 2))
+    counts = survives(lambda path: read_boxes(path.parent, 2), "boxes.csv", cases)
+    assert counts["read"] and counts["refused"]
+
+
+SHEET, TEXTS, TYPES = "xl/worksheets/sheet1.xml", "xl/sharedStrings.xml", "[Content_Types].xml"
+
+
+def workbook():
+    """The parts of a workbook with a table of two rows, and one of the texts shared, as Excel shares all of them."""
+    book, buffer = Workbook(), io.BytesIO()
+    for row in (["Subject", "Filename", "Apex"], ["S01", "EP02_01f", 46], [2, "EP03 <&> 7", 1.5]):
+        book.active.append(row)
+    book.create_sheet("notes")["B2"] = "=1+1"
+    book.save(buffer)
+    with zipfile.ZipFile(buffer) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    inline, shared = b't="inlineStr"><is><t>Filename</t></is>', b't="s"><v>1</v>'
+    parts[SHEET] = parts[SHEET].replace(inline, shared)
+    kind = b"application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    entry = b'<Override PartName="/xl/sharedStrings.xml" ContentType="' + kind + b'" /></Types>'
+    parts[TYPES] = parts[TYPES].replace(b"</Types>", entry)
+    space = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    texts = b"<si><t>x</t></si><si><r><t>File</t></r><r><t>name</t></r></si>"
+    return parts | {TEXTS: b'<sst xmlns="' + space + b'" count="2" uniqueCount="2">' + texts + b"</sst>"}
+
+
+def test_damaged_workbooks_are_read_or_refused(survives, tmp_path):
+    """Some as a whole, most of them within a part of theirs, behind the zip's checksums."""
+    parts = workbook()
+    (tmp_path / "whole.xlsx").write_bytes(zipped(parts))
+    assert list(read_cells(tmp_path / "whole.xlsx").columns) == ["Subject", "Filename", "Apex"]
+
+    def books():
+        yield from mutations([zipped(parts)], 7, survives.many(COUNT // 4))
+        for name in (SHEET, TEXTS, TYPES, "xl/workbook.xml", "xl/styles.xml"):
+            for case, data in mutations([parts[name]], 8, survives.many(COUNT // 8)):
+                yield f"{name}, {case}", zipped(parts | {name: data})
+
+    counts = survives(read_cells, "train.xlsx", books())
+    assert counts["read"] and counts["refused"]
+
+
+LAYOUTS = (
+    b'preset = "casme2"\nclips = "Cropped"\n[columns]\nonset = ["OnsetFrame", "On"]\n[labels]\njoy = "Positive"\n',
+    b'table = "t*.csv"\nsheet = "one"\nskip_rows = 3\nfolder = "sub{subject:2}/{filename}"\nframes = "numbers"\n'
+    b"cut = true\nseparator = \"+\"\nsubject_pattern = '^S(\\d+)'\n",
+)
+
+
+def test_damaged_layouts_are_read_or_refused(survives):
+    cases = mutations(LAYOUTS, 9, survives.many(COUNT))
+    counts = survives(lambda path: read_layout(path.parent, CLASSES), LAYOUT, cases)
+    assert counts["read"] and counts["refused"]
+
+
+def as_video(path):
+    for frame in open_sequence(path):
+        assert frame.texture.dtype == np.uint8 and frame.texture.ndim == 3 and frame.texture.shape[2] == 3
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mp4v"), (".avi", "MJPG")])
+def test_damaged_videos_are_read_or_refused(survives, tmp_path, suffix, codec):
+    frames = np.stack([np.roll(NOISE.repeat(2, 0).repeat(2, 1), t, axis=1) for t in range(5)])
+    write_video(tmp_path / f"good{suffix}", frames, codec)
+    cases = mutations([(tmp_path / f"good{suffix}").read_bytes()], 10, survives.many(COUNT // 2))
+    counts = survives(as_video, f"P1_001{suffix}", cases)
     assert counts["read"] and counts["refused"]
 
 

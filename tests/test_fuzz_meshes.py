@@ -7,50 +7,20 @@ import random
 import numpy as np
 import pytest
 import trimesh
-from fuzzing import assert_survives, mutations
+from fuzzing import mutations
 from mesh_files import BLUE, Gltf, grid, obj_text, plain, png, textured, write_objs, write_png
 
 from utils.dataset.sequences import open_sequence
 from utils.render.views import textured_meshes
 
-ROUNDS = 100  # damaged files of each kind
-WORDS = (
-    *(
-        b"nan",
-        b"-1",
-        b"0",
-        b"1e300",
-        b"-inf",
-        b"99999999999999999999",
-        b"1_0",
-        b"/",
-        b"//",
-        b"\\\n",
-        b"\0",
-        b"\xff\xfe",
-    ),
-    *(
-        b"f 1/1 2/2\n",
-        b"v 1\n",
-        b"vt\n",
-        b"usemtl x\n",
-        b"mtllib ../m.mtl\n",
-        b"map_Kd /etc/hostname\n",
-        b"-s 1 ",
-        b"{}",
-    ),
-    *(
-        b"null",
-        b"1e9",
-        b"4294967295",
-        b"list uchar int",
-        b"element vertex 4000000000\n",
-        b"true",
-        b'"',
-        b"[[[[",
-        b"../",
-    ),
+ROUNDS = 100  # damaged files of each kind, times --fuzz
+WORDS = tuple(
+    rb"nan|-1|0|1e300|-inf|99999999999999999999|1_0|/|//|1e9|4294967295|list uchar int|true|\"|[[[[|../|null|{}".split(
+        b"|"
+    )
 )
+LINES = (b"f 1/1 2/2", b"v 1", b"vt", b"usemtl x", b"mtllib ../m.mtl", b"map_Kd /etc/hostname", b"map_Kd -s 1 ")
+WORDS += (b"\\\n", b"\0", b"\xff\xfe", b"element vertex 4000000000\n", *(line + b"\n" for line in LINES))
 
 
 def damaged_words(rng: random.Random, data: bytes) -> bytes:
@@ -138,17 +108,17 @@ def read_and_check(path):
     return sequence.constant_topology
 
 
-def cases(kind: str, whole: bytes):
+def cases(kind: str, whole: bytes, rounds: int):
     """A third of the files have other words or values where some stand; the others are damaged as any file may be."""
     damage = damaged_json if kind == "gltf" else damaged_words
     rng = random.Random(kind)
-    yield from ((f"case {case} of {kind} ({damage.__name__})", damage(rng, whole)) for case in range(ROUNDS // 3))
-    yield from mutations([whole], 6, ROUNDS - ROUNDS // 3)
+    yield from ((f"case {case} of {kind} ({damage.__name__})", damage(rng, whole)) for case in range(rounds // 3))
+    yield from mutations([whole], 6, rounds - rounds // 3)
 
 
 @pytest.mark.parametrize("kind", ["obj", "mtl", "glb", "gltf", "ply ascii", "ply binary"])
-def test_a_damaged_mesh_file_is_read_or_refused(tmp_path, kind):
+def test_a_damaged_mesh_file_is_read_or_refused(survives, tmp_path, kind):
     file = write_clip(tmp_path / "in", kind)
     read_and_check(file)
-    counts = assert_survives(read_and_check, file.name, cases(kind, file.read_bytes()), tmp_path)
+    counts = survives(read_and_check, file.name, cases(kind, file.read_bytes(), survives.many(ROUNDS)))
     assert counts["read"] and counts["refused"]  # some damages do no harm

@@ -143,6 +143,7 @@ def test_a_subject_may_come_from_the_folders_name(tmp_path):
     ("text", "fault"),
     [
         ('preset = "casme"', "preset 'casme' is unknown"),
+        ("preset = [[1]]", "is unknown"),
         ('tabel = "x"', "'tabel' is no key of a layout"),
         ('skip_rows = "3"', "skip_rows = '3' is no int"),
         ('frames = "from 2"', "frames = 'from 2'"),

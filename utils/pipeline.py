@@ -25,14 +25,7 @@ from utils.parallel import parallel_map
 from utils.render.crops import Box, read_boxes
 from utils.render.views import Views, views_of
 
-VIEW_PARAMETERS = (
-    "views",
-    "axes",
-    "size",
-    "yaw_deg",
-    "stabilise",
-    "renderer",
-)  # of the config, as `views_of` takes them
+VIEW_PARAMETERS = ("views", "axes", "size", "yaw_deg", "stabilise", "renderer")  # of the config, as `views_of` takes
 FEATURE_PARAMETERS = ("flow_method", "apex_method", "apex_size", "feature_size")  # as `features_of` takes them
 
 
@@ -92,9 +85,14 @@ class Job:
 
     def features(self) -> dict[str, np.ndarray]:
         """What `features_of` makes of the views, which are only asked for where it must be made."""
-        return cached(
-            self.features_path, self.features_key(), lambda: features_of(self.views(), **self.feature_parameters)
-        )
+        return cached(self.features_path, self.features_key(), self._make_features)
+
+    def _make_features(self) -> dict[str, np.ndarray]:
+        views = self.views()
+        if self.given and self.given[-1] >= len(views.frames):
+            fault = f"its table names frame {self.given[-1]}, counted from 0, of {len(views.frames)}"
+            raise DataError.at(self.folder, fault, "correct the table, or say in layout.toml how frames are counted")
+        return features_of(views, **self.feature_parameters)
 
 
 def load_data(config: Config) -> DataRoot:

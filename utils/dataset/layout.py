@@ -83,7 +83,7 @@ def read_layout(root: Path, classes: tuple[str, ...]) -> Layout:
 def _start(path: Path, preset: Any) -> Layout:
     if preset == "":
         return Layout()
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise DataError.at(path, f"preset {preset!r} is unknown", f"choose one of {', '.join(PRESETS)}")
     return _changed(path, Layout(), PRESETS[preset])
 

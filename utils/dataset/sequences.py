@@ -30,6 +30,7 @@ from utils.dataset.sequence import WHITE, Frame, Geometry, Sequence, Span, Surfa
 from utils.dataset.videos import VIDEO_SUFFIXES, VideoSequence
 
 MIN_FRAMES = 2  # a motion needs two frames
+MAX_CLIP = 5000  # frames: 25 seconds at 200 a second, 2 GB of views
 
 
 class ImageSequence(Sequence):
@@ -195,6 +196,9 @@ def _check_count(folder: Path, count: int) -> None:
     if count < MIN_FRAMES:
         fault = f"it holds {count} frame, and motion needs {MIN_FRAMES}"
         raise DataError.at(folder, fault, "deliver all frames of the sequence or drop this Id")
+    if count > MAX_CLIP:
+        fault = f"it holds {count} frames, and a clip may have {MAX_CLIP}"
+        raise DataError.at(folder, fault, "cut the expression out of the recording: cut = true in layout.toml does")
 
 
 def frame_files(folder: Path, span: Span | None = None) -> list[Path]:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from utils.dataset.cells import read_cells
 from utils.dataset.folders import Clip, match_entries
-from utils.dataset.labels import PHASE_COLUMNS, add_classes, as_position, first_id, parse_units, unit_text
+from utils.dataset.labels import MAX_FRAMES, PHASE_COLUMNS, add_classes, as_position, first_id, parse_units, unit_text
 from utils.dataset.layout import LAYOUT, Layout, read_layout
 from utils.dataset.listed import read_listed, renamed
 from utils.dataset.reading import DataError
@@ -278,12 +278,15 @@ def _check_phase_range(path: Path, train: pd.DataFrame, clips: dict[str, Clip], 
     """Turn frames that are counted otherwise into positions from 0, and hold them against the frames there are."""
     phases = [name for name in PHASE_COLUMNS if name in train]
     for row, last in enumerate(train[phases].max(axis=1) if phases else ()):
-        if pd.isna(last) or video_of(place := clips[train.at[row, "Id"]].path):
+        if pd.isna(last):
             continue
-        numbers = list(numbered_files(place))
-        if layout.frames != "numbers":
-            first = int(layout.frames == "from 1")
-            numbers = range(first, first + len(numbers))
+        place, first = clips[train.at[row, "Id"]].path, int(layout.frames == "from 1")
+        if video_of(place):  # how many frames it has, its reader finds
+            numbers = range(first, MAX_FRAMES)
+        else:
+            numbers = list(numbered_files(place))
+            if layout.frames != "numbers":
+                numbers = range(first, first + len(numbers))
         for name in phases:
             frame = train.at[row, name]
             if not pd.isna(frame) and frame not in numbers:

@@ -8,6 +8,7 @@ DATA ?=
 JOBS ?= 2
 SET ?=
 RUN ?=
+SAMPLE ?= 96
 VENV ?= .venv
 
 # As they were typed: a space, an apostrophe, # or $ in a path is part of it.
@@ -55,9 +56,9 @@ render: $(READY)
 flow: $(READY)
 	@$(NOTEBOOKS)
 
-## check: a look at the data before anything runs: DATA=..., ends in "ready" or in problems, each with its remedy
+## check: a look at the data (DATA=...) before anything runs: "ready", or problems with remedies; SAMPLE=96 clips are opened
 check: $(READY)
-	@$(NOTEBOOKS)
+	@$(NOTEBOOKS) --sample "$(SAMPLE)"
 
 ## train: 03, the network on held-out subjects (after 02)
 train: $(READY)

@@ -102,13 +102,22 @@ def load_data(config: Config) -> DataRoot:
 
 def jobs_of(config: Config, data: DataRoot) -> list[Job]:
     """All sequences of the root, training first."""
-    boxes = read_boxes(config.data_root, config.n_views)
+    boxes = boxes_of(config, data)
     given = given_moments(data) if config.moments == "given" else {}
     ids = [("train", id) for id in data.train["Id"]] + [("test", id) for id in data.test_ids]
     return [
         Job(config, split, id, data.clip(split, id), boxes.get(id), given.get(id) if split == "train" else None)
         for split, id in ids
     ]
+
+
+def boxes_of(config: Config, data: DataRoot) -> dict[str, tuple[Box, ...]]:
+    """The explicit crops by Id. Raises DataError for one of an Id that no table has."""
+    boxes = read_boxes(config.data_root, config.n_views)
+    if unknown := sorted(boxes.keys() - set(data.train["Id"]) - set(data.test_ids)):
+        fault = f"{len(unknown)} Ids of it stand in no other table, the first is {unknown[0]}"
+        raise DataError.at(config.data_root / "boxes.csv", fault, "spell them as there, or remove their rows")
+    return boxes
 
 
 def jobs_by_id(config: Config, data: DataRoot) -> dict[str, Job]:

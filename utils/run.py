@@ -1,6 +1,7 @@
 """Runs the notebooks of a run: those that are not current, in their order, one process of a name at a time.
 
     python -m utils.run submit [--profile demo] [--data DIR] [--set "seed=1 views=split"] [--jobs 2] [--name NAME]
+    python -m utils.run check --data DIR [--sample 96]
 
 What a stage was made from is its key: the notebook, the parameters, the code that its imports reach, and the names,
 sizes and times of all files of the data root. A stage is current while its key is, and all that it left is as it left
@@ -228,6 +229,21 @@ def places(run: Run) -> dict[str, Path]:
     return {"work": run.config.work_root, "out": run.config.out_root}
 
 
+def check(run: Run, sample: int) -> int:
+    """Look at the data root of a run, and say what was found; 1 where there are problems, else 0."""
+    from utils.check import check_root, words_of, write_check
+
+    with locked(run.name):
+        if not run.config.data:
+            make_data(run.config)
+        found = check_root(run.config, sample)
+        folder = run.config.work_root / "check"
+        write_check(found, folder)
+    say(words_of(found))
+    say(f"first frames, every clip, all problems: {folder.relative_to(ROOT)}")
+    return int(bool(found.problems))
+
+
 def clean(name: str) -> None:
     """Remove the artefacts of one run. Submissions and data stay."""
     check_name(name)
@@ -248,18 +264,21 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["data", *STAGES, "clean", "clean-data"])
+    parser.add_argument("what", choices=["check", "data", *STAGES, "clean", "clean-data"])
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--data", default="", help="data root (default: the synthetic faces of the profile)")
     parser.add_argument("--set", default="", help="single parameters: name=value name=value")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--name", default="", help="of the run (default: profile, and base name of the data root)")
+    parser.add_argument("--sample", type=int, default=96, help="clips whose pictures `check` looks at")
     options = parser.parse_args()
     try:
         if options.what == "clean":
             clean(options.name or free_name(options.profile, os.path.abspath(options.data) if options.data else ""))
             return
         run = open_run(options.profile, options.data, options.set, options.jobs, options.name)
+        if options.what == "check":
+            raise SystemExit(check(run, options.sample))
         if options.what == "clean-data":
             clean_data(run.config)
         elif options.what == "data":

@@ -102,6 +102,12 @@ class MeshSequence(Sequence):
             return [Surface(mesh.faces, WHITE, mesh.colours)]
         return [Surface(part.faces, read_texture(part.image), None, part.clamp) for part in mesh.parts]
 
+    @property
+    def unit_mm(self) -> float:
+        """Millimetres of one unit of its files, as the first frame's size tells."""
+        self._mesh(0)
+        return self._scale
+
     def warnings(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(warning for mesh in self._meshes.values() for warning in mesh.warnings))
 

@@ -8,7 +8,7 @@ A table may be a workbook (`train.xlsx`), and a clip a video (`train/<Id>.mp4`).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -27,6 +27,7 @@ from utils.dataset.sheets import WORKBOOK_SUFFIXES
 
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")  # in this order everywhere
 PLAIN = Layout()
+Refuse = Callable[[DataError], None]  # what is done with a fault after which the rest can still be looked at
 MAX_ID = 200  # bytes: file systems end at 255, and artefacts add to the name
 
 
@@ -65,13 +66,22 @@ class DataRoot:
         return open_sequence(path, span=span)
 
 
-def open_data(data_root: str | Path, classes: Iterable[str], subject_pattern: str | None = None) -> DataRoot:
+def raise_it(error: DataError) -> None:
+    """The usual `Refuse`: the first fault is raised."""
+    raise error
+
+
+def open_data(
+    data_root: str | Path, classes: Iterable[str], subject_pattern: str | None = None, refuse: Refuse = raise_it
+) -> DataRoot:
     """Read and check the tables of a data root against its folders, as its `layout.toml` says where it has one.
 
     Raises DataError for what `load_labels` and `load_sample_submission` refuse, for a training Id without
     folder, a folder without row, an Id in both splits, phases beyond a sequence's end, and a test split without any
     folder. A single test Id without folder is a warning, because its row of the submission can still be filled with
     the training prior. A root whose layout lists its clips may have no test split.
+
+    refuse: gets each fault of folders, Ids and phases, and may let it pass: then the rest is opened without that clip.
     """
     root, classes = Path(data_root), tuple(classes)
     layout = read_layout(root, classes)
@@ -80,44 +90,45 @@ def open_data(data_root: str | Path, classes: Iterable[str], subject_pattern: st
         train, found, warnings = read_listed(root, classes, layout)
         train = _checked(root / LAYOUT, train, classes, subject_pattern or layout.subject_pattern, found)
     else:
-        train, found = _challenge_train(root, classes, subject_pattern or layout.subject_pattern, layout)
+        train, found = _challenge_train(root, classes, subject_pattern or layout.subject_pattern, layout, refuse)
     clips = {("train", id): clip for id, clip in found.items()}
     if layout.listed and not table_path(root, "sample_submission").exists():
         return DataRoot(root, classes, train, pd.DataFrame(columns=["Id", *classes]), clips, tuple(warnings))
     sample = load_sample_submission(root, classes)
     table = table_path(root, "sample_submission")
-    tested, missing = _matched(root / "test", sample["Id"], table)
+    tested, missing = _matched(root / "test", sample["Id"], table, refuse)
     if not tested:
-        raise DataError.at(root / "test", "no test Id has a folder here", "check the data root")
-    if both := sorted(set(train["Id"]) & set(sample["Id"])):
-        fault = f"Id {both[0]} stands in {table_path(root, 'train').name} too"
+        refuse(DataError.at(root / "test", "no test Id has a folder here", "check the data root"))
+    for id in sorted(set(train["Id"]) & set(sample["Id"])):
+        fault = f"Id {id} stands in {table_path(root, 'train').name} too"
         remedy = "keep each Id in one of the two: a clip that was trained on tests nothing"
-        raise DataError.at(table, fault, remedy)
+        refuse(DataError.at(table, fault, remedy))
     clips |= {("test", id): clip for id, clip in tested.items()}
     warnings += [f"test/{id}: there is no such folder, so it gets the training prior." for id in missing]
     return DataRoot(root, classes, train, sample, clips, tuple(warnings))
 
 
 def _challenge_train(
-    root: Path, classes: tuple[str, ...], subject_pattern: str | None, layout: Layout
+    root: Path, classes: tuple[str, ...], subject_pattern: str | None, layout: Layout, refuse: Refuse
 ) -> tuple[pd.DataFrame, dict[str, Clip]]:
     """The training table of the challenge's own layout, and where its clips lie."""
     path = table_path(root, "train")
     table = read_table(path, ["Id"], layout)
-    found, missing = _matched(root / "train", table["Id"], path)
-    if missing:
-        fault = f"Id {missing[0]} has no folder {root / 'train' / missing[0]}"
-        raise DataError.at(path, fault, "deliver the sequence or remove the row")
+    found, missing = _matched(root / "train", table["Id"], path, refuse)
+    for id in missing:
+        fault = f"Id {id} has no folder {root / 'train' / id}"
+        refuse(DataError.at(path, fault, "deliver the sequence or remove the row"))
+    table = table[table["Id"].isin(found)].reset_index(drop=True)
     train = _labelled(path, table, classes, subject_pattern, layout, found)
-    _check_phase_range(path, train, found, layout)
+    _place_phases(path, train, found, layout, refuse)
     return train, found
 
 
-def _matched(folder: Path, ids: pd.Series, table: Path) -> tuple[dict[str, Clip], list[str]]:
-    """The clips of a split's Ids, and the Ids without one. Raises DataError for a folder without Id."""
+def _matched(folder: Path, ids: pd.Series, table: Path, refuse: Refuse) -> tuple[dict[str, Clip], list[str]]:
+    """The clips of a split's Ids, and the Ids without one. A folder without Id is refused."""
     found, unknown = match_entries(folder, ids)
-    if unknown:
-        raise DataError.at(folder / unknown[0], f"{table.name} has no row for it", "add the row or remove the folder")
+    for name in unknown:
+        refuse(DataError.at(folder / name, f"{table.name} has no row for it", "add the row or remove the folder"))
     return {id: Clip(path) for id, path in found.items()}, [id for id in ids if id not in found]
 
 
@@ -274,7 +285,7 @@ def _check_pattern(pattern: str) -> None:
         raise DataError.at(f"subject pattern {pattern!r}", f"it has {groups} groups", "put one pair of brackets in it")
 
 
-def _check_phase_range(path: Path, train: pd.DataFrame, clips: dict[str, Clip], layout: Layout) -> None:
+def _place_phases(path: Path, train: pd.DataFrame, clips: dict[str, Clip], layout: Layout, refuse: Refuse) -> None:
     """Turn frames that are counted otherwise into positions from 0, and hold them against the frames there are."""
     phases = [name for name in PHASE_COLUMNS if name in train]
     for row, last in enumerate(train[phases].max(axis=1) if phases else ()):
@@ -291,7 +302,7 @@ def _check_phase_range(path: Path, train: pd.DataFrame, clips: dict[str, Clip], 
             frame = train.at[row, name]
             if not pd.isna(frame) and frame not in numbers:
                 fault = f"Id {train.at[row, 'Id']} names frame {frame} of {len(numbers)}"
-                raise DataError.at(
-                    path, fault, f"count frame positions from 0, or say in {LAYOUT} how they are counted"
-                )
+                remedy = f"count frame positions from 0, or say in {LAYOUT} how they are counted"
+                refuse(DataError.at(path, fault, remedy))
+                frame = pd.NA
             train.at[row, name] = pd.NA if pd.isna(frame) else numbers.index(frame)

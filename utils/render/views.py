@@ -26,6 +26,7 @@ from utils.render.renderer import TexturedMesh, get_renderer
 
 DISTANCE_MM = 1000.0  # of the virtual cameras: about life size at arm's length, 1 px a mm before the crop
 NEAREST_MM = 100.0  # from a virtual camera, of any part of the mesh
+SET_VIEWS = "set views to 'split' for pictures of two cameras side by side, to 'single' for one camera's"
 MIN_SEEN = 0.01  # share of a view that the mesh must fill: a face in its crop fills half
 
 
@@ -64,8 +65,9 @@ def make_views(
     renderer: str = "auto",
     boxes: Iterable[Box] | None = None,
     axes: str = "y-up",
+    times: Iterable[int] | None = None,
 ) -> Views:
-    """The views of a sequence.
+    """The views of a sequence, of its frames `times` where they are given.
 
     axes: of a mesh that is rendered, or "auto" for those under which it shows a face (`utils.render.axes`); size:
     pixels of a view's side; yaw_deg: each virtual camera off the frontal axis; boxes: an explicit crop per view.
@@ -73,9 +75,9 @@ def make_views(
     two where one should be or nothing at all, ValueError for another word.
     """
     if views == "render":
-        return render_views(sequence, size, yaw_deg, stabilise, renderer, boxes, axes=axes)
+        return render_views(sequence, size, yaw_deg, stabilise, renderer, boxes, times, axes)
     if views in N_VIEWS:
-        return cut_views(sequence, size, N_VIEWS[views], boxes)
+        return cut_views(sequence, size, N_VIEWS[views], boxes, times)
     raise ValueError(f"views={views!r} is unknown. Remedy: choose from {', '.join(N_VIEWS)}.")
 
 
@@ -99,7 +101,7 @@ def render_views(
 ) -> Views:
     """Draw the frames `times` (all without it) of a mesh sequence from both virtual cameras, straight into the crop."""
     if sequence.kind != "mesh":
-        raise DataError.at(sequence.folder, "it has no mesh to render", "set views to 'split' for composites")
+        raise DataError.at(sequence.folder, "it has no mesh to render", SET_VIEWS)
     constant = sequence.constant_topology  # asked for in any case, since it finds frames that are not whole
     stabilised = stabilise and constant
     axes, words = find_axes(sequence, textured_meshes(sequence, 0), renderer) if axes == "auto" else (axes, "")
@@ -236,7 +238,13 @@ def align_rigidly(moving: np.ndarray, fixed: np.ndarray, iterations: int = 8) ->
 # Cutting pictures ---------------------------------------------------------------------------------------------------
 
 
-def cut_views(sequence: Sequence, size: int, n_views: int, boxes: Iterable[Box] | None = None) -> Views:
+def cut_views(
+    sequence: Sequence,
+    size: int,
+    n_views: int,
+    boxes: Iterable[Box] | None = None,
+    times: Iterable[int] | None = None,
+) -> Views:
     """Crop the pictures of a sequence, cut into the views that stand in them side by side where there are several.
 
     Raises DataError for a mesh with several textures, or none that holds these views.
@@ -251,10 +259,11 @@ def cut_views(sequence: Sequence, size: int, n_views: int, boxes: Iterable[Box] 
         where = "the picture" if n_views == 1 else "each half"
         fault = f"no face was found; the crop is the centre of {where}"
         warnings = (f"{sequence.id}: {fault}. Remedy: give boxes for this sequence.",)
-    frames = np.empty((len(sequence), n_views, size, size, 3), np.uint8)
-    for t in range(len(sequence)):
+    times = range(len(sequence)) if times is None else list(times)
+    frames = np.empty((len(times), n_views, size, size, 3), np.uint8)
+    for frame, t in zip(frames, times, strict=True):
         for v, picture in enumerate(strips(sequence, t, n_views)):
-            frames[t, v] = crop_image(picture, boxes[v], size)
+            frame[v] = crop_image(picture, boxes[v], size)
     if n_views == 1:
         masks = [frontal_mask(size)]
     elif sequence.kind == "mesh":

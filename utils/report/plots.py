@@ -117,10 +117,11 @@ def _draw_mesh(axis: plt.Axes, frame) -> None:
 
 
 def contact_sheet(images: Many[np.ndarray], titles: Many[str], columns: int = 8) -> Figure:
-    """Images (S, S, 3) uint8 in a grid with a title each."""
+    """Images (H, W, 3) uint8 of one shape in a grid with a title each."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * 1.5, rows * 1.8), layout="constrained", squeeze=False)
+    size = columns * 1.5 * images[0].shape[1] / images[0].shape[0], rows * 1.8
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axis in axes.ravel():
         _bare(axis)
     for axis, image, title in zip(axes.ravel(), images, titles, strict=False):

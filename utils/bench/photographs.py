@@ -312,10 +312,10 @@ CONDITIONS: dict[str, Scene] = {
 
 
 def scaled(warp: Warp, zoom: float) -> Warp:
-    """The warp as a closer crop sees it: its places move apart, and its pixels grow as much."""
+    """The warp as a closer crop sees it: `zoom` times as wide, and as many times as far."""
     if zoom == 1:
         return warp
     cut = SIZE * (1 - 1 / zoom) / 2
     box = (cut, cut, SIZE / zoom)
-    flow, nonrigid = (np.float32(crop_image(part, box, SIZE)) for part in (warp.flow, warp.nonrigid))
+    flow, nonrigid = (np.float32(crop_image(part, box, SIZE) * zoom) for part in (warp.flow, warp.nonrigid))
     return replace(warp, flow=flow, nonrigid=nonrigid)

@@ -5,36 +5,25 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
-import papermill
 import pytest
+from notebook_runs import BOOKS, run_notebooks
 
 from utils.config import load_config
 from utils.dataset.tables import CLASSES, load_sample_submission
-from utils.paths import ROOT
 from utils.report.record import commit
 from utils.report.submission import validate_submission
 from utils.synthetic.__main__ import make_data
 
-BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-
-def run_notebooks(folder: Path, obj_frames: bool) -> Path:
-    """Make the smoke data in `folder` and run all five notebooks on it; returns the submission's folder."""
-    config = load_config("smoke", data=str(folder / "data"), obj_frames=obj_frames, jobs=1)
-    make_data(config)
-    for book in BOOKS:
-        parameters = {"PROFILE": "smoke", "DATA": str(folder / "data"), "WORK": str(folder / "work"), "JOBS": 1}
-        if book.stem == "05_submit":
-            parameters["OUT"] = str(folder / "out")
-        papermill.execute_notebook(
-            book, folder / book.name, parameters=parameters, kernel_name="python3", cwd=folder, progress_bar=False
-        )
-    return folder / "out"
+def smoke_run(folder: Path, obj_frames: bool) -> Path:
+    """Make the smoke data in `folder` and run the notebooks on it; returns the submission's folder."""
+    make_data(load_config("smoke", data=str(folder / "data"), obj_frames=obj_frames, jobs=1))
+    return run_notebooks(folder)
 
 
 @pytest.fixture(scope="module")
 def compact_run(tmp_path_factory) -> Path:
-    return run_notebooks(tmp_path_factory.mktemp("compact"), obj_frames=False)
+    return smoke_run(tmp_path_factory.mktemp("compact"), obj_frames=False)
 
 
 def test_the_smoke_pipeline_ends_in_a_valid_submission(compact_run):
@@ -67,7 +56,7 @@ def test_every_stage_leaves_its_figures_and_record(compact_run):
 
 
 def test_obj_frames_give_the_same_submission_as_compact_sequences_byte_for_byte(compact_run, tmp_path_factory):
-    obj_run = run_notebooks(tmp_path_factory.mktemp("obj"), obj_frames=True)
+    obj_run = smoke_run(tmp_path_factory.mktemp("obj"), obj_frames=True)
     assert len(list((obj_run.parent / "data" / "train").rglob("*.obj"))) > 0
     assert (obj_run / "submission.csv").read_bytes() == (compact_run / "submission.csv").read_bytes()
 

@@ -42,11 +42,15 @@ def _error_table(groups: dict[str, pd.Series]) -> pd.DataFrame:
     ).T
 
 
+def given_apexes(data: DataRoot) -> pd.Series:
+    """The apexes of train.csv by Id, of the clips that have one."""
+    table = data.train if "apex" in data.train else data.train.assign(apex=pd.NA)
+    return table.set_index("Id")["apex"].dropna().astype(int)
+
+
 def given_apex_errors(spotted: pd.Series, data: DataRoot) -> pd.DataFrame | None:
     """Spotted apexes (by Id) against those of train.csv, frames: one row as of `apex_errors`; None without any."""
-    if "apex" not in data.train:
-        return None
-    given = data.train.set_index("Id")["apex"].dropna().astype(int)
+    given = given_apexes(data)
     given = given[given.index.isin(spotted.index)]
     return _error_table({"clips with a given apex": (spotted.loc[given.index] - given).abs()}) if len(given) else None
 

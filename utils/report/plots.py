@@ -230,16 +230,19 @@ def _draw_arrows(axis: plt.Axes, flow: np.ndarray, largest: float, colour: str, 
     axis.quiver(columns[moves], rows[moves], u[moves], -v[moves], angles="uv", scale=scale, width=0.006, color=colour)
 
 
-def motion_curves(curves: dict[str, np.ndarray], found: pd.Series, true: pd.Series | None = None) -> Figure:
-    """Motion against the onset over time, one panel per clip, with the found apex and, where known, the true one."""
+def motion_curves(curves: dict[str, np.ndarray], found: pd.Series, known: pd.Series) -> Figure:
+    """Motion against the onset over time, one panel per clip, with the apex found and that of the data.
+
+    known: the latter by Id, of the clips whose data tell it.
+    """
     columns = 4
     rows = -(-len(curves) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(12, 2.1 * rows), layout="constrained", squeeze=False)
     for axis, (id, curve) in zip(axes.ravel(), curves.items(), strict=False):
         axis.plot(curve, color="black", lw=1.3)
         axis.axvline(found[id], color=CLASS_COLOURS[0], lw=2, label="found apex")
-        if true is not None:
-            axis.axvline(true[id], color=CLASS_COLOURS[3], ls="--", lw=2, label="true apex")
+        if id in known:
+            axis.axvline(known[id], color=CLASS_COLOURS[3], ls="--", lw=2, label="apex of the data")
         axis.set_title(id, fontsize=9)
         axis.set_ylim(0)
         axis.xaxis.get_major_locator().set_params(integer=True)

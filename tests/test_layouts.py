@@ -76,6 +76,12 @@ def test_mmew_counts_its_frames_from_one_and_sorts_by_emotion(tmp_path):
     assert np.abs(np.array(numbers) - [10, 11, 19, 20]).max() < 3  # 10.jpg comes after 9.jpg
 
 
+def test_a_table_is_found_in_capitals_too(tmp_path):
+    write_casme3(tmp_path)
+    (tmp_path / "cas(me)3_part_A_ME_label.xlsx").rename(tmp_path / "CAS(ME)3_part_A.XLSX")
+    assert len(open_data(tmp_path, CLASSES).train) == 6
+
+
 def test_casme3_cuts_clips_out_of_recordings(tmp_path):
     data = open_data(write_casme3(tmp_path), CLASSES)
     assert data.clip("train", "spNO.2_a_3").span == (3, 9) and moments(data, "spNO.2_a_12") == [0, 3, 8]

@@ -56,7 +56,7 @@ def _rows(root: Path, layout: Layout) -> tuple[Path, pd.DataFrame]:
     """The table's texts, columns by the names of this project where they have one."""
     if layout.tree:
         return root / LAYOUT, _tree_rows(root, layout)
-    found = sorted(file for file in root.glob(layout.table) if not file.name.startswith((".", "~")))
+    found = sorted(file for file in root.glob(any_case(layout.table)) if not file.name.startswith((".", "~")))
     if len(found) != 1:
         fault = f"table = {layout.table!r} fits {len(found)} files here"
         raise DataError.at(root / LAYOUT, fault, "name the one table, a CSV file or a workbook")
@@ -66,6 +66,11 @@ def _rows(root: Path, layout: Layout) -> tuple[Path, pd.DataFrame]:
         raise DataError.at(found[0], "the table has no rows", "give one row per clip")
     filled_in = (table != "").sum(axis=1) > 1  # totals and notes below a table have one cell or so
     return found[0], table[filled_in].reset_index(drop=True)
+
+
+def any_case(pattern: str) -> str:
+    """A pattern for file names that fits them in capitals and small letters."""
+    return re.sub(r"[^\W\d_]", lambda letter: f"[{letter[0].lower()}{letter[0].upper()}]", pattern)
 
 
 def renamed(path: Path, table: pd.DataFrame, layout: Layout) -> pd.DataFrame:

@@ -14,7 +14,16 @@ from utils.bench.flow import make_pairs, moved, turn_and_zoom
 from utils.bench.setting import SEEDS
 from utils.flow import faceflow as face_flow
 from utils.flow.classical import deepflow
-from utils.flow.faceflow import FLOW_WEIGHTS, face_motion, face_motions, load_flow_net, resemblance, whole_shift
+from utils.flow.faceflow import (
+    FLOW_WEIGHTS,
+    RESEMBLANCE,
+    STILL,
+    face_motion,
+    face_motions,
+    load_flow_net,
+    resemblance,
+    whole_shift,
+)
 from utils.flow.faceflow_net import (
     GRID,
     OUT,
@@ -123,9 +132,15 @@ def test_the_heads_motion_is_that_of_a_body_and_leaves_an_expression_alone():
     rigid = torch.stack([0.8 - 0.3 * x + 0.1 * y + 0.5 * depth, -0.2 + 0.2 * x - 0.4 * depth])
     mouth = (y > 0.4).float() * (x.abs() < 0.5)
     flow = rigid + 2 * mouth
-    found = head_motion(flow[None], relief[None, None], (6 - 14 * mouth)[None, None])[0]
+    alike, everywhere = torch.zeros(1, 1, GRID, GRID), torch.ones(1, 1, GRID, GRID)
+    found = head_motion(flow[None], relief[None, None], (6 - 14 * mouth)[None, None], everywhere)[0]
     assert (found - rigid).abs().max() < 0.02
-    assert (head_motion(flow[None], relief[None, None], torch.zeros(1, 1, GRID, GRID)) - rigid).abs().max() > 0.1
+    assert (head_motion(flow[None], relief[None, None], alike, everywhere) - rigid).abs().max() > 0.1
+    # The mouth is left out of the face, or the ground, which stands still, is.
+    assert (head_motion(flow[None], relief[None, None], alike, (1 - mouth)[None, None])[0] - rigid).abs().max() < 0.02
+    face = (torch.hypot(x, y) < 0.8).float()
+    before_ground = head_motion((rigid * face)[None], relief[None, None], alike, face[None, None])[0]
+    assert ((before_ground - rigid) * face).abs().max() < 0.02
 
 
 def test_each_quarter_of_a_cell_moves_as_the_neighbours_that_it_is_told():
@@ -306,7 +321,7 @@ def test_a_motion_beside_a_shift_is_believed_if_it_brings_the_frame_back_clearly
 ):
     first, second = shifted(speckle, 0, 0), shifted(speckle, 14, -9)
     some = np.full((SIZE, SIZE, 2), 0.3, np.float32)
-    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b: [(some, some)])
+    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b, faces: [(some, some)])
     monkeypatch.setattr(face_flow, "resemblance", lambda a, b, flow: 0.9 + gain * flow.any())
     flow, nonrigid = face_motion(first, second)
     assert np.allclose(flow, np.float32([14, -9]) + 0.3 * believed) and nonrigid.any() == believed
@@ -316,7 +331,7 @@ def test_deepflows_head_motion_is_fitted_over_the_face(speckle, monkeypatch):
     first, second = shifted(speckle, 0, 0), shifted(speckle, 2, 1)
     second[SIZE // 2 :] = first[SIZE // 2 :]  # the lower half, which is no face, rests
     nothing = np.zeros((SIZE, SIZE, 2), np.float32)
-    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b: [np.stack([nothing, nothing])])
+    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b, faces: [np.stack([nothing, nothing])])
     face = np.arange(SIZE)[:, None].repeat(SIZE, 1) < SIZE // 2
     over_face, over_all = (face_motions(first[None], second[None], faces)[1][0] for faces in ([face], None))
     inner = np.s_[32:96, 32:-32]
@@ -327,7 +342,7 @@ def test_where_the_network_fails_deepflow_answers(speckle, monkeypatch):
     first = shifted(speckle, 0, 0)
     second = shifted(speckle, 2, 1)
     nothing = np.zeros((SIZE, SIZE, 2), np.float32)
-    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b: [np.stack([nothing, nothing])])
+    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b, faces: [np.stack([nothing, nothing])])
     flow, nonrigid = face_motion(first, second)
     assert np.array_equal(flow, deepflow(first, second))
     assert (
@@ -335,10 +350,18 @@ def test_where_the_network_fails_deepflow_answers(speckle, monkeypatch):
     )  # an affine fit takes the shift for the head's
 
 
+def test_a_network_that_invents_motion_is_doubted_where_none_explains_the_frames_better(speckle, monkeypatch):
+    first = shifted(speckle, 0, 0)
+    invented = np.full((SIZE, SIZE, 2), 0.4, np.float32)
+    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b, faces: [np.stack([invented, invented])])
+    assert RESEMBLANCE < resemblance(first, first, invented) < 1 - STILL
+    assert np.abs(face_motion(first, first)[0]).max() < 0.05
+
+
 def test_a_network_that_brings_the_frame_back_is_believed(speckle, monkeypatch):
     first, second = shifted(speckle, 0, 0), shifted(speckle, 2, 1)
     right = np.broadcast_to(np.float32([2, 1]), (SIZE, SIZE, 2))
-    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b: [np.stack([right, right])])
+    monkeypatch.setattr(face_flow, "_network_motions", lambda a, b, faces: [np.stack([right, right])])
     monkeypatch.setattr(face_flow, "deepflow", lambda a, b: pytest.fail("DeepFlow was asked"))
     assert np.array_equal(face_motion(first, second)[0], right)
 

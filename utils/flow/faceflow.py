@@ -22,6 +22,7 @@ SIZE = 256  # pixels a side, what the network sees: as in `faceflow_net`, which 
 WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out before the network sees it
 RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is run too
 MARGIN = 0.01  # by which DeepFlow must be better to be believed
+STILL = 0.003  # by which no motion may resemble more than the network's before DeepFlow is run too
 BESIDE_SHIFT = 5e-4  # by which a motion beside the whole picture's must be better than none to be believed
 Motion = tuple[np.ndarray, np.ndarray]  # flow, nonrigid: all motion, and without the head's rigid motion
 BATCH = 8  # pairs that the network sees at once, which takes it less time than one by one
@@ -70,9 +71,9 @@ def face_motions(
 
     The network takes 256 px: other sizes are scaled to it and the flow back. A motion of the whole picture by more
     than WHOLE_PX, which it never met, is taken out first, and is all there is if it explains the frames as well.
-    Where the second frame, warped back by the flow, does not resemble the first (RESEMBLANCE), DeepFlow is run too, and
-    the flow by which it does so more is taken; what of that is the head's is fitted over `faces`, N times (H, W) bool,
-    or without them over the picture.
+    Where the second frame, warped back by the flow, does not resemble the first (RESEMBLANCE), or less than it does
+    unmoved (STILL), DeepFlow is run too, and the flow by which it does so more is taken. What is the head's is fitted
+    over `faces`, N times (H, W) bool, or without them over the picture.
     """
     height, width = first.shape[1:]
     found = np.empty((2, len(first), height, width, 2), np.float32)
@@ -81,9 +82,10 @@ def face_motions(
         a, b = (np.stack([_resized(one, (SIZE, SIZE)) for one in part[some]]) for part in (first, second))
         shifts = [whole_shift(*pair) for pair in zip(a, b, strict=True)]
         b = np.stack([_moved_back(image, shift) for image, shift in zip(b, shifts, strict=True)])
-        for i, motion in enumerate(_network_motions(a, b)):
-            face = None if faces is None else _resized(faces[start + i].astype(np.uint8), (SIZE, SIZE)) > 0
-            motion = _best_explained(a[i], b[i], motion, max(map(abs, shifts[i])), face)
+        whole = np.ones((len(a), SIZE, SIZE), bool)
+        masks = whole if faces is None else [_resized(np.uint8(face), (SIZE, SIZE)) > 0 for face in faces[some]]
+        for i, motion in enumerate(_network_motions(a, b, np.stack(masks))):
+            motion = _best_explained(a[i], b[i], motion, max(map(abs, shifts[i])), masks[i])
             for into, part in zip(found[:, start + i], motion, strict=True):
                 into[:] = _resized(part, (width, height))
             found[0, start + i] += np.float32(shifts[i])
@@ -92,9 +94,7 @@ def face_motions(
     return found[0], found[1]
 
 
-def _best_explained(
-    first: np.ndarray, second: np.ndarray, motion: Motion, border: int, face: np.ndarray | None
-) -> Motion:
+def _best_explained(first: np.ndarray, second: np.ndarray, motion: Motion, border: int, face: np.ndarray) -> Motion:
     """Flow and nonrigid (SIZE, SIZE, 2) of a pair that was shifted by up to `border` px, by what warps the second frame
     back best: no motion, if there was a shift, the network, or where neither does well DeepFlow."""
     border = min(border, SIZE // 4)
@@ -103,25 +103,26 @@ def _best_explained(
     def explained(flow: np.ndarray) -> float:
         return resemblance(first[inner], second[inner], flow[inner])
 
-    by_network = explained(motion[0])
-    if border and explained(0 * motion[0]) > by_network - BESIDE_SHIFT:
+    by_network, unmoved = explained(motion[0]), explained(0 * motion[0])
+    if border and unmoved > by_network - BESIDE_SHIFT:
         return np.zeros_like(motion[0]), np.zeros_like(motion[1])
-    if by_network < RESEMBLANCE:
+    doubted = unmoved > by_network + STILL
+    if doubted or by_network < RESEMBLANCE:
         other = deepflow(first, second)
-        if explained(other) > by_network + MARGIN:
-            return other, other - fit_affine(other, np.ones_like(first, bool) if face is None else face)
+        if explained(other) > by_network + (0 if doubted else MARGIN):
+            return other, other - fit_affine(other, face)
     return motion
 
 
-def _network_motions(first: np.ndarray, second: np.ndarray) -> list[Motion]:
+def _network_motions(first: np.ndarray, second: np.ndarray, faces: np.ndarray) -> list[Motion]:
     """Flow and nonrigid (SIZE, SIZE, 2) of each pair of grey frames (N, SIZE, SIZE), by the network."""
     import torch
 
     net = load_flow_net()
     device = next(net.parameters()).device
     with torch.inference_mode():
-        frames = (torch.from_numpy(image)[:, None].to(device).float() for image in (first, second))
-        flow, nonrigid, _ = net(*frames)
+        maps = (torch.from_numpy(image)[:, None].to(device).float() for image in (first, second, faces))
+        flow, nonrigid, _ = net(*maps)
         maps = torch.stack([flow, nonrigid], 1).permute(0, 1, 3, 4, 2).contiguous().cpu().numpy()
     return [tuple(_resized(part, (SIZE, SIZE)) for part in one) for one in maps]
 

@@ -190,7 +190,8 @@ class FlowNet(nn.Module):
         for hook in hooks:
             hook.remove()
 
-    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, first: Tensor, second: Tensor, face: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """face: (B, 1, SIZE, SIZE) from 0 to 1, over which the head's motion is fitted; over all without it."""
         full, half, quarter = (detail(downsample(first, by), downsample(second, by)) for by in (1, 2, 4))
         rough = [lucas_kanade_features(*half, ROUGH), lucas_kanade_features(*quarter, ROUGH)]
         context = context_features(first, second, ROUGH)
@@ -204,7 +205,8 @@ class FlowNet(nn.Module):
         bent, relief, rigidity = own.split([2, 1, 1], 1)
         flow = start + residual  # (B, 2, GRID, GRID)
         full_flow = convex_upsample(flow, self.blend(features))  # (B, 2, OUT, OUT)
-        return full_flow, full_flow - upsample(head_motion(flow, relief, rigidity) + bent, OUT), coarse
+        face = torch.ones_like(rigidity) if face is None else downsample(face, SIZE // GRID)
+        return full_flow, full_flow - upsample(head_motion(flow, relief, rigidity, face) + bent, OUT), coarse
 
     @staticmethod
     def weighted_flow(
@@ -234,16 +236,16 @@ def convex_upsample(flow: Tensor, blend: Tensor) -> Tensor:
     return F.pixel_shuffle(quarters.flatten(1, 2), 2)
 
 
-def head_motion(flow: Tensor, relief: Tensor, rigidity: Tensor) -> Tensor:
+def head_motion(flow: Tensor, relief: Tensor, rigidity: Tensor, face: Tensor) -> Tensor:
     """The part of `flow` (B, 2, g, g) that is the head's: what a rigid body of such a relief makes in a picture taken
-    from afar, u and v each linear in x, y and depth, fitted by least squares weighted by sigmoid(rigidity).
+    from afar, u and v each linear in x, y and depth, fitted by least squares weighted by sigmoid(rigidity) * face.
 
     relief (B, 1, g, g): what is added to the depth of a paraboloid, in half widths of the picture.
     """
     x, y = coordinates(flow)
     depth = relief - x.square() - y.square()
     body = torch.stack([t.expand_as(depth) for t in (torch.ones_like(x), x, y, depth)], -1).flatten(1, 3)  # (B, N, 4)
-    weighted = (body * torch.sigmoid(rigidity).reshape(len(flow), -1, 1)).mT
+    weighted = (body * (torch.sigmoid(rigidity) * face).reshape(len(flow), -1, 1)).mT
     ridge = 1e-2 * torch.eye(4, dtype=flow.dtype, device=flow.device)
     motion = torch.linalg.solve(weighted @ body + ridge, weighted @ flow.flatten(2).mT)  # (B, 4, 2)
     return (body @ motion).mT.reshape(flow.shape)

@@ -94,9 +94,9 @@ pretrain: $(READY)
 	$(PY) -m utils.pretrain.classifier --kind frontal
 	$(PY) -m utils.pretrain.classifier --kind single
 
-## bench: ours against what one would otherwise write: table in artefacts/bench (parts of it: ONLY="apex rendering")
+## bench: ours against what one would otherwise write: table in artefacts/bench (ONLY="apex rendering"; photographs and clips for real_skin: FACES=DIR CLIPS=DIR)
 bench: $(READY)
-	$(PY) -m utils.bench --jobs "$$JOBS" $(if $(ONLY),--only $(ONLY))
+	$(PY) -m utils.bench --jobs "$$JOBS" $(if $(FACES),--faces "$(FACES)") $(if $(CLIPS),--clips "$(CLIPS)") $(if $(ONLY),--only $(ONLY))
 
 ## lint: ruff over code, tests and notebooks: faults and format
 lint: $(READY)

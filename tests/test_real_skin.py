@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from one_camera import film, write_film, write_video
 
 from utils.bench import real_skin as bench
 from utils.bench.photographs import (
@@ -19,6 +20,7 @@ from utils.bench.photographs import (
     portraits,
     scaled,
 )
+from utils.bench.real_clips import STEP, clip_rows
 from utils.bench.setting import Setting
 from utils.dataset.images import write_image
 from utils.dataset.reading import DataError
@@ -104,6 +106,30 @@ def test_a_lead_is_the_mean_difference_with_an_interval_over_people():
     assert mean == pytest.approx(0.2) and low <= mean <= high
     same = bench.paired_lead(pd.Series(np.full(20, 0.1)), people)
     assert same == "+0.100 [+0.100, +0.100]"
+
+
+def test_clips_without_truth_tell_whether_a_method_agrees_with_itself(tmp_path):
+    frames = np.repeat(film(2, ["Surprise"], 4)[0], 2, axis=0)[: 2 * STEP + 2]
+    write_film(tmp_path, "one", frames, "")
+    write_video(tmp_path / "two.mp4", frames)
+    write_film(tmp_path, "short", frames[:STEP], "")
+
+    def same_always(first, second):
+        assert first.shape == second.shape == (SIZE, SIZE)
+        return np.full((SIZE, SIZE, 2), (0.3, 0.4), np.float32)
+
+    def still(first, second):
+        return np.zeros((SIZE, SIZE, 2), np.float32)
+
+    rows = clip_rows(Setting(tmp_path, clips=tmp_path), {"same": same_always, "still": still})
+    found = {row["name"]: row["value"] for row in rows}
+    assert {row["n"] for row in rows} == {2}
+    assert found["clips, forward and backward: same"] == pytest.approx(1.0, abs=1e-4)
+    assert found["clips, 10 frames and 5 + 5: same"] == pytest.approx(0.5, abs=1e-4)
+    assert found["clips, forward and backward: still"] == found["clips, 10 frames and 5 + 5: still"] == 0
+    with pytest.raises(DataError, match="no clip of 11 frames shows a face.*Remedy"):
+        write_film(tmp_path / "blank", "a", np.zeros((12, 64, 64, 3), np.uint8), "")
+        clip_rows(Setting(tmp_path, clips=tmp_path / "blank"), {"still": still})
 
 
 def test_the_section_has_a_row_per_condition_and_method(tmp_path):

@@ -117,9 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=2, help="workers over clips")
     parser.add_argument("--out", type=Path, default=ROOT / "artefacts" / "bench", help="folder of results and data")
     parser.add_argument("--faces", type=Path, help="folder of face photographs for real_skin: <person>/*.jpg")
+    parser.add_argument("--clips", type=Path, help="folder of clips of one face each for real_skin: frames, or videos")
     chosen = parser.parse_args(arguments)
     start = time.perf_counter()
-    run(Setting(chosen.out.resolve(), chosen.jobs, chosen.quick, chosen.faces), chosen.only)
+    run(Setting(chosen.out.resolve(), chosen.jobs, chosen.quick, chosen.faces, chosen.clips), chosen.only)
     print(f"{chosen.out / 'bench.md'}, {time.perf_counter() - start:.0f} s")
 
 

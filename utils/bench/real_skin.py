@@ -19,9 +19,10 @@ from utils.bench.photographs import (
     portraits,
     scaled,
 )
+from utils.bench.real_clips import clip_rows
 from utils.bench.setting import Setting, row
 from utils.flow.classical import deepflow, dis, farneback, fit_affine
-from utils.flow.faceflow import face_motions
+from utils.flow.faceflow import face_motions, faceflow
 from utils.flow.methods import FlowMethod
 from utils.flow.truth import flow_errors
 from utils.parallel import parallel_map
@@ -46,12 +47,14 @@ def real_skin(setting: Setting) -> list[dict]:
     error over the face of a 256 px frame; moving, quiet: over skin that truly moves by more than 0.3 and less than
     0.1 px; gross: share of errors over 1 px; nonrigid epe: of the flow less the head's motion; kept peak: of a local
     push of 0.7 px. Ratio: the row's error divided by that of FaceFlow; lead: the row's error less FaceFlow's, [95%
-    interval by bootstrap over people], positive where FaceFlow is nearer the truth."""
+    interval by bootstrap over people], positive where FaceFlow is nearer the truth. With `--clips DIR` also how far each
+    method disagrees with itself on real clips: with its flow backwards, and over ten frames with five and five."""
     people = portraits(setting.faces)
     names = list(CONDITIONS)[: setting.count(len(CONDITIONS), 2)]
     rounds = setting.count(2, 1)
     found = parallel_map(partial(condition_errors, people, rounds), names, setting.jobs, description="real skin")
-    return [one for name, table in zip(names, found, strict=True) for one in condition_rows(name, table)]
+    rows = [one for name, table in zip(names, found, strict=True) for one in condition_rows(name, table)]
+    return rows + (clip_rows(setting, {OURS: faceflow, **OTHERS}) if setting.clips else [])
 
 
 def condition_errors(people: Sequence[Portrait], rounds: int, condition: str) -> pd.DataFrame:

@@ -29,7 +29,8 @@ class Setting:
     folder: Path
     jobs: int = 2
     quick: bool = False
-    faces: Path | None = None  # folder of photographs, for the section that needs real skin
+    faces: Path | None = None  # folders of photographs and of clips, for the section that needs real skin
+    clips: Path | None = None
 
     @property
     def profile(self) -> str:

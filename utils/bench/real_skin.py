@@ -47,8 +47,8 @@ def real_skin(setting: Setting) -> list[dict]:
     error over the face of a 256 px frame; moving, quiet: over skin that truly moves by more than 0.3 and less than
     0.1 px; gross: share of errors over 1 px; nonrigid epe: of the flow less the head's motion; kept peak: of a local
     push of 0.7 px. Ratio: the row's error divided by that of FaceFlow; lead: the row's error less FaceFlow's, [95%
-    interval by bootstrap over people], positive where FaceFlow is nearer the truth. With `--clips DIR` also how far each
-    method disagrees with itself on real clips: with its flow backwards, and over ten frames with five and five."""
+    interval by bootstrap over people], positive where FaceFlow is nearer the truth. With `--clips DIR` also how far
+    each method disagrees with itself on real clips: with its flow backwards, and over ten frames with five and five."""
     people = portraits(setting.faces)
     names = list(CONDITIONS)[: setting.count(len(CONDITIONS), 2)]
     rounds = setting.count(2, 1)

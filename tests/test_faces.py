@@ -12,7 +12,7 @@ from utils.face.model import load_face_model
 from utils.face.skin import paint_skin
 from utils.render.axes import AXES, bulges
 from utils.render.crops import frontal_mask
-from utils.render.faces import has_contrast, is_a_face
+from utils.render.faces import frontal_face, has_contrast, is_a_face, seen_twice
 from utils.render.views import make_views
 from utils.synthetic.data_root import make_identity
 
@@ -90,6 +90,16 @@ def test_of_a_bust_the_face_is_cropped(tmp_path, face):
     assert seen.source == "face" and alone.source == "mesh"
     assert 0.75 < seen.boxes[0][2] / alone.boxes[0][2] < 1.25
     assert make_views(written(tmp_path / "told", bust), size=SIZE, boxes=seen.boxes).source == "override"
+
+
+def test_a_second_detector_has_a_say(frames):
+    """What one takes for a larger face, and the other does not see, is none."""
+    grey = np.ascontiguousarray(frames[0][..., 1])
+    x, y, side = frontal_face(frames[0])
+    true = np.array([x + side / 8, y + side / 8, side * 0.75, side * 0.75]).astype(int)
+    tie = np.array([0, grey.shape[0] - 200, 200, 200])
+    assert len(seen_twice(grey, [tie, true])) == 1 and (seen_twice(grey, [tie, true])[0] == true).all()
+    assert seen_twice(grey, [tie]) == []
 
 
 # Pictures of one camera, and composites

@@ -134,6 +134,7 @@ def test_clips_without_truth_tell_whether_a_method_agrees_with_itself(tmp_path):
 
 def test_the_section_has_a_row_per_condition_and_method(tmp_path):
     rows = bench.real_skin(Setting(tmp_path, jobs=1, quick=True))
+    assert cv2.imread(str(tmp_path / "real_skin.png")).std() > 20
     names = {row["name"] for row in rows}
     assert len(rows) == 2 * (1 + len(bench.OTHERS)) and "noise 1.5: faceflow" in names
     ours = next(row for row in rows if row["name"] == "noise 1.5: faceflow")

@@ -19,6 +19,7 @@ from utils.face.model import load_face_model, sample_identity
 from utils.flow.truth import exact_flow
 from utils.pretrain.frontal import FrontalCrop, frontal_view
 from utils.render.crops import crop_image, square_box
+from utils.render.faces import cascade, seen_twice
 
 SIZE = 256  # pixels of a frame
 FINE = 3  # times as fine is the grid on which a frame is sampled before it is averaged
@@ -84,17 +85,20 @@ def _person(folder: Path, file: Path) -> str:
 
 
 def find_face(person: str, image: np.ndarray) -> Portrait | None:
-    """The surest frontal face of a photograph (H, W, 3), reduced where it is larger than the fine grid."""
+    """The surest frontal face of a photograph (H, W, 3), reduced where it is larger than the fine grid.
+
+    A second detector must see it too: one alone takes a tie, or a shadow, for a face now and then.
+    """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    detector = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"))
     scale = min(1.0, 1000 / max(grey.shape))
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    faces, _, sureness = detector.detectMultiScale3(small, 1.05, 3, minSize=(60, 60), outputRejectLevels=True)
-    if not len(faces):
+    faces, _, sure = cascade("frontalface_default").detectMultiScale3(
+        small, 1.05, 3, minSize=(60, 60), outputRejectLevels=True
+    )
+    faces = seen_twice(small, [faces[k] for k in np.argsort(-np.ravel(sure))]) if len(faces) else []
+    if not faces or faces[0][2] < LEAST * scale:
         return None
-    x, y, width, height = faces[np.argmax(sureness)] / scale
-    if width < LEAST:
-        return None
+    x, y, width, height = faces[0] / scale
     box = np.array(square_box(np.array([x, y]), np.array([x + width, y + height])))
     reduce = min(1.0, SIZE * FINE / box[2])
     if reduce < 1:

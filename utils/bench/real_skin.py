@@ -26,6 +26,7 @@ from utils.flow.faceflow import face_motions, faceflow
 from utils.flow.methods import FlowMethod
 from utils.flow.truth import flow_errors
 from utils.parallel import parallel_map
+from utils.report.plots import flow_comparison, save_figure
 
 OURS = "faceflow"
 # The library methods that ours is held against: the best of them differs from condition to condition.
@@ -48,13 +49,29 @@ def real_skin(setting: Setting) -> list[dict]:
     0.1 px; gross: share of errors over 1 px; nonrigid epe: of the flow less the head's motion; kept peak: of a local
     push of 0.7 px. Ratio: the row's error divided by that of FaceFlow; lead: the row's error less FaceFlow's, [95%
     interval by bootstrap over people], positive where FaceFlow is nearer the truth. With `--clips DIR` also how far
-    each method disagrees with itself on real clips: with its flow backwards, and over ten frames with five and five."""
+    each method disagrees with itself on real clips: with its flow backwards, and over ten frames with five and five.
+    Some of the flows: real_skin.png."""
     people = portraits(setting.faces)
     names = list(CONDITIONS)[: setting.count(len(CONDITIONS), 2)]
     rounds = setting.count(2, 1)
     found = parallel_map(partial(condition_errors, people, rounds), names, setting.jobs, description="real skin")
+    save_figure(flow_comparison(*examples(people)), setting.folder / "real_skin.png")
     rows = [one for name, table in zip(names, found, strict=True) for one in condition_rows(name, table)]
     return rows + (clip_rows(setting, {OURS: faceflow, **OTHERS}) if setting.clips else [])
+
+
+def examples(people: Sequence[Portrait]) -> tuple[dict[str, tuple[np.ndarray, dict[str, np.ndarray]]], np.ndarray]:
+    """For `flow_comparison`: three people, each under another warp, one of them before white too; and the face."""
+    firsts = list({portrait.person: portrait for portrait in people}.values())
+    kinds = [("JPEG 90", 0), ("noise 3", 1), ("100 px, noise, JPEG", 2), ("white ground, exposure", 0)]
+    rows, face = {}, None
+    for number, (condition, warp) in enumerate(kinds):
+        rng = np.random.default_rng([71, number])
+        pair = make_pair(firsts[number % len(firsts)], WARPS[warp](rng), CONDITIONS[condition], rng)
+        flows = {name: found[0] for name, (found, _) in estimates([pair]).items()}
+        rows[f"{condition}\n{pair.warp.kind}"] = pair.first, {"truth": pair.warp.flow} | flows
+        face = pair.face
+    return rows, face
 
 
 def condition_errors(people: Sequence[Portrait], rounds: int, condition: str) -> pd.DataFrame:

@@ -230,6 +230,22 @@ def _draw_arrows(axis: plt.Axes, flow: np.ndarray, largest: float, colour: str, 
     axis.quiver(columns[moves], rows[moves], u[moves], -v[moves], angles="uv", scale=scale, width=0.006, color=colour)
 
 
+def flow_comparison(rows: Mapping[str, tuple[np.ndarray, dict[str, np.ndarray]]], face: np.ndarray) -> Figure:
+    """By title a grey frame (S, S) and its flows (S, S, 2) by name, side by side within the face (S, S) bool; one scale
+    a row, that of the first flow."""
+    names = list(next(iter(rows.values()))[1])
+    size = 1.7 * (len(names) + 1), 1.9 * len(rows)
+    figure, axes = plt.subplots(len(rows), len(names) + 1, figsize=size, layout="constrained", squeeze=False)
+    for row, (title, (frame, flows)) in zip(axes, rows.items(), strict=True):
+        row[0].imshow(frame, cmap="gray", vmin=0, vmax=255)
+        _bare(row[0], title)
+        largest = float(np.quantile(np.linalg.norm(flows[names[0]], axis=-1)[face], 0.99))
+        for axis, name in zip(row[1:], names, strict=True):
+            axis.imshow(flow_colours(flows[name] * face[..., None], largest))
+            _bare(axis, f"{name}\nrim {largest:.2f} px" if name == names[0] else name)
+    return figure
+
+
 def motion_curves(curves: dict[str, np.ndarray], found: pd.Series, known: pd.Series) -> Figure:
     """Motion against the onset over time, one panel per clip, with the apex found and that of the data.
 

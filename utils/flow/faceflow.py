@@ -100,10 +100,12 @@ def _best_explained(first: np.ndarray, second: np.ndarray, motion: Motion, borde
     border = min(border, SIZE // 4)
     inner = np.s_[border : SIZE - border, border : SIZE - border]  # the border is not of this picture
 
-    def explained(flow: np.ndarray) -> float:
-        return resemblance(first[inner], second[inner], flow[inner])
+    details = fine_detail(first[inner]), fine_detail(second[inner])
 
-    by_network, unmoved = explained(motion[0]), explained(0 * motion[0])
+    def explained(flow: np.ndarray) -> float:
+        return resemblance(*details, flow[inner])
+
+    by_network, unmoved = explained(motion[0]), correlation(*details)
     if border and unmoved > by_network - BESIDE_SHIFT:
         return np.zeros_like(motion[0]), np.zeros_like(motion[1])
     doubted = unmoved > by_network + STILL
@@ -154,12 +156,20 @@ def _moved_back(image: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
     return cv2.warpAffine(image, move, image.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
 
 
+def fine_detail(image: np.ndarray) -> np.ndarray:
+    """A grey image (H, W) at half its size, without what is slower than a blur of 3 px there, float32."""
+    half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
+    return half - cv2.GaussianBlur(half, (0, 0), 3)
+
+
 def resemblance(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> float:
-    """Correlation of the fine detail of `first` with that of `second` warped back by the flow, at half the size."""
-    half = [cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for image in (first, second)]
-    a, b = (image.astype(np.float32) - cv2.GaussianBlur(image.astype(np.float32), (0, 0), 3) for image in half)
-    height, width = a.shape
+    """Correlation of `fine_detail` (h, w) of a frame with that of a second one, warped back by a flow (2h, 2w, 2)."""
+    height, width = first.shape
     at = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
     at += cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / 2
-    back = cv2.remap(b, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return float((a * back).sum() / (np.sqrt((a * a).sum() * (back * back).sum()) + 1e-6))
+    return correlation(first, cv2.remap(second, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two images without slow brightness."""
+    return float((a * b).sum() / (np.sqrt((a * a).sum() * (b * b).sum()) + 1e-6))

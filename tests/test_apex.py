@@ -6,10 +6,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from one_camera import film
 
 from utils.dataset.sequences import open_sequence, write_clip
 from utils.dataset.tables import CLASSES
 from utils.flow.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_masks, spot_apex
+from utils.render.crops import crop_image, frontal_mask
+from utils.render.faces import frontal_face
 from utils.render.views import make_views
 from utils.synthetic.performance import perform, pose_vertices, true_motion_curve
 from utils.synthetic.photography import photograph, scanner_surface, scanner_uv
@@ -179,3 +182,35 @@ def test_an_empty_mask_has_no_motion():
 
 def test_moments_are_onset_apex_offset():
     assert Spotting(0, 3, 9, np.zeros(10)).moments == (0, 3, 9)
+
+
+@pytest.mark.parametrize(("quiet", "rise", "fall", "rest"), [(12, 6, 8, 15), (0, 5, 7, 0), (20, 3, 3, 0)])
+def test_onset_and_offset_are_found_where_a_recording_is_longer(quiet, rise, fall, rest):
+    rng = np.random.default_rng(quiet)
+    up, down = np.linspace(0, 1, rise + 1)[1:], np.linspace(1, 0.1, fall + 1)[1:]
+    curve = np.concatenate([[0.0], np.zeros(quiet), up, down, np.full(rest, 0.1)]) + 0.05 * rng.random(
+        1 + quiet + rise + fall + rest
+    )
+    curve[0] = 0
+    apex = quiet + rise
+    onset, found, offset = Spotting(0, apex, len(curve) - 1, np.float32(curve)).found
+    assert found == apex and abs(onset - quiet) <= 1 and abs(offset - (apex + fall)) <= 2
+
+
+@pytest.mark.parametrize("curve", [[0, 1], [0, 0, 0], [0, 0.5, 1, 0.9]])
+def test_ends_that_are_not_found_are_those_of_the_sequence(curve):
+    apex = max(1, int(np.argmax(curve)))
+    onset, found, offset = Spotting(0, apex, len(curve) - 1, np.float32(curve)).found
+    assert 0 <= onset < found == apex <= offset < len(curve)
+
+
+def test_an_expression_is_found_in_a_longer_recording():
+    frames, truth = film(42, ["Surprise"], 21)
+    rng = np.random.default_rng(0)
+    quiet = [np.clip(frames[0] + rng.normal(0, 1.5, frames[0].shape), 0, 255).astype(np.uint8) for _ in range(12)]
+    recording = np.stack([*quiet, *frames])
+    box = frontal_face(recording[0])
+    views = np.stack([crop_image(frame, box, 128) for frame in recording])[:, None]
+    spotting = spot_apex(views, frontal_mask(128)[None], 128)
+    assert abs(spotting.apex - 12 - truth["apex"]) <= 3 and spotting.moments[0] == 0
+    assert abs(spotting.found[0] - 12 - truth["onset"]) <= 4

@@ -98,7 +98,7 @@ def test_a_wrong_setting_is_refused_with_the_remedy(text):
         ("views=splitt", "render, split"),
         ("clip_table=4DME", "4dme, smoke"),
         ("renderer=opengl", "auto, egl, osmesa, embree"),
-        ("moments=true", "spotted, given"),
+        ("moments=true", "spotted, found, given"),
         ("folds=LOSO", "loso.*number of at least 2"),
         ("folds=1", "loso.*number of at least 2"),
         ("seed=-1", "from 0"),

@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "renderer": ("auto", "egl", "osmesa", "embree"),
     "flow_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
     "apex_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
-    "moments": ("spotted", "given"),
+    "moments": ("spotted", "found", "given"),
 }
 # The least and the largest value of a number.
 RANGES: dict[str, tuple[float, float]] = {
@@ -80,7 +80,9 @@ class Config:
     apex_method: str = "faceflow"  # of the motion curve
     apex_size: int = 256  # pixels, frames are reduced to this for the motion curve
     feature_size: int = 28  # of the network's maps, pixels
-    moments: str = "spotted"  # "given": onset, apex, offset of train.csv where it has all three, else spotted too
+    # "spotted": the apex, in a clip that is cut from onset to offset; "found": these two as well, in longer recordings;
+    # "given": those of train.csv where it has all three, else as "spotted"
+    moments: str = "spotted"
 
     # 03_train .. 05_submit
     pretrained: bool = True  # start from the weights taught by synthetic motion, else from scratch

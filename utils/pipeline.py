@@ -59,7 +59,8 @@ class Job:
 
     @property
     def feature_parameters(self) -> dict:
-        return {name: getattr(self.config, name) for name in FEATURE_PARAMETERS} | {"given": self.given}
+        own = {"given": self.given, "longer": self.config.moments == "found"}
+        return {name: getattr(self.config, name) for name in FEATURE_PARAMETERS} | own
 
     def views_key(self) -> str:
         if not self.folder.exists():

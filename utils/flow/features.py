@@ -33,12 +33,20 @@ def clip_features(views: Views, moments: Moments, size: int = 28, method: str = 
 
 
 def features_of(
-    views: Views, flow_method: str, apex_method: str, apex_size: int, feature_size: int, given: Moments | None = None
+    views: Views,
+    flow_method: str,
+    apex_method: str,
+    apex_size: int,
+    feature_size: int,
+    given: Moments | None = None,
+    longer: bool = False,
 ) -> dict[str, np.ndarray]:
     """What stage 02 makes of a clip: x, the network's input; spotted (3,), the moments found; moments (3,), those of x:
     `given`, else the spotted ones; curve (T,), the motion that they were read from.
+
+    longer: whether the clip may begin before its onset and end after its offset, which are found then.
     """
     spotting = spot_apex(views.frames, views.masks, apex_size, apex_method)
-    moments = given or spotting.moments
-    x = clip_features(views, moments, feature_size, flow_method)
-    return {"x": x, "spotted": np.array(spotting.moments), "moments": np.array(moments), "curve": spotting.curve}
+    spotted = spotting.found if longer else spotting.moments
+    x = clip_features(views, given or spotted, feature_size, flow_method)
+    return {"x": x, "spotted": np.array(spotted), "moments": np.array(given or spotted), "curve": spotting.curve}

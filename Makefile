@@ -8,7 +8,7 @@ DATA ?=
 JOBS ?= 2
 SET ?=
 RUN ?=
-SAMPLE ?= 96
+SAMPLE ?= 48
 VENV ?= .venv
 
 # As they were typed: a space, an apostrophe, # or $ in a path is part of it.
@@ -56,7 +56,7 @@ render: $(READY)
 flow: $(READY)
 	@$(NOTEBOOKS)
 
-## check: a look at the data (DATA=...) before anything runs: "ready", or problems with remedies; SAMPLE=96 clips are opened
+## check: a look at the data (DATA=...) before anything runs: "ready", or problems with remedies; SAMPLE=48 clips are opened
 check: $(READY)
 	@$(NOTEBOOKS) --sample "$(SAMPLE)"
 

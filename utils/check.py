@@ -1,6 +1,6 @@
 """A look at a data root before anything runs: what it holds, whether that fits together, how the network will see it.
 
-    python -m utils.run check --data DIR [--set "views=split"] [--sample 96]
+    python -m utils.run check --data DIR [--set "views=split"] [--sample 48]
 
 All tables and folders are looked at, and of every clip the names of its files; pictures and meshes are opened of a
 sample alone, spread over the root, of which the first frames become a contact sheet.
@@ -29,7 +29,7 @@ from utils.pipeline import Job, jobs_of, samples_of
 from utils.render.views import make_views
 from utils.report.plots import contact_sheet, save_figure
 
-SAMPLE = 96  # clips that are opened
+SAMPLE = 48  # clips that are opened
 SHEET_SIZE = 128  # pixels of a view on the contact sheet
 SHOWN = 5  # faults of one kind that are printed; all of them stand in problems.txt
 FEW = 5  # training clips of a class, below which its score says little
@@ -112,7 +112,7 @@ def _check_tables(check: Check, config: Config, data: DataRoot) -> None:
     check.facts.append(("pairs", _counted(together) if together else "none"))
     phases = [name for name in PHASE_COLUMNS if name in train]
     known = ", ".join(f"{name} of {train[name].notna().sum()}" for name in phases)
-    check.facts.append(("phases", f"{known} clips" if known else "none given: all are found"))
+    check.facts.append(("phases", f"{known} clips" if known else "none given: the apex is found"))
     if "units" in train:
         check.facts.append(("units", f"given for {(train['units'] != '').sum()} clips"))
     if unlabelled := int((~labels.any(1)).sum()):

@@ -1,7 +1,7 @@
 """Runs the notebooks of a run: those that are not current, in their order, one process of a name at a time.
 
     python -m utils.run submit [--profile demo] [--data DIR] [--set "seed=1 views=split"] [--jobs 2] [--name NAME]
-    python -m utils.run check --data DIR [--sample 96]
+    python -m utils.run check --data DIR [--sample 48]
 
 What a stage was made from is its key: the notebook, the parameters, the code that its imports reach, and the names,
 sizes and times of all files of the data root. A stage is current while its key is, and all that it left is as it left
@@ -270,7 +270,7 @@ def main() -> None:
     parser.add_argument("--set", default="", help="single parameters: name=value name=value")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--name", default="", help="of the run (default: profile, and base name of the data root)")
-    parser.add_argument("--sample", type=int, default=96, help="clips whose pictures `check` looks at")
+    parser.add_argument("--sample", type=int, default=48, help="clips whose pictures `check` looks at")
     options = parser.parse_args()
     try:
         if options.what == "clean":

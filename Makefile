@@ -21,7 +21,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NOTEBOOKS = $(PY) -m utils.run $@ --profile "$$PROFILE" --data "$$DATA" --set "$$SET" --jobs "$$JOBS" --name "$$RUN"
 
-.PHONY: help all env data render flow train ablation submit check test fuzz train-flow pretrain bench lint lab readme clean clean-data
+.PHONY: help all env data render flow train ablation submit check validate test fuzz train-flow pretrain bench lint lab readme clean clean-data
 
 ## help: print the targets (also: bare `make`)
 help:
@@ -59,6 +59,10 @@ flow: $(READY)
 ## check: a look at the data (DATA=...) before anything runs: "ready", or problems with remedies; SAMPLE=48 clips are opened
 check: $(READY)
 	@$(NOTEBOOKS) --sample "$(SAMPLE)"
+
+## validate: all that is wrong with a submission: FILE=submission.csv (default: the run's), DATA=...
+validate: $(READY)
+	@$(NOTEBOOKS) $(if $(FILE),--file "$(FILE)")
 
 ## train: 03, the network on held-out subjects (after 02)
 train: $(READY)

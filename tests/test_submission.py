@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from utils import run as runs
 from utils.dataset.reading import DataError
 from utils.dataset.tables import load_sample_submission
 from utils.report import record
@@ -87,6 +88,41 @@ def test_a_submission_that_is_not_like_the_sample_is_refused(tmp_path, sample, c
         validate_submission(path, sample)
     for word in (str(path), fault, "Remedy: "):
         assert word in str(caught.value)
+
+
+def test_all_faults_of_a_submission_are_told(tmp_path, sample):
+    path, faults = tmp_path / "submission.csv", []
+    wrong = pd.concat([sample[:2].assign(Surprise=["yes", "1"]), sample[:1].assign(Id="stranger", Negative="2")])
+    wrong.to_csv(path, index=False)
+    validate_submission(path, sample, faults.append)
+    found = [str(fault) for fault in faults]
+    missing, first = sample["Id"].iloc[2], sample["Id"].iloc[0]
+    for words in (
+        f"Id {missing} is missing",
+        "Id stranger is not",
+        f"Id {first} has Surprise = 'yes'",
+        "stranger has Neg",
+    ):
+        assert sum(words in text for text in found) == 1, (words, found)
+    assert len(found) == 4 and all("Remedy: " in text for text in found)
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_the_command_says_whether_a_submission_is_valid(tmp_path, sample, monkeypatch, capsys, fault):
+    monkeypatch.setattr(runs, "SUBMISSIONS", tmp_path / "submissions")
+    (tmp_path / "data").mkdir()
+    sample.to_csv(tmp_path / "data" / "sample_submission.csv", index=False)
+    (tmp_path / "submissions" / "x").mkdir(parents=True)
+    sample.assign(Surprise="1").to_csv(tmp_path / "submissions" / "x" / "submission.csv", index=False)
+    other = ["--file", str(tmp_path / "other.csv")]
+    sample.assign(Surprise="maybe").to_csv(tmp_path / "other.csv", index=False)
+    arguments = ["run", "validate", "--data", str(tmp_path / "data"), "--name", "x", *(other if fault else [])]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        runs.main()
+    said = capsys.readouterr().out
+    assert ended.value.code == int(fault)
+    assert (f"{len(sample)} faults" if fault else f"valid, {len(sample)} rows") in said
 
 
 def test_the_prior_is_what_most_clips_carry_or_else_the_most_frequent_class():

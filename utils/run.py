@@ -2,6 +2,7 @@
 
     python -m utils.run submit [--profile demo] [--data DIR] [--set "seed=1 views=split"] [--jobs 2] [--name NAME]
     python -m utils.run check --data DIR [--sample 48]
+    python -m utils.run validate --file submission.csv [--data DIR]
 
 What a stage was made from is its key: the notebook, the parameters, the code that its imports reach, and the names,
 sizes and times of all files of the data root. A stage is current while its key is, and all that it left is as it left
@@ -244,6 +245,25 @@ def check(run: Run, sample: int) -> int:
     return int(bool(found.problems))
 
 
+def validate(run: Run, file: Path | None) -> int:
+    """Say all that is wrong with a submission to the data root of a run; 1 where something is, else 0."""
+    from utils.check import grouped
+    from utils.dataset.reading import DataError
+    from utils.dataset.tables import CLASSES, load_sample_submission
+    from utils.report.submission import validate_submission
+
+    file = file or run.config.out_root / "submission.csv"
+    faults: list[DataError] = []
+    try:
+        table = validate_submission(file, load_sample_submission(run.config.data_root, CLASSES), faults.append)
+    except DataError as error:  # a table that cannot be read
+        faults.append(error)
+    for line in grouped(map(str, faults)):
+        say(f"- {line}")
+    say(f"{file}: {len(faults)} faults" if faults else f"{file}: valid, {len(table)} rows")
+    return int(bool(faults))
+
+
 def clean(name: str) -> None:
     """Remove the artefacts of one run. Submissions and data stay."""
     check_name(name)
@@ -264,13 +284,14 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["check", "data", *STAGES, "clean", "clean-data"])
+    parser.add_argument("what", choices=["check", "validate", "data", *STAGES, "clean", "clean-data"])
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--data", default="", help="data root (default: the synthetic faces of the profile)")
     parser.add_argument("--set", default="", help="single parameters: name=value name=value")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--name", default="", help="of the run (default: profile, and base name of the data root)")
     parser.add_argument("--sample", type=int, default=48, help="clips whose pictures `check` looks at")
+    parser.add_argument("--file", type=Path, help="submission that `validate` holds against the data's sample")
     options = parser.parse_args()
     try:
         if options.what == "clean":
@@ -279,6 +300,8 @@ def main() -> None:
         run = open_run(options.profile, options.data, options.set, options.jobs, options.name)
         if options.what == "check":
             raise SystemExit(check(run, options.sample))
+        if options.what == "validate":
+            raise SystemExit(validate(run, options.file))
         if options.what == "clean-data":
             clean_data(run.config)
         elif options.what == "data":

@@ -8,7 +8,7 @@ as what it is.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,14 @@ class DataError(ValueError):
     def at(cls, where: object, fault: str, remedy: str) -> "DataError":
         """The error with its message in the one form that all of them have."""
         return cls(f"{where}: {fault}. Remedy: {remedy}.")
+
+
+Refuse = Callable[[DataError], None]  # what is done with a fault after which the rest can still be looked at
+
+
+def raise_it(error: DataError) -> None:
+    """The usual `Refuse`: the first fault is raised."""
+    raise error
 
 
 @contextmanager

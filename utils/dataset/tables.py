@@ -8,7 +8,7 @@ A table may be a workbook (`train.xlsx`), and a clip a video (`train/<Id>.mp4`).
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -20,14 +20,13 @@ from utils.dataset.folders import Clip, match_entries
 from utils.dataset.labels import MAX_FRAMES, PHASE_COLUMNS, add_classes, as_position, first_id, parse_units, unit_text
 from utils.dataset.layout import LAYOUT, Layout, read_layout
 from utils.dataset.listed import read_listed, renamed
-from utils.dataset.reading import DataError
+from utils.dataset.reading import DataError, Refuse, raise_it
 from utils.dataset.sequence import Sequence
 from utils.dataset.sequences import numbered_files, open_sequence, video_of
 from utils.dataset.sheets import WORKBOOK_SUFFIXES
 
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")  # in this order everywhere
 PLAIN = Layout()
-Refuse = Callable[[DataError], None]  # what is done with a fault after which the rest can still be looked at
 MAX_ID = 200  # bytes: file systems end at 255, and artefacts add to the name
 
 
@@ -64,11 +63,6 @@ class DataRoot:
         """Open one Id of the split "train" or "test"."""
         path, span = self.clip(split, id)
         return open_sequence(path, span=span)
-
-
-def raise_it(error: DataError) -> None:
-    """The usual `Refuse`: the first fault is raised."""
-    raise error
 
 
 def open_data(

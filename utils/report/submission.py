@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils.artefacts import atomic_path
-from utils.dataset.reading import DataError
+from utils.dataset.reading import DataError, Refuse, raise_it
 from utils.dataset.tables import load_labels, read_table
 from utils.train.protocol import OutOfFold
 from utils.train.scores import compare, interval
@@ -62,26 +62,24 @@ def _prior_warning(id: str, prior: np.ndarray, classes: Sequence[str], reason: s
     return f"Id {id} has no prediction, so its row is the training prior ({names}). {reason or ''}".rstrip()
 
 
-def validate_submission(path: str | Path, sample: pd.DataFrame) -> pd.DataFrame:
+def validate_submission(path: str | Path, sample: pd.DataFrame, refuse: Refuse = raise_it) -> pd.DataFrame:
     """Read a submission (as texts) and hold it against the sample: columns, Ids, the order of both, and 0/1.
 
-    Raises DataError that names the first fault.
+    refuse: gets each fault as a DataError, of which the usual one raises the first.
     """
     table = read_table(Path(path), ["Id"])
     if table.columns.tolist() != sample.columns.tolist():
-        raise DataError.at(path, f"its columns are {', '.join(table)}", f"write {', '.join(sample)}, in this order")
+        fault = f"its columns are {', '.join(table)}"
+        refuse(DataError.at(path, fault, f"write {', '.join(sample)}, in this order"))
     given, expected = table["Id"].tolist(), sample["Id"].tolist()
     for some, others, fault in ((expected, given, "is missing"), (given, expected, "is not a test Id")):
-        odd = sorted(set(some) - set(others))
-        if odd:
-            raise DataError.at(path, f"Id {odd[0]} {fault}", f"give the {len(expected)} Ids of the sample")
-    if given != expected:
-        raise DataError.at(path, "its rows are in another order than the sample's", "sort them alike")
-    for name in table.columns.drop("Id"):
-        wrong = ~table[name].isin(["0", "1"])
-        if wrong.any():
-            id, text = table.loc[wrong, ["Id", name]].iloc[0]
-            raise DataError.at(path, f"Id {id} has {name} = {text!r}", "write 0 or 1")
+        for odd in sorted(set(some) - set(others)):
+            refuse(DataError.at(path, f"Id {odd} {fault}", f"give the {len(expected)} Ids of the sample"))
+    if given != expected and sorted(given) == sorted(expected):
+        refuse(DataError.at(path, "its rows are in another order than the sample's", "sort them alike"))
+    for name in table.columns.intersection(sample.columns).drop("Id"):
+        for id, text in table.loc[~table[name].isin(["0", "1"]), ["Id", name]].itertuples(index=False):
+            refuse(DataError.at(path, f"Id {id} has {name} = {text!r}", "write 0 or 1"))
     return table
 
 

@@ -38,6 +38,12 @@ def test_the_run_is_recorded_with_parameters_versions_and_scores(compact_run):
     assert record["packages"]["torch"] == version("torch")
     assert record["commit"].removesuffix("-dirty") == commit().removesuffix("-dirty")
     assert record["scores"]["leaderboard"][0]["prediction"] == "ours"
+    assert 0 < record["scores"]["held_out"]["macro_uf1"] < 1 and set(record["scores"]["thresholds"]) == set(CLASSES)
+    assert all("inner" in one["source"] and 0 <= one["value"] <= 1 for one in record["scores"]["thresholds"].values())
+    assert record["data"]["training"] + record["data"]["test"] == 24 and len(record["data"]["digest"]) == 64
+    assert all(record["stages"][name]["seconds"] > 0 for name in ("01_render", "02_flow_apex", "03_train"))
+    rendered = json.loads((compact_run.parent / "work" / "records" / "01_render.json").read_text())
+    assert rendered["scores"]["renderer"].split()[0] in ("pyrender", "embree")
     assert str(compact_run.parent) not in json.dumps(record)
 
 

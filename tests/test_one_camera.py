@@ -102,6 +102,7 @@ def test_moments_beyond_the_end_of_a_video_are_refused(tmp_path):
 def test_all_notebooks_run_on_one_camera_without_a_test_split(root):
     out = run_notebooks(root.parent, "views=single")
     assert json.loads((out / "run.json").read_text())["parameters"]["views"] == "single"
+    assert 0 < json.loads((out / "run.json").read_text())["scores"]["held_out"]["macro_uf1"] < 1
     assert not (out / "submission.csv").exists() and list(out.glob("*.safetensors"))
     table = pd.DataFrame(
         json.loads((root.parent / "work" / "records" / "04_ablation.json").read_text())["scores"]["table"]

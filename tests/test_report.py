@@ -15,6 +15,7 @@ from utils.experiments.held_out import main_variants
 from utils.paths import ROOT
 from utils.report import readme as report
 from utils.report.readme import HEADLINE, MARKS, bench_tables, fill, flow_images, main, run_tables, times
+from utils.report.record import data_digest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SPAN = {"value": 0.78, "low": 0.7, "high": 0.86}
@@ -212,3 +213,17 @@ def test_the_table_of_flow_images_has_intervals_gains_and_databases(tmp_path):
     spans = "0.780 [0.700, 0.860] | 0.780 [0.700, 0.860] | +0.010 [-0.020, +0.040]"
     assert line == f"| zero-shot | {spans} | 0.780 | 0.780 |"
     assert source.endswith("at commit 0123456.")
+
+
+def test_the_digest_of_data_is_of_what_lies_there_and_not_of_where(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "train" / "a").mkdir(parents=True)
+        (tmp_path / name / "train" / "a" / "0.png").write_bytes(b"12345")
+        (tmp_path / name / "train.csv").write_text("Id\na\n")
+        (tmp_path / name / ".hidden").write_text(name)
+    one = data_digest(tmp_path / "one")
+    assert one == data_digest(tmp_path / "two")
+    (tmp_path / "two" / "train.csv").write_text("Id\nb\n")
+    assert one != data_digest(tmp_path / "two")
+    (tmp_path / "one" / "train" / "a" / "0.png").write_bytes(b"123456")
+    assert one != data_digest(tmp_path / "one")

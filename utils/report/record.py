@@ -1,16 +1,21 @@
 """The record of a run: what was run, with what, when, on what kind of machine, and what came out."""
 
+import hashlib
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from utils.artefacts import plain, write_artefact
+import psutil
+
+from utils.artefacts import plain, read_artefact, write_artefact
 from utils.config import Config
+from utils.dataset.tables import DataRoot
 from utils.paths import ROOT
 
 # What numbers depend on; the versions of these go into the record of a run.
@@ -40,19 +45,50 @@ def run_record(parameters: Any, seed: int, scores: Mapping[str, Any], warnings: 
             "python": platform.python_version(),
             "packages": {name: found for name in PACKAGES if (found := _version(name))},
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - psutil.Process().create_time(), 1),  # of this process, so far
             "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
         }
     )
 
 
-def write_record(
-    config: Config, stage: str, scores: Mapping[str, Any], warnings: Iterable[str] = (), path: Path | None = None
-) -> Path:
-    """Write the record of a stage to `records/<stage>.json` of the work folder, or to `path`; returns where it lies."""
-    path = path or config.work_root / "records" / f"{stage}.json"
-    warnings = [text.replace(str(config.data_root), "<DATA>") for text in warnings]
-    write_artefact(path, run_record(config.record, config.seed, scores, warnings))
+def write_record(config: Config, stage: str, scores: Mapping[str, Any], warnings: Iterable[str] = ()) -> Path:
+    """Write the record of a stage to `records/<stage>.json` of the work folder; returns where it lies."""
+    path = config.work_root / "records" / f"{stage}.json"
+    write_artefact(path, run_record(config.record, config.seed, scores, _without_root(config, warnings)))
     return path
+
+
+def write_run(
+    config: Config, data: DataRoot, scores: Mapping[str, Any], warnings: Iterable[str], path: Path
+) -> dict[str, Any]:
+    """Write the record of a whole run, as its last stage has it: beside `run_record` the scores on held-out people, the
+    data that it was made from, and commit and seconds of the stages before. Returns it."""
+    stages = {file.stem: read_artefact(file) for file in sorted((config.work_root / "records").glob("*.json"))}
+    held_out = stages["03_train"]["scores"] if "03_train" in stages else {}
+    record = run_record(config.record, config.seed, {"held_out": held_out, **scores}, _without_root(config, warnings))
+    record["data"] = {"training": len(data.train), "test": len(data.test_ids), "digest": data_digest(data.root)}
+    record["stages"] = {
+        name: {key: stage.get(key) for key in ("commit", "seconds", "time")} for name, stage in stages.items()
+    }
+    write_artefact(path, record)
+    return record
+
+
+def data_digest(root: Path) -> str:
+    """Hash of a data root that is the same wherever it lies: names and sizes of its files, and its tables whole."""
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if name[0] != "." and name != "card")
+        for name in sorted(name for name in files if name[0] != "."):
+            path = Path(folder, name)
+            digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
+            if Path(folder) == Path(root):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _without_root(config: Config, warnings: Iterable[str]) -> list[str]:
+    return [text.replace(str(config.data_root), "<DATA>") for text in warnings]
 
 
 def commit() -> str:

@@ -9,13 +9,19 @@ JOBS ?= 2
 SET ?=
 RUN ?=
 SAMPLE ?= 48
+FILE ?=
+FACES ?=
+CLIPS ?=
 VENV ?= .venv
 
 # As they were typed: a space, an apostrophe, # or $ in a path is part of it.
 override DATA := $(value DATA)
 override SET := $(value SET)
 override RUN := $(value RUN)
-export PROFILE DATA JOBS SET RUN
+override FILE := $(value FILE)
+override FACES := $(value FACES)
+override CLIPS := $(value CLIPS)
+export PROFILE DATA JOBS SET RUN FILE FACES CLIPS SAMPLE
 
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -58,11 +64,11 @@ flow: $(READY)
 
 ## check: a look at the data (DATA=...) before anything runs: "ready", or problems with remedies; SAMPLE=48 clips are opened
 check: $(READY)
-	@$(NOTEBOOKS) --sample "$(SAMPLE)"
+	@$(NOTEBOOKS) --sample "$$SAMPLE"
 
 ## validate: all that is wrong with a submission: FILE=submission.csv (default: the run's), DATA=...
 validate: $(READY)
-	@$(NOTEBOOKS) $(if $(FILE),--file "$(FILE)")
+	@$(NOTEBOOKS) $(if $(FILE),--file "$$FILE")
 
 ## train: 03, the network on held-out subjects (after 02)
 train: $(READY)
@@ -100,7 +106,7 @@ pretrain: $(READY)
 
 ## bench: ours against what one would otherwise write: table in artefacts/bench (ONLY="apex rendering"; photographs and clips for real_skin: FACES=DIR CLIPS=DIR)
 bench: $(READY)
-	$(PY) -m utils.bench --jobs "$$JOBS" $(if $(FACES),--faces "$(FACES)") $(if $(CLIPS),--clips "$(CLIPS)") $(if $(ONLY),--only $(ONLY))
+	$(PY) -m utils.bench --jobs "$$JOBS" $(if $(FACES),--faces "$$FACES") $(if $(CLIPS),--clips "$$CLIPS") $(if $(ONLY),--only $(ONLY))
 
 ## lint: ruff over code, tests and notebooks: faults and format
 lint: $(READY)

@@ -227,3 +227,11 @@ def test_the_digest_of_data_is_of_what_lies_there_and_not_of_where(tmp_path):
     assert one != data_digest(tmp_path / "two")
     (tmp_path / "one" / "train" / "a" / "0.png").write_bytes(b"123456")
     assert one != data_digest(tmp_path / "one")
+
+
+def test_links_that_lead_nowhere_or_in_a_circle_do_not_hold_the_digest_up(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "again").symlink_to(tmp_path)
+    (tmp_path / "train" / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "train.csv").symlink_to(tmp_path / "nowhere")
+    assert len(data_digest(tmp_path)) == 64

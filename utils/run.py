@@ -36,6 +36,7 @@ from utils.artefacts import (
 )
 from utils.code_hash import imported_names
 from utils.config import Config, load_config
+from utils.dataset.folders import walk
 from utils.paths import ROOT
 from utils.synthetic.__main__ import make_data
 
@@ -163,16 +164,12 @@ def stage_key(run: Run, stage: str, data: str) -> str:
 
 def data_fingerprint(root: Path) -> str:
     """Hash of the names, sizes and times of all files of a data root but the card; hidden files do not count."""
-    digest, seen = hashlib.sha256(), set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    digest = hashlib.sha256()
+    for folder, files in walk(root):
         digest.update(f"{os.path.relpath(folder, root)}\n".encode())
-        real = os.path.realpath(folder)
-        folders[:] = [] if real in seen else sorted(name for name in folders if name[0] != "." and name != "card")
-        for name in [] if real in seen else sorted(name for name in files if name[0] != "."):
-            path = os.path.join(folder, name)
-            status = os.stat(path, follow_symlinks=os.path.exists(path))  # a link may lead nowhere
-            digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
-        seen.add(real)
+        for path in files:
+            status = os.stat(path, follow_symlinks=path.exists())  # a link may lead nowhere
+            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,20 @@ def entries(folder: Path) -> dict[str, Path]:
             if twin.name != entry.name:
                 raise DataError.at(folder / entry.name, f"{twin.name} is of the same Id", "keep one of them")
     return found
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder of a data root with the files in it, in one order wherever it lies.
+
+    Hidden ones and the card are left out; links are followed, and a folder to which several lead is entered once.
+    """
+    seen = set()
+    for name, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(name)
+        new = real not in seen
+        folders[:] = sorted(folder for folder in folders if new and folder[0] != "." and folder != "card")
+        yield Path(name), [Path(name, file) for file in sorted(files) if new and file[0] != "."]
+        seen.add(real)
 
 
 def match_entries(folder: Path, ids: Iterable[str]) -> tuple[dict[str, Path], list[str]]:

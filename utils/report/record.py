@@ -15,9 +15,12 @@ import psutil
 
 from utils.artefacts import plain, read_artefact, write_artefact
 from utils.config import Config
+from utils.dataset.folders import walk
+from utils.dataset.reading import MAX_BYTES
 from utils.dataset.tables import DataRoot
 from utils.paths import ROOT
 
+TABLES = (".csv", ".toml", ".xlsx", ".xlsm")  # of a data root, whose content goes into its digest
 # What numbers depend on; the versions of these go into the record of a run.
 PACKAGES = (
     "numpy",
@@ -77,12 +80,11 @@ def write_run(
 def data_digest(root: Path) -> str:
     """Hash of a data root that is the same wherever it lies: names and sizes of its files, and its tables whole."""
     digest = hashlib.sha256()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if name[0] != "." and name != "card")
-        for name in sorted(name for name in files if name[0] != "."):
-            path = Path(folder, name)
-            digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
-            if Path(folder) == Path(root):
+    for folder, files in walk(root):
+        for path in files:
+            size = path.stat().st_size if path.exists() else 0  # a link may lead nowhere
+            digest.update(f"{path.relative_to(root).as_posix()} {size}\n".encode())
+            if folder == root and path.suffix.lower() in TABLES and 0 < size <= MAX_BYTES:
                 digest.update(path.read_bytes())
     return digest.hexdigest()
 

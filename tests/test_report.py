@@ -10,6 +10,7 @@ from utils.artefacts import write_artefact
 from utils.bench.flow import SHOWN
 from utils.bench.setting import row
 from utils.config import load_config
+from utils.dataset.folders import walk
 from utils.experiments.ablation import variants
 from utils.experiments.held_out import main_variants
 from utils.paths import ROOT
@@ -235,3 +236,4 @@ def test_links_that_lead_nowhere_or_in_a_circle_do_not_hold_the_digest_up(tmp_pa
     (tmp_path / "train" / "gone.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "train.csv").symlink_to(tmp_path / "nowhere")
     assert len(data_digest(tmp_path)) == 64
+    assert [path.name for _, files in walk(tmp_path) for path in files] == ["train.csv", "gone.png"]

@@ -18,9 +18,8 @@ from utils.face.skin import paint_skin
 from utils.flow.faceflow_net import OUT, SIZE
 from utils.parallel import parallel_map
 from utils.paths import ROOT
-from utils.synthetic.flow_clips import Conditions, Performed, record_clip
+from utils.synthetic.flow_clips import YAW_DEG, Conditions, Performed, record_clip
 from utils.synthetic.performance import PIXELS_PER_MM, face_shapes
-from utils.synthetic.photography import SENSOR_NOISE
 
 LESSONS = ROOT / "artefacts" / "flow_lessons"
 CLIPS_EACH, MOMENTS = 4, 4  # of one person
@@ -59,8 +58,9 @@ def pairs_of_person(seed: int, person: int) -> dict[str, np.ndarray]:
     parts = []
     for clip in range(CLIPS_EACH):
         act = random_act(identity, rng)
-        noise = SENSOR_NOISE * float(np.exp(rng.normal(0, 0.5)))
-        conditions = Conditions(SIZE, noise, flicker=bool(rng.random() < 0.5), stabilised=clip % 2 == 0)
+        yaw = rng.uniform(0, YAW_DEG) if clip % 2 else YAW_DEG  # some as one camera in front sees a face
+        # Noise comes with `flow_degradation`: what is drawn here can be moved without a trace of it.
+        conditions = Conditions(SIZE, 0.0, bool(rng.random() < 0.5), stabilised=clip // 2 == 0, yaw_deg=yaw)
         recorded = record_clip(identity, act, albedo, light, rng, conditions, truth_size=OUT)
         grey = recorded.grey().swapaxes(0, 1)  # (V, T, S, S)
         flow, nonrigid = (np.moveaxis(part, -1, 2).astype(np.float16) for part in (recorded.flow, recorded.nonrigid))

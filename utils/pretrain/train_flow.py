@@ -1,66 +1,79 @@
 """Teaches FaceFlow (`utils.flow.faceflow_net`) on the rendered pairs of `flow_lessons`, and writes its weights.
 
-python -m utils.pretrain.train_flow [--people 320] [--epochs 16] [--seed 0] [--jobs 2] [--out FILE]
+python -m utils.pretrain.train_flow [--people 480] [--epochs 8] [--seed 0] [--jobs 2] [--start FILE] [--out FILE]
+
+There are two courses: the first on the faces as they are rendered, or nearly, since a network that sees all at once
+learns motion slowly; the second on lessons as wide as life. What was rendered and learnt is kept in artefacts, so that
+a training that was cut off goes on where it was.
 """
 
 import argparse
+import copy
+import hashlib
 import math
+import queue
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.artefacts import write_artefact
-from utils.flow.faceflow import FLOW_WEIGHTS
-from utils.flow.faceflow_net import OUT, FlowNet, FlowNetConfig, backward_warp, upsample
-from utils.pretrain.flow_lessons import Lessons, make_lessons
+from utils.artefacts import artefact_key, atomic_path, read_artefact, remove, write_artefact
+from utils.flow.faceflow import FLOW_WEIGHTS, load_flow_net
+from utils.flow.faceflow_net import OUT, SIZE, FlowNet, FlowNetConfig, backward_warp, upsample
+from utils.pretrain.flow_degradation import Degradation, Lesson, degrade
+from utils.pretrain.flow_lessons import LESSONS, Lessons, make_lessons
 
+CHECKPOINTS = LESSONS.parent / "flow_training"
 STANDARD = 256  # pairs from which the networks' input is standardised
 FAR_PX = 4.0  # mean motion beyond which a pair teaches nothing: a shift of the whole picture is taken out before
 
 
 @dataclass(frozen=True)
 class FlowTraining:
-    """How FaceFlow is trained."""
+    """How FaceFlow is trained in a course, the second one as it stands."""
 
-    people: int = 320
-    epochs: int = 16
-    batch: int = 8
-    lr: float = 2e-3
+    people: int = 480
+    epochs: int = 8
+    batch: int = 12
+    lr: float = 1e-3
     weight_decay: float = 1e-4
     average: float = 0.999  # decay of the running mean of the weights, which is what is kept
-    moving_px: float = 0.3  # where the truth moves farther,
+    moving_px: float = 0.1  # where the truth moves farther,
     moving_weight: float = 2.5  # an error counts so many times
     nonrigid_weight: float = 1.0  # of the flow without the head's rigid motion, against the whole flow
     coarse_weight: float = 0.3  # of the first stage's flow
     foreign: float = 0.1  # share of the pairs that are replaced by pictures moved as no face moves
+    masked: float = 0.5  # share of the batches whose head's motion is fitted where it is known, as with a face's mask
+    degradation: Degradation = Degradation()
     seed: int = 0
 
 
+PLAIN = FlowTraining(
+    epochs=16,
+    lr=2e-3,
+    masked=0.0,
+    degradation=Degradation(
+        moved=0.1,
+        detailed=0.0,
+        softened=0.1,
+        grounded=0.0,
+        cropped=0.0,
+        small=0.0,
+        contrast=(0.4, 1.5),
+        noise=(0.5, 4.0),
+        coded=0.0,
+    ),
+)
+
+
 # Training ---------------------------------------------------------------------------------------------------------
-
-
-def degrade(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames (B, 1, H, W) degraded as worse cameras take them: some with less contrast, more noise, a blur, another
-    light."""
-    n = len(first)
-
-    def some(share: float, low: float, high: float, neutral: float) -> Tensor:
-        value = torch.rand(n, 1, 1, 1, device=first.device) * (high - low) + low
-        return torch.where(torch.rand(n, 1, 1, 1, device=first.device) < share, value, neutral)
-
-    both = torch.cat([first, second], 1)
-    contrast, noise = some(0.3, 0.25, 1.2, 1.0), some(0.3, math.log(0.3), math.log(6), -20.0).exp()
-    softer = F.avg_pool2d(F.pad(both, (1, 1, 1, 1), "replicate"), 3, 1)
-    both = torch.lerp(both, softer, some(0.2, 0.2, 1.0, 0.0))
-    both = 90 + (both - 90) * contrast + torch.randn_like(both) * noise
-    first, second = both.round().clamp(0, 255).chunk(2, 1)
-    return first, (second * some(0.3, 0.9, 1.1, 1.0)).clamp(0, 255)
 
 
 def foreign_pairs(first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,24 +103,53 @@ def charbonnier(estimate: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     return (error * weight).sum() / weight.sum().clamp(min=1)
 
 
-def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """One epoch, in random order, mirrored, degraded and replaced by foreign pairs at random: first, second
-    (B, 1, SIZE, SIZE), flow, nonrigid (B, 2, OUT, OUT), and where each of the two is known
-    (B, OUT, OUT) float."""
+def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Iterator[Lesson]:
+    """One epoch in random order, mirrored, degraded and replaced by foreign pairs at random."""
     steps = max(1, len(lessons.first) // config.batch)
     for index in torch.randperm(len(lessons.first)).tensor_split(steps):
         parts = (lessons.first, lessons.second, lessons.flow, lessons.nonrigid, lessons.visible)
-        chosen = [torch.from_numpy(part[index.numpy()]).to(device) for part in parts]
+        chosen = [torch.from_numpy(part[index.numpy()]).to(device, non_blocking=True) for part in parts]
         first, second, visible = (part[:, None].float() for part in (chosen[0], chosen[1], chosen[4]))
         which = torch.rand(len(index), device=device) < 0.5
-        first, second, visible = (mirrored(part, which, False) for part in (first, second, visible))
+        first, second, visible = (mirrored(part, which, False)[:, :1] for part in (first, second, visible))
         flow, nonrigid = (mirrored(part.float(), which, True) for part in chosen[2:4])
-        known = visible[:, 0].clone()  # where `nonrigid` is known: not in foreign pairs
-        replaced = torch.rand(len(index), device=device) < config.foreign
-        if replaced.any():
-            first[replaced], second[replaced], flow[replaced] = foreign_pairs(first[replaced])
-            visible[replaced], known[replaced] = 1.0, 0.0
-        yield (*degrade(first, second), flow, nonrigid, visible[:, 0], known)
+        lesson = degrade(Lesson(first, second, flow, nonrigid, visible[:, 0], visible[:, 0]), config.degradation)
+        yield with_foreign_pairs(lesson, config.foreign)
+
+
+def prefetched(items: Iterator[Lesson], ahead: int = 2) -> Iterator[Lesson]:
+    """The same, each made by another thread while those before it are used: two cores have a use for it, and a GPU."""
+    ready: queue.Queue = queue.Queue(ahead)
+    threading.Thread(target=_fill, args=(items, ready), daemon=True).start()
+    while not isinstance(item := ready.get(), Exception):
+        yield item
+    if not isinstance(item, StopIteration):
+        raise item
+
+
+def _fill(items: Iterator[Lesson], ready: queue.Queue) -> None:
+    """Put all items into a queue, and then the error by which they ended, StopIteration where there was none."""
+    try:
+        for item in items:
+            ready.put(item)
+        ready.put(StopIteration())
+    except Exception as error:  # it is raised again where the items are taken
+        ready.put(error)
+
+
+def with_foreign_pairs(lesson: Lesson, share: float) -> Lesson:
+    """The lesson with a share of its pairs replaced, all of whose flow is known, and nothing of a head."""
+    which = torch.rand(len(lesson.first), device=lesson.first.device) < share
+    first, second, flow = foreign_pairs(lesson.first)
+    frames, maps = which[:, None, None, None], which[:, None, None]
+    return Lesson(
+        torch.where(frames, first, lesson.first),
+        torch.where(frames, second, lesson.second),
+        torch.where(frames, flow, lesson.flow),
+        lesson.nonrigid,
+        torch.where(maps, torch.ones_like(lesson.known), lesson.known),
+        torch.where(maps, torch.zeros_like(lesson.known), lesson.known_nonrigid),
+    )
 
 
 def drop_large_motion(lessons: Lessons) -> Lessons:
@@ -117,13 +159,24 @@ def drop_large_motion(lessons: Lessons) -> Lessons:
     return Lessons(**{field.name: getattr(lessons, field.name)[kept] for field in fields(lessons)})
 
 
-def train(lessons: Lessons, config: FlowTraining, model: FlowNetConfig) -> FlowNet:
-    """FaceFlow taught by `lessons`; the running mean of its weights over the last steps is returned."""
+def train(
+    lessons: Lessons, config: FlowTraining, start: FlowNetConfig | FlowNet, checkpoint: Path | None = None
+) -> FlowNet:
+    """FaceFlow taught by `lessons`; the running mean of its weights over the last steps is returned.
+
+    start: the widths of a new network, or a network that has learnt something and is left as it is. checkpoint: a file
+    that is written after each epoch, from which a training that was cut off goes on; what comes of it is what comes of
+    one that was not.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.seed)
     lessons = drop_large_motion(lessons)
-    net = FlowNet(model).to(device)
-    net.standardise(*next(batches(lessons, replace(config, batch=STANDARD), device))[:2])
+    if isinstance(start, FlowNet):
+        net = copy.deepcopy(start).to(device).train()
+    else:
+        net = FlowNet(start).to(device)
+        standard = next(batches(lessons, replace(config, batch=STANDARD), device))
+        net.standardise(standard.first, standard.second)
     mean = torch.optim.swa_utils.AveragedModel(
         net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=True
     )
@@ -133,49 +186,98 @@ def train(lessons: Lessons, config: FlowTraining, model: FlowNetConfig) -> FlowN
     rate = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)))
     )
-    start = time.perf_counter()
-    for epoch in range(1, config.epochs + 1):
+    parts = {"net": net, "mean": mean, "optimiser": optimiser, "rate": rate}
+    made_from = {"training": asdict(config), "start": state_digest(net), "pairs": len(lessons.first)}
+    key = artefact_key((), made_from, "utils.pretrain.train_flow")
+    done = load_checkpoint(checkpoint, key, parts) if checkpoint else 0
+    began = time.perf_counter()
+    for epoch in range(done + 1, config.epochs + 1):
         errors = []
-        for first, second, flow, nonrigid, visible, known in batches(lessons, config, device):
-            found, found_nonrigid, coarse = net(first, second)
-            weight = torch.where(flow.norm(dim=1) > config.moving_px, config.moving_weight, 1.0)
-            whole = charbonnier(found, flow, visible * weight)
-            loss = whole + config.nonrigid_weight * charbonnier(found_nonrigid, nonrigid, known * weight)
-            loss = loss + config.coarse_weight * charbonnier(upsample(coarse, OUT), flow, visible * weight)
+        for lesson in prefetched(batches(lessons, config, device)):
+            face = upsample(lesson.known_nonrigid[:, None], SIZE) if torch.rand(()) < config.masked else None
+            found, found_nonrigid, coarse = net(lesson.first, lesson.second, face)
+            weight = torch.where(lesson.flow.norm(dim=1) > config.moving_px, config.moving_weight, 1.0)
+            known, known_nonrigid = lesson.known * weight, lesson.known_nonrigid * weight
+            whole = charbonnier(found, lesson.flow, known)
+            loss = whole + config.nonrigid_weight * charbonnier(found_nonrigid, lesson.nonrigid, known_nonrigid)
+            loss = loss + config.coarse_weight * charbonnier(upsample(coarse, OUT), lesson.flow, known)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()
             rate.step()
             mean.update_parameters(net)
-            errors.append(whole.item())
-        seconds = time.perf_counter() - start
-        print(f"epoch {epoch}/{config.epochs}: error {np.mean(errors):.4f} px, {seconds:.0f} s", flush=True)
+            errors.append(whole.detach())
+        seconds = time.perf_counter() - began
+        print(f"epoch {epoch}/{config.epochs}: error {torch.stack(errors).mean():.4f} px, {seconds:.0f} s", flush=True)
+        if checkpoint:
+            save_checkpoint(checkpoint, key, epoch, parts)
     return mean.module.eval().cpu()
 
 
 # Files ------------------------------------------------------------------------------------------------------------
 
 
-def save_flow_net(net: FlowNet, config: FlowTraining, weights: Path) -> None:
-    """Write the weights, and beside them, as JSON, how they were made."""
+def save_checkpoint(path: Path, key: str, epoch: int, parts: dict[str, Any]) -> None:
+    """Write the state of all that has one, and of the random numbers, after an epoch of the training with this key."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    random = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    with atomic_path(path) as temporary:
+        torch.save(state | {"key": key, "epoch": epoch, "random": random}, temporary)
+
+
+def load_checkpoint(path: Path, key: str, parts: dict[str, Any]) -> int:
+    """Bring all to the state of `save_checkpoint`; returns its epoch, 0 where none of this key is kept."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    if state["key"] != key:
+        return 0
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    torch.set_rng_state(state["random"][0])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["random"][1:])
+    return state["epoch"]
+
+
+def state_digest(net: FlowNet) -> str:
+    """SHA-256 of all of a network's weights."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_flow_net(net: FlowNet, courses: dict[str, Any], weights: Path) -> None:
+    """Write the weights, and beside them, as JSON, the courses by which they were made."""
     write_artefact(weights, {name: value.contiguous() for name, value in net.state_dict().items()})
-    write_artefact(weights.with_suffix(".json"), {"model": asdict(net.config), "training": asdict(config)})
+    write_artefact(weights.with_suffix(".json"), {"model": asdict(net.config), "training": courses})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--people", type=int, default=FlowTraining.people)
-    parser.add_argument("--epochs", type=int, default=FlowTraining.epochs)
+    parser.add_argument("--epochs", type=int, default=FlowTraining.epochs, help="of the second course")
     parser.add_argument("--seed", type=int, default=FlowTraining.seed)
     parser.add_argument("--jobs", type=int, default=2, help="workers that render")
+    parser.add_argument("--start", type=Path, help="weights to begin the second course with, in place of the first")
     parser.add_argument("--out", type=Path, default=FLOW_WEIGHTS, help="file of the weights")
     options = parser.parse_args()
-    config = FlowTraining(people=options.people, epochs=options.epochs, seed=options.seed)
-    lessons = make_lessons(config.people, config.seed, options.jobs)
-    print(f"{len(lessons.first)} pairs of {config.people} people")
-    torch.set_num_threads(2)  # fixed, so that the sums, and the weights, do not depend on the cores
-    save_flow_net(train(lessons, config, FlowNetConfig()), config, options.out)
+    second = FlowTraining(people=options.people, epochs=options.epochs, seed=options.seed)
+    lessons = make_lessons(second.people, second.seed, options.jobs)
+    print(f"{len(lessons.first)} pairs of {second.people} people", flush=True)
+    torch.set_num_threads(1)  # the lessons take the other core; sums, and weights, do not depend on how many there are
+    if options.start:
+        net = load_flow_net(options.start)
+        first = read_artefact(options.start.with_suffix(".json"))["training"]
+    else:
+        plain = replace(PLAIN, people=options.people, seed=options.seed)
+        net, first = train(lessons, plain, FlowNetConfig(), CHECKPOINTS / "plain.pt"), asdict(plain)
+    net = train(lessons, second, net, CHECKPOINTS / "wide.pt")
+    save_flow_net(net, {"first": first, "second": asdict(second)}, options.out)
+    remove(CHECKPOINTS)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Conditions:
     noise: float = SENSOR_NOISE  # grey levels at mid grey
     flicker: bool = True
     stabilised: bool = True  # the head's motion is taken out of the meshes before drawing
+    yaw_deg: float = YAW_DEG  # of the virtual cameras, to either side
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def record_clip(
     nonrigid = move_head(act.shapes[1:], *pose[:, :-1])  # the next moment's shape where the head was before
     source, side, faces = scanner_surface()
     uv = scanner_uv(taken, source, side)
-    cameras = view_cameras(shown[0][source], conditions.size, YAW_DEG)
+    cameras = view_cameras(shown[0][source], conditions.size, conditions.yaw_deg)
     meshes = [TexturedMesh(shape[source], faces, at, photo) for shape, at, photo in zip(shown, uv, photos, strict=True)]
     frames = np.stack([[picture.rgb for picture in get_renderer().render(mesh, cameras)] for mesh in meshes])
 

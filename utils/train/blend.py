@@ -1,0 +1,139 @@
+"""Several ways of training one network, averaged by weights that the inner folds choose (stacking).
+
+Which way is best depends on the data: where the clips resemble what the teacher showed, its weights are worth much,
+and where they do not, they are in the way. The participant's own training people tell, and nobody else: every part is
+judged on inner folds that it was not trained on, by a rule with few parameters (Wolpert 1992, "Stacked
+generalization"; van der Laan et al. 2007, "Super learner"), and thresholds are chosen on the average.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from utils.artefacts import read_artefact, write_artefact
+from utils.dataset.samples import Samples
+from utils.train.decision import Thresholds, bootstrap_counts, choose_thresholds
+from utils.train.fit import fit_ensemble
+from utils.train.fitted import Fitted, load_fitted, predict, save_fitted
+from utils.train.network import ModelConfig
+from utils.train.settings import TrainConfig
+
+STEPS = 4  # weights are multiples of a fourth, before they are averaged over the resamples
+RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of training: the network, how, and the weights that it starts from, if any."""
+
+    model: ModelConfig
+    train: TrainConfig
+    init: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Fitted networks by name, the weight of each in the average of their probabilities, what the inner folds said of
+    each (its mean log loss there), and the thresholds of the average."""
+
+    parts: dict[str, Fitted]
+    weights: dict[str, float]
+    losses: dict[str, float]
+    thresholds: Thresholds
+
+    @property
+    def leading(self) -> Fitted:
+        """The part that weighs most."""
+        return self.parts[max(self.weights, key=self.weights.get)]
+
+
+# Weights --------------------------------------------------------------------------------------------------------------
+
+
+def log_losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Cross-entropy (..., N), summed over classes, of probabilities (..., N, K) where the truth is (N, K)."""
+    p = np.clip(probability, 1e-4, 1 - 1e-4)
+    return -np.where(truth > 0, np.log(p), np.log(1 - p)).sum(-1)
+
+
+def blend_weights(truth: np.ndarray, probability: np.ndarray, subjects: np.ndarray) -> np.ndarray:
+    """Weights (P,) of the parts in their average: the mean, over resamples of people, of those that lose least.
+
+    truth (N, K), probability (P, N, K) of clips that no part was trained on, subjects (N,). One best choice would
+    follow the luck of a few people, as one best threshold does (`choose_thresholds`); where parts are as good as one
+    another the resamples share the weight out among them.
+    """
+    names, member = np.unique(subjects, return_inverse=True)
+    shares = [w for w in itertools.product(range(STEPS + 1), repeat=len(probability)) if sum(w) == STEPS]
+    candidates = np.array(shares) / STEPS
+    losses = np.stack([log_losses(truth, np.tensordot(w, probability, 1)) for w in candidates])  # (candidates, N)
+    drawn = bootstrap_counts(len(names), RESAMPLES, seed=0)[:, member]  # (R, N)
+    return candidates[(drawn @ losses.T).argmin(1)].mean(0)
+
+
+# Training and prediction ----------------------------------------------------------------------------------------------
+
+
+def fit_blend(
+    train: Samples, inner: Sequence[tuple[np.ndarray, np.ndarray]], ways: Mapping[str, Way], seed: int = 0
+) -> Blend:
+    """All ways of training on the same inner folds, which cover all clips, weighed by `blend_weights`.
+
+    A single way keeps its own thresholds.
+    """
+    parts = {name: fit_ensemble(train, inner, way.model, way.train, seed, way.init) for name, way in ways.items()}
+    held_out = np.stack([part.held_out for part in parts.values()])
+    losses = log_losses(train.y, held_out).mean(1)
+    if len(parts) == 1:
+        weights, thresholds = np.ones(1), next(iter(parts.values())).thresholds
+    else:
+        weights = blend_weights(train.y, held_out, train.subjects)
+        thresholds = average_thresholds(train.y, np.tensordot(weights, held_out, 1))
+    named = (dict(zip(parts, map(float, values), strict=True)) for values in (weights, losses))
+    return Blend(parts, *named, thresholds)
+
+
+def average_thresholds(truth: np.ndarray, probability: np.ndarray) -> Thresholds:
+    """Thresholds of an average, from its inner out-of-fold probabilities (N, K)."""
+    return choose_thresholds(truth, probability, truth.mean(axis=0), source="inner out-of-fold of the mean")
+
+
+def predict_blend(blend: Blend, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean of the parts' probabilities (N, K) and stream weights (N, S) for clips x (N, V, P, 3, H, W)."""
+    found = [predict(part, x) for part in blend.parts.values()]
+    weights = list(blend.weights.values())
+    return tuple(np.tensordot(weights, np.stack(outputs), 1) for outputs in zip(*found, strict=True))
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def save_blend(blend: Blend, folder: str | Path) -> None:
+    """Write each part as `save_fitted` does, by its name, and what makes an average of them as model.json."""
+    files = {name: f"model-{number}" for number, name in enumerate(blend.parts)}
+    for name, part in blend.parts.items():
+        save_fitted(part, folder, files[name])
+    parts = [
+        {"name": name, "file": files[name], "weight": blend.weights[name], "inner_log_loss": blend.losses[name]}
+        for name in blend.parts
+    ]
+    thresholds = {"values": blend.thresholds.values.tolist(), "sources": blend.thresholds.sources}
+    write_artefact(Path(folder) / "model.json", {"parts": parts, "thresholds": thresholds})
+
+
+def load_blend(folder: str | Path) -> Blend:
+    """Read what `save_blend` wrote."""
+    record = read_artefact(Path(folder) / "model.json")
+    parts = {part["name"]: part for part in record["parts"]}
+    return Blend(
+        {name: load_fitted(folder, part["file"]) for name, part in parts.items()},
+        {name: part["weight"] for name, part in parts.items()},
+        {name: part["inner_log_loss"] for name, part in parts.items()},
+        Thresholds(np.array(record["thresholds"]["values"]), tuple(record["thresholds"]["sources"])),
+    )

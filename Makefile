@@ -94,7 +94,7 @@ test: $(READY)
 fuzz: $(READY)
 	$(PY) -m pytest -q -n 2 --dist loadfile tests/test_fuzz.py tests/test_fuzz_meshes.py --fuzz 25
 
-## train-flow: the flow network taught by rendered faces anew, into utils/weights (55 minutes on two cores)
+## train-flow: the flow network taught by rendered faces anew, into utils/weights (about an hour and a half on two cores)
 train-flow: $(READY)
 	$(PY) -m utils.pretrain.train_flow --jobs "$$JOBS"
 

@@ -154,12 +154,21 @@ def test_all_rows_share_clips_folds_and_seeds(rows):
         check_paired(reference, row)
 
 
+def test_ours_is_the_mean_of_the_ways_of_training_as_the_inner_folds_weigh_them(rows):
+    parts = [rows[name] for name in ("ours, from scratch", "ours, pretrained", "ours, pretrained, tuned hard")]
+    weights = np.array([rows["ours"].notes[0][fold]["weights"] for fold in range(2)])[rows["ours"].fold]  # (N, 3)
+    np.testing.assert_allclose(weights.sum(1), 1)
+    expected = sum(weights[:, p, None] * part.probability[0] for p, part in enumerate(parts))
+    np.testing.assert_allclose(rows["ours"].probability[0], expected)
+    assert [trained(part)["pretrained"] for part in parts] == [False, True, True]
+
+
 def test_baselines_stand_below_ours_without_any_network(rows):
     assert list(rows)[-1] == "all-ones" and rows["all-ones"].decision.all()
 
 
 def test_a_mean_of_rows_stands_among_ours_and_is_their_mean(rows):
     ours, svm, both = (rows[name] for name in ("ours, from scratch", "RBF-SVM", "ours + RBF-SVM"))
-    assert list(rows).index("ours + RBF-SVM") == 3
+    assert list(rows).index("ours + RBF-SVM") == 5
     assert np.array_equal(both.probability, (ours.probability + svm.probability) / 2)
     assert both.notes[0][0]["parameters"] == ours.notes[0][0]["parameters"]

@@ -20,6 +20,7 @@ from utils.bench import stages
 from utils.bench.cluster import wait_for
 from utils.bench.setting import SEEDS, resident_mb, row
 from utils.bench.stages import (
+    damaged_views,
     dask_cluster,
     errors_by_confounder,
     frame_difference_peak,
@@ -209,3 +210,12 @@ def test_apex_errors_are_grouped_and_told_against_ours():
     assert found["all clips: ours"] == (1, 1, 2, 2) and found["all clips: other"] == (4.5, 4.5, 2, 8)
     assert found["no confounder: ours"] == (0, None, 1, 0) and found["no confounder: other"] == (1, None, 1, 1)
     assert found["with blink: other"] == (8, 4, 1, 8) and "with gaze: ours" not in found
+
+
+def test_damaged_views_are_those_views_a_little_off(speckle):
+    frames = np.repeat(np.stack([speckle, np.roll(speckle, 2, 1)])[:, None], 2, 1)
+    for name, damaged in damaged_views(frames).items():
+        assert damaged.shape == frames.shape and damaged.dtype == np.uint8, name
+        grey = frames.mean(-1, keepdims=True)
+        off, crossed = (np.abs(one - grey).mean() for one in (damaged, damaged[::-1]))
+        assert 0.1 < off < crossed, name

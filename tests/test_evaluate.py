@@ -222,6 +222,30 @@ def test_classes_without_positives_follow_the_stated_rule():
     assert not (probability[:, 1] > found.values[1]).any() and "never predicted" in found.sources[1]
 
 
+def test_a_cut_chosen_on_few_positives_loses_less_when_it_is_shrunk(monkeypatch):
+    """Calibrated scores of 40 clips with 2 to 4 positives; F1 on 4,000 others, with the cuts shrunk and not."""
+    rng, lost = np.random.default_rng(0), []
+
+    def draw(n):
+        p = 1 / (1 + np.exp(-(rng.normal(0, 2, n) - 4)))
+        return p, rng.random(n) < p
+
+    def f1(p, y, cut):
+        return 2 * (y & (p > cut)).sum() / max((y.sum() + (p > cut).sum()), 1)
+
+    test_p, test_y = draw(4000)
+    while len(lost) < 60:
+        p, y = draw(40)
+        if 2 <= y.sum() <= 4:
+            cuts = []
+            for few in (0, 10):
+                monkeypatch.setattr("utils.train.decision.FEW", few)
+                cuts.append(choose_thresholds(y[:, None], p[:, None], y.mean(keepdims=True)).values[0])
+            lost.append([f1(test_p, test_y, cut) for cut in cuts])
+    plain, shrunk = np.mean(lost, 0)
+    assert shrunk > plain + 0.005
+
+
 def test_a_perfect_score_is_cut_perfectly():
     y = np.array([0, 0, 1, 1, 1])[:, None]
     found = choose_thresholds(y, y * 0.8 + 0.1, y.mean(0))

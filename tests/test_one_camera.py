@@ -15,9 +15,9 @@ from utils.artefacts import read_artefact
 from utils.config import load_config
 from utils.dataset.reading import DataError
 from utils.dataset.tables import CLASSES
-from utils.experiments.held_out import final_network
+from utils.experiments.held_out import PRETRAINED, final_network
 from utils.pretrain.classifier import KINDS, load_pretrained, unit_probabilities
-from utils.train.fitted import predict
+from utils.train.blend import predict_blend
 
 CLASS_OF = ("Positive", "Surprise", "Negative", "Repression", "Others")  # of `stand_ins.EMOTIONS`
 
@@ -75,8 +75,9 @@ def test_the_given_moments_are_used_where_all_three_are_known(config, stages):
 def test_the_network_for_one_view_is_the_pretrained_one(config, stages):
     samples = pipeline.load_samples(config, stages[0], "train")
     fitted = final_network(config, samples)
-    assert fitted.model_config.views == 1 and KINDS[config.n_views] == "frontal"
-    assert fitted.members[0].missing == () and predict(fitted, samples.x)[0].shape == (12, len(CLASSES))
+    assert fitted.leading.model_config.views == 1 and KINDS[config.n_views] == "frontal"
+    assert fitted.parts[PRETRAINED].members[0].missing == ()
+    assert predict_blend(fitted, samples.x)[0].shape == (12, len(CLASSES))
     assert unit_probabilities("frontal", samples.x).shape[0] == 12
     assert load_pretrained("frontal").model_config.views == 1
 

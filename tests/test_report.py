@@ -198,6 +198,27 @@ def test_damaged_frames_have_a_row_each_and_a_column_for_each_method(bench):
     assert 'ONLY="damaged_flow"' in source
 
 
+def test_the_table_of_real_skin_tells_leads_and_the_best_of_the_others(place):
+    measured = {"ours": (0.1, 0.2, "", 0.71), "dis": (0.12, 0.19, "+0.020 [+0.010, +0.030]", 0.6)}
+    measured["deepflow"] = (0.09, 0.3, "-0.010 [-0.020, +0.000]", 0.5)
+    rows = [
+        row(f"{where}: {name}", epe, "px", moving_epe=moving, nonrigid_epe=2 * moving, kept_peak=kept, lead=lead)
+        for where in ("noise", "JPEG")
+        for name, (epe, moving, lead, kept) in measured.items()
+    ]
+    rows.append(row("forward-backward: ours", 0.02, "px"))
+    rows = [one | {"section": "real_skin"} for one in rows]
+    record = {"rows": rows, "commit": COMMIT, "parameters": {"quick": False, "faces": True}}
+    write_artefact(place / "artefacts" / "bench" / "bench.json", record)
+    header, _, first, second, _, source = bench_tables()["real-skin"].splitlines()
+    assert header.startswith(
+        "| photographs | error, ours | dis less that | deepflow less that | where skin moves, ours"
+    )
+    values = "0.100 | +0.020 [+0.010, +0.030] | -0.010 [-0.020, +0.000] | 0.200 / 0.190 | 0.400 / 0.380 | 71% |"
+    assert first == f"| noise | {values}" and second == f"| JPEG | {values}"
+    assert 'make bench ONLY="real_skin" FACES=DIR' in source
+
+
 def test_the_table_of_the_benchmark_has_all_but_the_flow_methods(bench):
     _, _, *rows, _, source = bench(SHOWN)["bench"].splitlines()
     assert rows == ["| rendering | ours | 61.4 views/s | 5.5 |"]

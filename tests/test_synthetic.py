@@ -319,8 +319,8 @@ def test_light_flickers_in_the_clips_whose_truth_says_so(tiny, tmp_path, monkeyp
 
     monkeypatch.setattr(synthetic, "photograph", dark)
     with tiny_clips():
-        clips = plan_of(tiny).query("subject == 'S01' or subject == 'S02'").to_dict("records")
-        rows = make_subject(tmp_path, "S01", clips, tiny.data_seed, False)
+        clips = plan_of(tiny).to_dict("records")
+        rows = make_subject(tmp_path, "S01", clips, tiny.data_seed, False, tiny.expressions)
     assert asked == [row["flicker"] for row in rows] and set(asked) == {True, False}
 
 
@@ -334,7 +334,7 @@ def test_the_same_seed_writes_the_same_bytes_whatever_else_is_made(tiny, tmp_pat
     with tiny_clips():
         plan = plan_of(tiny)
         clip = plan[plan["split"] == "train"].iloc[1].to_dict()
-        make_subject(tmp_path, clip["subject"], [clip], tiny.data_seed, False)
+        make_subject(tmp_path, clip["subject"], [clip], tiny.data_seed, False, tiny.expressions)
     original = tiny.data_root / "train" / clip["Id"]
     again = tmp_path / "train" / clip["Id"]
     names = sorted(file.name for file in original.iterdir())
@@ -383,6 +383,6 @@ def test_other_data_are_never_overwritten(tiny, tmp_path):
 def test_obj_frames_on_request_replace_the_compact_clip(tiny, tmp_path):
     with tiny_clips():
         clip = plan_of(tiny).iloc[0].to_dict()
-        make_subject(tmp_path, clip["subject"], [clip], tiny.data_seed, True)
+        make_subject(tmp_path, clip["subject"], [clip], tiny.data_seed, True, tiny.expressions)
     names = {file.suffix for file in (tmp_path / clip["split"] / clip["Id"]).iterdir()}
     assert names == {".obj", ".mtl", ".png"}

@@ -18,6 +18,7 @@ N_VIEWS = {"render": 2, "split": 2, "single": 1}  # by the way in which they are
 # What a parameter may be, where that is one of a few words.
 CHOICES: dict[str, tuple[str, ...]] = {
     "clip_table": ("4dme", "smoke"),
+    "expressions": ("literature", "emfacs"),
     "views": tuple(N_VIEWS),
     "axes": ("auto", *AXIS_NAMES),
     "renderer": ("auto", "egl", "osmesa", "embree"),
@@ -58,6 +59,7 @@ class Config:
 
     # Synthetic data
     clip_table: str = "4dme"  # "4dme": 267 clips as in 4DME; "smoke": 24
+    expressions: str = "literature"  # how emotions show: as coders of recordings say, or as the teacher knows them
     n_subjects: int = 24
     n_test_subjects: int = 6
     data_seed: int = 7
@@ -135,7 +137,7 @@ class Config:
     @property
     def synthetic(self) -> dict[str, Any]:
         """What the synthetic data are made from, as `utils.synthetic.data_root.make_dataset` takes it."""
-        names = ("clip_table", "n_subjects", "n_test_subjects", "data_seed", "obj_frames")
+        names = ("clip_table", "n_subjects", "n_test_subjects", "data_seed", "obj_frames", "expressions")
         return {name: getattr(self, name) for name in names}
 
     def _without(self, names: tuple[str, ...]) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def measured_clips(setting: Setting) -> pd.DataFrame:
         root = make_dataset(
             setting.folder / "people" / str(seed),
             clip_table="smoke",
+            expressions="literature",
             n_subjects=setting.count(6, 3),
             n_test_subjects=setting.count(2, 1),
             data_seed=seed,

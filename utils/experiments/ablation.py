@@ -4,6 +4,7 @@ from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.dataset.tables import DataRoot
 from utils.experiments.held_out import (
+    OURS,
     SCRATCH,
     Transform,
     Variant,
@@ -13,9 +14,11 @@ from utils.experiments.held_out import (
     model_config,
     network,
     train_config,
+    ways,
 )
 from utils.experiments.other_inputs import OTHER_FLOWS, samples_with_flow, unstabilised_samples
 from utils.train.baselines import baselines
+from utils.train.blend import blend_weights
 from utils.train.fit import network_predictor
 from utils.train.protocol import OutOfFold, average_predictions
 
@@ -54,9 +57,10 @@ def variants(config: Config) -> dict[str, Variant]:
 
 def ablate(config: Config, samples: Samples) -> dict[str, OutOfFold]:
     """Held-out predictions of every variant and mean of variants, by name, in the order of the table."""
-    main = held_out_rows(config, samples, main_variants(config), config.ablation_seeds)  # 03 shares the submitted one
+    main = held_out_rows(config, samples, main_variants(config), config.ablation_seeds)  # 03 shares the submitted ones
     rows = held_out_rows(config, samples, variants(config), config.ablation_seeds, variants)
-    means = {name: average_predictions(*((main | rows)[part] for part in parts)) for name, parts in MEANS.items()}
+    means = {OURS: average_predictions(*(main[name] for name in ways(config)), weigh=blend_weights)}
+    means |= {name: average_predictions(*((main | rows)[part] for part in parts)) for name, parts in MEANS.items()}
     return main | means | rows
 
 

@@ -20,8 +20,9 @@ from utils.pipeline import Job
 from utils.pretrain.classifier import KINDS, load_pretrained, unit_probabilities
 from utils.render.views import Views
 from utils.train.augment import mirror
+from utils.train.blend import Blend, predict_blend
 from utils.train.decision import decide
-from utils.train.fitted import Fitted, load_network, predict, resize_maps, scale_maps
+from utils.train.fitted import Fitted, load_network, resize_maps, scale_maps
 from utils.train.scores import subject_weights
 
 # Names of the Facial Action Coding System (Ekman, Friesen and Hager 2002).
@@ -201,10 +202,10 @@ def clearest_clip(units: np.ndarray) -> int:
     return int(np.sort(units, axis=1)[:, -2].argmax())
 
 
-def reason_of(fitted: Fitted, samples: Samples, i: int, units: np.ndarray) -> str:
-    """`why` of the i-th clip of the samples: emotions by the fitted network, from its units (N, 19)."""
-    probability, _ = predict(fitted, samples.x[[i]])
-    decision = decide(probability, fitted.thresholds.values)
+def reason_of(blend: Blend, samples: Samples, i: int, units: np.ndarray) -> str:
+    """`why` of the i-th clip of the samples: emotions by the networks of `blend`, from its units (N, 19)."""
+    probability, _ = predict_blend(blend, samples.x[[i]])
+    decision = decide(probability, blend.thresholds.values)
     return why(samples.ids[i], probability[0], decision[0], samples.classes, units[i])
 
 

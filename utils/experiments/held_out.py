@@ -13,21 +13,15 @@ from utils.artefacts import DamagedError, artefact_key, is_current, read_artefac
 from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
-from utils.pretrain.classifier import (
-    FINE_TUNE,
-    KINDS,
-    fine_tuned_predictor,
-    initial_state,
-    load_pretrained,
-    zero_shot_predictor,
-)
-from utils.train.fit import fit_ensemble, network_predictor
-from utils.train.fitted import Fitted
+from utils.pretrain.classifier import FINE_TUNE, KINDS, TUNE_HARD, initial_state, load_pretrained, zero_shot_predictor
+from utils.train.blend import Blend, Way, blend_weights, fit_blend
+from utils.train.fit import network_predictor
 from utils.train.network import ModelConfig
 from utils.train.protocol import (
     OutOfFold,
     Predictor,
     Row,
+    average_predictions,
     cross_validate_rows,
     grouped_folds,
     leave_one_subject_out,
@@ -36,7 +30,9 @@ from utils.train.protocol import (
 )
 from utils.train.settings import TrainConfig
 
-SCRATCH, PRETRAINED, ZERO_SHOT = "ours, from scratch", "ours, pretrained", "zero-shot"  # names of rows
+# Names of rows.
+SCRATCH, PRETRAINED, TUNED_HARD = "ours, from scratch", "ours, pretrained", "ours, pretrained, tuned hard"
+OURS, ZERO_SHOT = "ours", "zero-shot"
 Transform = Callable[[Samples], Samples]
 
 
@@ -73,25 +69,35 @@ def train_config(config: Config, **changes) -> TrainConfig:
     return TrainConfig(epochs=config.epochs or TrainConfig.epochs, **changes)
 
 
-def fine_tune_config(config: Config) -> TrainConfig:
-    """How it is trained on from the weights taught by synthetic motion."""
-    recipe = FINE_TUNE[KINDS[config.n_views]]
-    return replace(recipe, epochs=config.epochs or recipe.epochs)
-
-
-def main_variants(config: Config) -> dict[str, Variant]:
-    """Our network from scratch, from the weights taught by synthetic motion, and those weights as they are."""
+def ways(config: Config) -> dict[str, Way]:
+    """The ways in which our network is trained, by row: from scratch, and from the weights taught by synthetic motion,
+    gently and hard."""
     kind = KINDS[config.n_views]
+    taught = replace(load_pretrained(kind).model_config, classes=len(CLASSES), units=0)
+    gently, hard = (replace(one, epochs=config.epochs or one.epochs) for one in (FINE_TUNE[kind], TUNE_HARD))
     return {
-        SCRATCH: Variant(network(config)),
-        PRETRAINED: Variant(fine_tuned_predictor(kind, len(CLASSES), fine_tune_config(config))),
-        ZERO_SHOT: Variant(zero_shot_predictor(load_pretrained(kind))),
+        SCRATCH: Way(model_config(config), train_config(config)),
+        PRETRAINED: Way(taught, gently, initial_state(kind)),
+        TUNED_HARD: Way(taught, hard, initial_state(kind)),
     }
 
 
-def submitted(config: Config) -> str:
-    """The variant that `03_train` scores and `05_submit` submits."""
-    return PRETRAINED if config.pretrained else SCRATCH
+def main_variants(config: Config) -> dict[str, Variant]:
+    """Our network trained in all `ways`, and the weights taught by synthetic motion as they are."""
+    rows = {name: Variant(network_predictor(way.model, way.train, init=way.init)) for name, way in ways(config).items()}
+    return rows | {ZERO_SHOT: Variant(zero_shot_predictor(load_pretrained(KINDS[config.n_views])))}
+
+
+def submitted(config: Config) -> dict[str, Way]:
+    """What `03_train` scores and `05_submit` submits, averaged by `blend_weights`: all ways, or from scratch alone."""
+    return {name: way for name, way in ways(config).items() if config.pretrained or name == SCRATCH}
+
+
+def submitted_out_of_fold(config: Config, samples: Samples, seeds: int) -> OutOfFold:
+    """Held-out predictions of what is `submitted`, its parts weighed in each fold by what its inner folds show."""
+    rows = {name: main_variants(config)[name] for name in submitted(config)}
+    found = list(held_out_rows(config, samples, rows, seeds).values())
+    return average_predictions(*found, weigh=blend_weights) if len(found) > 1 else found[0]
 
 
 def held_out(config: Config, samples: Samples, name: str, variant: Variant, seeds: int) -> OutOfFold:
@@ -150,18 +156,14 @@ def _digest(samples: Samples) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
 
 
-def network_of_fold(config: Config, samples: Samples, fold: int) -> Fitted:
-    """The networks that `held_out` trains for one outer fold of the first seed, trained again to be looked at."""
+def network_of_fold(config: Config, samples: Samples, fold: int) -> Blend:
+    """The networks of `submitted_out_of_fold` for one outer fold of the first seed, trained again to be looked at."""
     train = samples.subset(outer_folds(config, samples)[fold][0])
     return final_network(config, train)
 
 
-def final_network(config: Config, train: Samples) -> Fitted:
-    """The ensemble for unseen subjects: a network per inner fold of all training clips."""
+def final_network(config: Config, train: Samples) -> Blend:
+    """What judges unseen subjects: the ways of `submitted`, each a network per inner fold of all training clips."""
     n_folds = min(config.inner_folds, len(np.unique(train.subjects)))
     inner = grouped_folds(train.y, train.subjects, n_folds, config.seed)
-    if config.pretrained:
-        kind = KINDS[config.n_views]
-        model = replace(load_pretrained(kind).model_config, units=0)
-        return fit_ensemble(train, inner, model, fine_tune_config(config), config.seed, initial_state(kind))
-    return fit_ensemble(train, inner, model_config(config), train_config(config), config.seed)
+    return fit_blend(train, inner, submitted(config), config.seed)

@@ -190,6 +190,8 @@ FINE_TUNE = {
     **dict.fromkeys(KINDS.values(), TrainConfig(loss="bce", epochs=12, lr=2e-4, patience=0)),
     "single": TrainConfig(mode="single-label", loss="bce", epochs=40, lr=2e-3, patience=0, interpolation=0.8),
 }
+# The other way to go on: as long and as fast as from scratch, for clips that do not resemble what the teacher showed.
+TUNE_HARD = TrainConfig(loss="bce", epochs=40, lr=2e-3, patience=0)
 
 
 def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | None = None) -> Fitted:

@@ -26,6 +26,7 @@ from scipy import ndimage, sparse
 from utils.face.expressions import (
     ACTION_UNITS,
     BLINK,
+    EMFACS,
     GAZE,
     gaze_units,
     rotation,
@@ -151,7 +152,7 @@ def sample_motion(
 ) -> Motion:
     """Motion of one person in N clips of the given emotions, at onset, apex and offset.
 
-    An expression as `sample_expression` draws it, of a peak as in the synthetic set (median 0.9 px of a
+    An expression of EMFACS as `sample_expression` draws it, of a peak as in the synthetic set (median 0.9 px of a
     256 px face); at the offset up to a sixth of each AU is left. The lids move in a share `lids` of the clips, the
     gaze in one of three. The head drifts by about `head` degrees and millimetres (what stabilisation leaves), in
     one clip of four by three times that.
@@ -159,7 +160,7 @@ def sample_motion(
     n, (index, au_of) = len(emotions), _unit_table()
     intensity = np.zeros((n, len(index)), np.float32)
     for row, names in zip(intensity, emotions, strict=True):
-        for unit, value in sample_expression(list(names), rng).items():
+        for unit, value in sample_expression(list(names), rng, EMFACS).items():
             row[index[unit]] = value
     apex = intensity / np.maximum(identity.unit_travel, 1e-6)
     moved = np.linalg.norm(

@@ -103,8 +103,9 @@ def charbonnier(estimate: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     return (error * weight).sum() / weight.sum().clamp(min=1)
 
 
-def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Iterator[Lesson]:
-    """One epoch in random order, mirrored, degraded and replaced by foreign pairs at random."""
+def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Iterator[tuple[Lesson, Tensor | None]]:
+    """One epoch in random order, mirrored, degraded and replaced by foreign pairs at random; with each batch the face
+    (B, 1, SIZE, SIZE) over which the head's motion is fitted, or None. All that is random is drawn here."""
     steps = max(1, len(lessons.first) // config.batch)
     for index in torch.randperm(len(lessons.first)).tensor_split(steps):
         parts = (lessons.first, lessons.second, lessons.flow, lessons.nonrigid, lessons.visible)
@@ -114,10 +115,12 @@ def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Ite
         first, second, visible = (mirrored(part, which, False)[:, :1] for part in (first, second, visible))
         flow, nonrigid = (mirrored(part.float(), which, True) for part in chosen[2:4])
         lesson = degrade(Lesson(first, second, flow, nonrigid, visible[:, 0], visible[:, 0]), config.degradation)
-        yield with_foreign_pairs(lesson, config.foreign)
+        lesson = with_foreign_pairs(lesson, config.foreign)
+        masked = torch.rand(()) < config.masked
+        yield lesson, upsample(lesson.known_nonrigid[:, None], SIZE) if masked else None
 
 
-def prefetched(items: Iterator[Lesson], ahead: int = 2) -> Iterator[Lesson]:
+def prefetched(items: Iterator[Any], ahead: int = 2) -> Iterator[Any]:
     """The same, each made by another thread while those before it are used: two cores have a use for it, and a GPU."""
     ready: queue.Queue = queue.Queue(ahead)
     threading.Thread(target=_fill, args=(items, ready), daemon=True).start()
@@ -127,7 +130,7 @@ def prefetched(items: Iterator[Lesson], ahead: int = 2) -> Iterator[Lesson]:
         raise item
 
 
-def _fill(items: Iterator[Lesson], ready: queue.Queue) -> None:
+def _fill(items: Iterator[Any], ready: queue.Queue) -> None:
     """Put all items into a queue, and then the error by which they ended, StopIteration where there was none."""
     try:
         for item in items:
@@ -175,7 +178,7 @@ def train(
         net = copy.deepcopy(start).to(device).train()
     else:
         net = FlowNet(start).to(device)
-        standard = next(batches(lessons, replace(config, batch=STANDARD), device))
+        standard, _ = next(batches(lessons, replace(config, batch=STANDARD), device))
         net.standardise(standard.first, standard.second)
     mean = torch.optim.swa_utils.AveragedModel(
         net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average), use_buffers=True
@@ -193,8 +196,7 @@ def train(
     began = time.perf_counter()
     for epoch in range(done + 1, config.epochs + 1):
         errors = []
-        for lesson in prefetched(batches(lessons, config, device)):
-            face = upsample(lesson.known_nonrigid[:, None], SIZE) if torch.rand(()) < config.masked else None
+        for lesson, face in prefetched(batches(lessons, config, device)):
             found, found_nonrigid, coarse = net(lesson.first, lesson.second, face)
             weight = torch.where(lesson.flow.norm(dim=1) > config.moving_px, config.moving_weight, 1.0)
             known, known_nonrigid = lesson.known * weight, lesson.known_nonrigid * weight

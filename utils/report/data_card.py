@@ -132,6 +132,11 @@ CARD = """# Synthetic 4D faces
 
 {table}
 
+The classifiers that ship were taught by motion of the same face model, of other people and without any picture. Which
+action units an emotion moves they know from another table than the one that these clips are drawn from
+(`utils.face.expressions`: LITERATURE here, EMFACS there), though half of its combinations stand in both: a smile is a
+smile. `SET="expressions=emfacs"` draws from the teacher's table instead.
+
 Peak motion on a 256 px face (5%, 50%, 95% of the clips), confounders (share of the clips) and all else: `card.json`.
 {bound}
 

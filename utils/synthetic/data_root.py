@@ -17,6 +17,7 @@ from utils.dataset.clips import FPS
 from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.dataset.tables import CLASSES
+from utils.face.expressions import REPERTOIRES
 from utils.face.model import Identity, sample_identity
 from utils.face.skin import paint_skin
 from utils.parallel import parallel_map
@@ -98,7 +99,9 @@ def make_identity(seed: int, subject: str) -> tuple[Identity, np.random.Generato
     return sample_identity(rng), rng
 
 
-def make_subject(root: Path, subject: str, clips: list[dict], seed: int, obj_frames: bool) -> list[dict]:
+def make_subject(
+    root: Path, subject: str, clips: list[dict], seed: int, obj_frames: bool, expressions: str
+) -> list[dict]:
     """Write all clips of one subject and their truth; returns the truth's rows."""
     identity, rng_person = make_identity(seed, subject)
     albedo = paint_skin(identity, rng_person)
@@ -108,7 +111,7 @@ def make_subject(root: Path, subject: str, clips: list[dict], seed: int, obj_fra
     for clip in clips:
         rng = np.random.default_rng([seed, 3, int(clip["Id"].split("_")[1])])
         emotions = [name for name in CLASSES if clip[name]]
-        act = perform(identity, emotions, rng)
+        act = perform(identity, emotions, rng, repertoire=REPERTOIRES[expressions])
         vertices = pose_vertices(identity, act.contraction, act.angles, act.shift)
         photos = photograph(vertices, albedo, np.random.default_rng(light_seed), rng, act.confounders["flicker"])
         folder = root / clip["split"] / clip["Id"]
@@ -145,7 +148,14 @@ def truth_row(identity: Identity, act: Performance, apex: int) -> dict:
 
 
 def make_dataset(
-    root: Path, clip_table: str, n_subjects: int, n_test_subjects: int, data_seed: int, obj_frames: bool, jobs: int = 1
+    root: Path,
+    clip_table: str,
+    n_subjects: int,
+    n_test_subjects: int,
+    data_seed: int,
+    obj_frames: bool,
+    expressions: str,
+    jobs: int = 1,
 ) -> Path:
     """Write a synthetic data root, as far as it is not there under the same parameters and code; returns it.
 
@@ -153,7 +163,7 @@ def make_dataset(
     waits. Raises DataError for a folder that holds other data.
     """
     parameters = (clip_table, n_subjects, n_test_subjects, data_seed)
-    key = artefact_key((), [*parameters, obj_frames], make_subject)
+    key = artefact_key((), [*parameters, obj_frames, expressions], make_subject)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
         remove_leftovers(root)
@@ -161,9 +171,10 @@ def make_dataset(
         if not complete:
             _clear(root)
         plan = read_artefact(root / TRUTH) if complete else plan_clips(*parameters)
+        how = data_seed, obj_frames, expressions
         missing = [not (root / row.split / row.Id).is_dir() for row in plan.itertuples()]
         tasks = [
-            (root, subject, plan.loc[plan["subject"] == subject, PLAN].to_dict("records"), data_seed, obj_frames)
+            (root, subject, plan.loc[plan["subject"] == subject, PLAN].to_dict("records"), *how)
             for subject in plan.loc[missing, "subject"].value_counts().index  # who has most first: no worker waits long
         ]
         done = parallel_map(_make_subject, tasks, jobs, description="synthetic subjects") if tasks else []

@@ -9,7 +9,9 @@ from utils.face.expressions import (
     BLINK,
     CONFOUNDERS,
     GAZE,
+    LITERATURE,
     Course,
+    Repertoire,
     envelope,
     gaze_units,
     rotation,
@@ -38,14 +40,20 @@ class Performance:
     confounders: dict[str, bool]
 
 
-def perform(identity: Identity, emotions: list[str], rng: np.random.Generator, strength: float = 1.0) -> Performance:
+def perform(
+    identity: Identity,
+    emotions: list[str],
+    rng: np.random.Generator,
+    strength: float = 1.0,
+    repertoire: Repertoire = LITERATURE,
+) -> Performance:
     """One person's clip of the given emotions, with confounders. `strength` scales the peak motion."""
     index = load_face_model().unit_index
     course = sample_course(rng)
     expression = np.zeros((course.n_frames, len(index)), np.float32)
     travel = identity.unit_travel
     lag = {au: rng.integers(2**31) for au in ACTION_UNITS}  # both sides and all units of an AU move together
-    for unit, intensity in sample_expression(emotions, rng).items():
+    for unit, intensity in sample_expression(emotions, rng, repertoire).items():
         au = next(au for au, units in ACTION_UNITS.items() if any(unit in sides_of(u) for u in units))
         shape = envelope(course, np.random.default_rng(lag[au]))
         expression[:, index[unit]] = intensity / travel[index[unit]] * shape

@@ -23,6 +23,7 @@ from utils.train.decision import Classifier, Thresholds, choose_thresholds, deci
 
 Fold = tuple[np.ndarray, np.ndarray]
 Predictor = Callable[[Samples, list[Fold], int], Classifier]
+Weigh = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # truth (N, K), (P, N, K), subjects (N,) -> (P,)
 
 # Folds -----------------------------------------------------------------------------------------------
 
@@ -263,12 +264,14 @@ def _joined(
     )
 
 
-def average_predictions(*parts: OutOfFold) -> OutOfFold:
-    """Mean of several results: probabilities with equal weights. Of single labels the arg max decides; of several the
-    thresholds of each fold are chosen on the mean of the parts' inner out-of-fold probabilities.
+def average_predictions(*parts: OutOfFold, weigh: Weigh | None = None) -> OutOfFold:
+    """Mean of several results. Of single labels the arg max decides; of several the thresholds of each fold are chosen
+    on the same mean of the parts' inner out-of-fold probabilities.
 
-    Raises ValueError when the results come from other clips, folds or seeds, when single labels meet several, and
-    when thresholds cannot be chosen because a part keeps no inner out-of-fold probabilities.
+    weigh: how the weights of the parts in a fold follow from what is known of its training clips, as
+    `utils.train.blend.blend_weights`; without it they are equal. Raises ValueError when the results come from other
+    clips, folds or seeds, when single labels meet several, and when weights or thresholds cannot be chosen because a
+    part keeps no inner out-of-fold probabilities.
     """
     for part in parts[1:]:
         check_paired(parts[0], part)
@@ -276,9 +279,14 @@ def average_predictions(*parts: OutOfFold) -> OutOfFold:
     if len(kinds) > 1:
         raise ValueError("single labels do not average with several. Remedy: average results of one kind.")
     first = parts[0]
-    inner = None if any(part.inner is None for part in parts) else np.mean([part.inner for part in parts], axis=0)
+    each = None if any(part.inner is None for part in parts) else np.stack([part.inner for part in parts])
+    weights = np.full((*first.thresholds.shape[:2], len(parts)), 1 / len(parts))
+    for r, f in np.ndindex(weights.shape[:2] if weigh else (0, 0)):
+        train = _known(each if each is None else each[:, r, f])
+        weights[r, f] = weigh(first.truth[train], each[:, r, f, train], first.subjects[train])
+    inner = None if each is None else np.einsum("rfp,prfnk->rfnk", weights, each)
     chosen = _thresholds_of_folds(first, inner) if kinds == {False} else [[None] * len(row) for row in first.notes]
-    probability = np.mean([part.probability for part in parts], axis=0)
+    probability = np.einsum("rnp,prnk->rnk", weights[:, first.fold], np.stack([part.probability for part in parts]))
     thresholds, decision = first.thresholds.copy(), np.empty(probability.shape, dtype=bool)
     for r, f in np.ndindex(thresholds.shape[:2]):
         own = first.fold == f
@@ -286,7 +294,7 @@ def average_predictions(*parts: OutOfFold) -> OutOfFold:
             thresholds[r, f] = chosen[r][f].values
         decision[r, own] = decide(probability[r, own], None if chosen[r][f] is None else thresholds[r, f])
     notes = [
-        [_joint_notes([part.notes[r][f] for part in parts], one) for f, one in enumerate(row)]
+        [_joint_notes([part.notes[r][f] for part in parts], weights[r, f], one) for f, one in enumerate(row)]
         for r, row in enumerate(chosen)
     ]
     return replace(
@@ -304,17 +312,24 @@ def _thresholds_of_folds(oof: OutOfFold, inner: np.ndarray | None) -> list[list[
     """Thresholds by seed and fold, from inner out-of-fold probabilities (R, F, N, K)."""
 
     def chosen(r: int, f: int) -> Thresholds:
-        train = np.zeros(0, bool) if inner is None else np.isfinite(inner[r, f]).all(axis=1)
-        if not train.any():
-            raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_predictor.")
+        train = _known(inner if inner is None else inner[None, r, f])
         truth = oof.truth[train]
         return choose_thresholds(truth, inner[r, f, train], truth.mean(axis=0), source="inner out-of-fold of the mean")
 
     return [[chosen(r, f) for f in range(oof.thresholds.shape[1])] for r in range(len(oof.seeds))]
 
 
-def _joint_notes(notes: Sequence[dict], thresholds: Thresholds | None) -> dict:
-    joint = {"parts": list(notes), "parameters": sum(note.get("parameters", 0) for note in notes)}
+def _known(inner: np.ndarray | None) -> np.ndarray:
+    """The clips (N,) bool of which there are inner out-of-fold probabilities (P, N, K) of every part."""
+    known = np.zeros(0, bool) if inner is None else np.isfinite(inner).all(axis=(0, 2))
+    if not known.any():
+        raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_predictor.")
+    return known
+
+
+def _joint_notes(notes: Sequence[dict], weights: np.ndarray, thresholds: Thresholds | None) -> dict:
+    parameters = sum(note.get("parameters", 0) for note in notes)
+    joint = {"parts": list(notes), "weights": weights.tolist(), "parameters": parameters}
     return joint if thresholds is None else joint | {"threshold_sources": list(thresholds.sources)}
 
 

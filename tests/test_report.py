@@ -12,7 +12,7 @@ from utils.bench.setting import row
 from utils.config import load_config
 from utils.dataset.folders import walk
 from utils.experiments.ablation import variants
-from utils.experiments.held_out import main_variants
+from utils.experiments.held_out import OURS, main_variants
 from utils.paths import ROOT
 from utils.report import readme as report
 from utils.report.readme import HEADLINE, MARKS, bench_tables, fill, flow_images, main, run_tables, times
@@ -125,7 +125,7 @@ def test_the_headline_has_the_chosen_rows_and_the_whole_ablation_has_all(run):
 
 def test_every_headline_row_is_a_row_of_the_ablation():
     config = load_config()
-    rows = main_variants(config).keys() | variants(config).keys() | {"without 3D stabilisation"}
+    rows = main_variants(config).keys() | variants(config).keys() | {OURS, "without 3D stabilisation"}
     assert set(HEADLINE) <= rows
 
 
@@ -155,6 +155,9 @@ def test_times_stand_in_one_table_with_cores_and_commit(place):
 
 
 # Benchmark and flow images ------------------------------------------------------------------------------------------
+
+
+RULES = (("ours", 0.278), ("peak", 3.69))
 
 
 @pytest.fixture
@@ -217,6 +220,17 @@ def test_the_table_of_real_skin_tells_leads_and_the_best_of_the_others(place):
     values = "0.100 | +0.020 [+0.010, +0.030] | -0.010 [-0.020, +0.000] | 0.200 / 0.190 | 0.400 / 0.380 | 71% |"
     assert first == f"| noise | {values}" and second == f"| JPEG | {values}"
     assert 'make bench ONLY="real_skin" FACES=DIR' in source
+
+
+def test_apex_errors_have_a_row_for_what_disturbs_and_a_column_for_each_rule(place):
+    rows = [row(f"{what}: {rule}", value, "frames") for what in ("all clips", "with gaze") for rule, value in RULES]
+    rows += [row(f"more than 3 frames off: {rule}", 2, "clips") for rule, _ in RULES]
+    record = {"rows": [one | {"section": "apex"} for one in rows], "commit": COMMIT, "parameters": {"quick": False}}
+    write_artefact(place / "artefacts" / "bench" / "bench.json", record)
+    header, _, *lines, _, source = bench_tables()["apex"].splitlines()
+    assert header == "| frames | ours | peak |"
+    assert lines == ["| all clips | 0.28 | 3.69 |", "| with gaze | 0.28 | 3.69 |", "| more than 3 frames off | 2 | 2 |"]
+    assert 'make bench ONLY="apex"' in source
 
 
 def test_the_table_of_the_benchmark_has_all_but_the_flow_methods(bench):

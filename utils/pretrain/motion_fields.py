@@ -28,6 +28,7 @@ from utils.face.expressions import (
     BLINK,
     EMFACS,
     GAZE,
+    Repertoire,
     gaze_units,
     rotation,
     sample_expression,
@@ -63,9 +64,17 @@ class Motion(NamedTuple):
 
 
 def make_fields(
-    identity: Identity, cameras: Sequence[Camera], size: int = 28, angles: Sequence[float] = (0, 0, 0)
+    identity: Identity,
+    cameras: Sequence[Camera],
+    size: int = 28,
+    angles: Sequence[float] = (0, 0, 0),
+    faces: np.ndarray | None = None,
 ) -> MotionFields:
-    """The fields of one person turned by `angles` (degrees about x, y, z) for V cameras with square pictures."""
+    """The fields of one person turned by `angles` (degrees about x, y, z) for V cameras with square pictures.
+
+    faces: the triangles (F, 3) of a person of another face model than ours.
+    """
+    faces = load_face_model().faces if faces is None else faces
     turn = rotation(np.asarray(angles, float)).astype(np.float32)
     vertices = (identity.vertices - PIVOT) @ turn.T + PIVOT
     axes = np.eye(3, dtype=np.float32)
@@ -75,23 +84,24 @@ def make_fields(
     flat = np.ascontiguousarray(displacement.reshape(len(displacement), -1).T)  # (3 V, 58)
     maps, masks = [], []
     for camera in cameras:
-        operator, mask = _motion_to_map(vertices, camera, size)
+        operator, mask = _motion_to_map(vertices, faces, camera, size)
         maps.append((operator @ flat).T.reshape(-1, 2, size, size))
         masks.append(mask)
     return MotionFields(np.stack(maps, 1), np.stack(masks))
 
 
-def _motion_to_map(vertices: np.ndarray, camera: Camera, size: int) -> tuple[sparse.csr_array, np.ndarray]:
+def _motion_to_map(
+    vertices: np.ndarray, faces: np.ndarray, camera: Camera, size: int
+) -> tuple[sparse.csr_array, np.ndarray]:
     """The linear map (2 H W, 3 V) from vertex displacement to flow on the maps, and the mask (H, W).
 
     RAYS x RAYS rays per map pixel; a ray's flow is the projection's derivative at the point it meets, times
     the displacement interpolated in its triangle.
     """
-    model = load_face_model()
     fine = camera.cropped((0, 0, camera.size[0]), size * RAYS)
-    triangle, weights = surface_points(vertices, model.faces, fine)
+    triangle, weights = surface_points(vertices, faces, fine)
     rows, columns = np.nonzero(triangle >= 0)
-    corners = model.faces[triangle[rows, columns]]  # (n, 3)
+    corners = faces[triangle[rows, columns]]  # (n, 3)
     weights = weights[rows, columns]
     points = np.einsum("nk,nkc->nc", weights, vertices[corners].astype(float))
     jacobian = _projection_derivative(camera, points) / RAYS**2  # (n, 2, 3)
@@ -149,18 +159,19 @@ def sample_motion(
     rng: np.random.Generator,
     head: float = 0.1,
     lids: float = 1 / 3,
+    repertoire: Repertoire = EMFACS,
 ) -> Motion:
     """Motion of one person in N clips of the given emotions, at onset, apex and offset.
 
-    An expression of EMFACS as `sample_expression` draws it, of a peak as in the synthetic set (median 0.9 px of a
-    256 px face); at the offset up to a sixth of each AU is left. The lids move in a share `lids` of the clips, the
-    gaze in one of three. The head drifts by about `head` degrees and millimetres (what stabilisation leaves), in
-    one clip of four by three times that.
+    An expression as `sample_expression` draws it, by default from what the teacher knows, of a peak as in the
+    synthetic set (median 0.9 px of a 256 px face); at the offset up to a sixth of each AU is left. The lids move in a
+    share `lids` of the clips, the gaze in one of three. The head drifts by about `head` degrees and millimetres (what
+    stabilisation leaves), in one clip of four by three times that.
     """
     n, (index, au_of) = len(emotions), _unit_table()
     intensity = np.zeros((n, len(index)), np.float32)
     for row, names in zip(intensity, emotions, strict=True):
-        for unit, value in sample_expression(list(names), rng, EMFACS).items():
+        for unit, value in sample_expression(list(names), rng, repertoire).items():
             row[index[unit]] = value
     apex = intensity / np.maximum(identity.unit_travel, 1e-6)
     moved = np.linalg.norm(

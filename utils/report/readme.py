@@ -23,7 +23,7 @@ from utils.report.markdown import cell, markdown_table
 from utils.train.scores import Interval
 
 DOCUMENTS = ("README.md", "RESULTS.md")
-MARKS = ("times", "results", "headline", "ablation", "flow", "damaged", "real-skin", "bench", "flow-images")
+MARKS = ("times", "results", "headline", "ablation", "flow", "damaged", "real-skin", "apex", "bench", "flow-images")
 # The rows of the ablation that README.md shows; RESULTS.md shows all.
 HEADLINE = (
     "ours, from scratch",
@@ -138,7 +138,8 @@ def bench_tables() -> dict[str, str]:
         "flow": (flow_methods, rows["section"] == "flow"),
         "damaged": (damaged_flow, rows["section"] == "damaged_flow"),
         "real-skin": (real_skin, rows["section"] == "real_skin"),
-        "bench": (benchmark, ~rows["section"].isin(["flow", "damaged_flow", "real_skin"])),
+        "apex": (apex, rows["section"] == "apex"),
+        "bench": (benchmark, ~rows["section"].isin(["flow", "damaged_flow", "real_skin", "apex"])),
     }
     return {
         mark: make(rows[chosen]) + made_by(bench_command(rows[chosen], record), [record])
@@ -189,6 +190,17 @@ def real_skin(rows: pd.DataFrame) -> str:
         ]
     columns["kept of a small push"] = wide["kept_peak"][ours].map("{:.0%}".format)
     return markdown_table(pd.DataFrame(columns).rename_axis("photographs").reset_index())
+
+
+def apex(rows: pd.DataFrame) -> str:
+    """Mean error of the apex by what disturbs the clips, and how many clips are far off: a column for each rule."""
+    rows = rows.copy()
+    rows[["frames", "rule"]] = rows["name"].str.rsplit(": ", n=1, expand=True)
+    rows["text"] = (
+        rows["value"].map("{:.2f}".format).where(rows["unit"] == "frames", rows["value"].map("{:.0f}".format))
+    )
+    wide = rows.pivot(index="frames", columns="rule", values="text")
+    return markdown_table(wide.loc[rows["frames"].unique(), rows["rule"].unique()].reset_index())
 
 
 def benchmark(rows: pd.DataFrame) -> str:

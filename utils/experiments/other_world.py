@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import trimesh
 
 from utils.config import Config, load_config
-from utils.dataset.reading import DataError, reading
+from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
+from utils.dataset.wavefront import read_obj
 from utils.experiments.held_out import OURS, SCRATCH, main_variants, outer_folds, ways
 from utils.face.expressions import LITERATURE, SIDES, rotation, without_side
 from utils.face.model import Identity, load_face_model, sample_identity
@@ -85,31 +85,34 @@ def read_blend_shapes(folder: Path) -> BlendShapes:
     neutral = next((file for name, file in files.items() if "neutral" in name), None)
     if neutral is None:
         raise DataError.at(folder, "no OBJ file has neutral in its name", "name the face at rest neutral.obj")
-    mesh = _read(neutral)
+    vertices, faces = _read(neutral)
 
     def offset(file: Path) -> np.ndarray:
-        other = _read(file)
-        if not np.array_equal(other.faces, mesh.faces):
+        moved, own_faces = _read(file)
+        if not np.array_equal(own_faces, faces):
             raise DataError.at(file, f"its faces are not those of {neutral.name}", "export all shapes of one mesh")
-        return np.asarray(other.vertices - mesh.vertices, np.float32)
+        return moved - vertices
 
     model = load_face_model()
-    units = np.zeros((len(model.units), *mesh.vertices.shape), np.float32)
+    units = np.zeros((len(model.units), *vertices.shape), np.float32)
     for unit, name in zip(units, model.unit_names, strict=True):
         for file in _files_of(name, files):
             unit += offset(file)
     if lacking := [name for name in LANDMARKS if not units[model.unit_index[name]].any()]:
         raise DataError.at(folder, f"no shape {lacking[0]} moves anything", f"add {lacking[0]}.obj, by ARKit's names")
     people = [offset(file) for name, file in files.items() if name.startswith("identity")]
-    directions = np.stack(people) if people else np.zeros((0, *mesh.vertices.shape), np.float32)
-    return _like_ours(np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces), units, directions)
+    directions = np.stack(people) if people else np.zeros((0, *vertices.shape), np.float32)
+    return _like_ours(vertices, faces, units, directions)
 
 
-def _read(file: Path) -> trimesh.Trimesh:
-    with reading(file, "the mesh", "export it as OBJ again"):
-        return trimesh.load(
-            file, process=False, maintain_order=True, group_material=False, skip_materials=True, force="mesh"
-        )
+def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) and triangles (F, 3) of an OBJ file, all its materials together."""
+    pieces, _ = read_obj(file)
+    if not pieces:
+        raise DataError.at(file, "the mesh is empty", "export it as OBJ again")
+    starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
+    faces = np.concatenate([piece.faces + start for piece, start in zip(pieces, starts[:-1], strict=True)])
+    return np.concatenate([piece.vertices for piece in pieces]).astype(np.float32), faces
 
 
 def _files_of(unit: str, files: dict[str, Path]) -> list[Path]:

@@ -48,6 +48,7 @@ def apex(setting: Setting) -> list[dict]:
     remove(config.work_root)
     truth = load_truth(config).loc[[job.id for job in jobs]]
     found = pd.DataFrame(found, index=truth.index)
+    found.columns = pd.MultiIndex.from_tuples(found.columns)
     clean = found["as rendered"]
     errors = clean.sub(truth["apex"], axis=0).abs()
     gross = truth["source"][errors["ours"] > GROSS]

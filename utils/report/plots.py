@@ -392,6 +392,8 @@ def calibration(oof: OutOfFold) -> Figure:
     curve.legend(fontsize=8)
     counts.bar(table["low"], table["count"], width=table["high"] - table["low"], align="edge", color=GREY)
     counts.set(xlabel="predicted probability", ylabel="pairs", yscale="log", xlim=(0, 1))
+    counts.set_ylim(0.5)
+    counts.yaxis.set_minor_formatter("")
     return figure
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from utils.config import CHOICES, PROFILES, load_config
 from utils.dataset.tables import CLASSES
+from utils.face.expressions import REPERTOIRES
 from utils.flow.methods import FLOW_METHODS
 from utils.paths import ROOT
 from utils.render.renderer import BACKENDS
@@ -123,7 +124,7 @@ def test_a_setting_with_an_option_of_its_own_is_refused_rather_than_ignored(sett
 
 def test_the_choices_are_what_the_code_offers():
     assert set(CHOICES["flow_method"]) == set(CHOICES["apex_method"]) == set(FLOW_METHODS)
-    assert set(CHOICES["renderer"]) == {"auto", *BACKENDS}
+    assert set(CHOICES["renderer"]) == {"auto", *BACKENDS} and set(CHOICES["expressions"]) == set(REPERTOIRES)
 
 
 def test_workers_and_places_are_no_parameters_of_a_result():

@@ -65,8 +65,8 @@ def test_every_class_has_expressions_of_known_aus_and_every_au_is_used(repertoir
 
 
 def test_the_challenge_shows_much_that_its_teacher_was_not_told():
-    """By how often they are drawn, of a class at most three combinations in four are also the teacher's for it, and in
-    the mean half."""
+    """By how often they are drawn, of a class at most about three combinations in four are also the teacher's for it,
+    and in the mean less than half."""
     shared = []
     for emotion, combinations in LITERATURE.combinations.items():
         known = {frozenset(aus) for _, aus in EMFACS.combinations[emotion]}

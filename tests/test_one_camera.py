@@ -17,7 +17,7 @@ from utils.dataset.reading import DataError
 from utils.dataset.tables import CLASSES
 from utils.experiments.held_out import PRETRAINED, final_network
 from utils.pretrain.classifier import KINDS, load_pretrained, unit_probabilities
-from utils.train.blend import predict_blend
+from utils.train.stacking import predict_stack
 
 CLASS_OF = ("Positive", "Surprise", "Negative", "Repression", "Others")  # of `stand_ins.EMOTIONS`
 
@@ -77,7 +77,7 @@ def test_the_network_for_one_view_is_the_pretrained_one(config, stages):
     fitted = final_network(config, samples)
     assert fitted.leading.model_config.views == 1 and KINDS[config.n_views] == "frontal"
     assert fitted.parts[PRETRAINED].members[0].missing == ()
-    assert predict_blend(fitted, samples.x)[0].shape == (12, len(CLASSES))
+    assert predict_stack(fitted, samples.x)[0].shape == (12, len(CLASSES))
     assert unit_probabilities("frontal", samples.x).shape[0] == 12
     assert load_pretrained("frontal").model_config.views == 1
 

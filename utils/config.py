@@ -87,12 +87,12 @@ class Config:
     moments: str = "spotted"
 
     # 03_train .. 05_submit
-    pretrained: bool = True  # start from the weights taught by synthetic motion, else from scratch
+    pretrained: bool = True  # stack learners from scratch and from the weights taught by synthetic motion, else scratch
     folds: str = "5"  # outer folds by subject: a number, or "loso"
     inner_folds: int = 4  # subject-disjoint validation inside a training set
     seeds: int = 1  # repetitions of training
     ablation_seeds: int = 1
-    epochs: int = 0  # of training our networks; 0: as many as their recipe says (40 from scratch, 12 from the weights)
+    epochs: int = 0  # of training our networks; 0: as many as their recipe says (40 from scratch and hard, 12 gently)
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():

@@ -75,11 +75,9 @@ def run(setting: Setting, names: Sequence[str]) -> dict:
 
 def write_results(setting: Setting, results: dict[str, dict]) -> dict:
     """Write `bench.json` and `bench.md` of the sections that have run; returns what the first holds."""
-    record = run_record(
-        {"quick": setting.quick, "jobs": setting.jobs, "faces": bool(setting.faces), "sections": list(results)},
-        SEEDS[0],
-        {},
-    )
+    given = {"faces": bool(setting.faces), "clips": bool(setting.clips)}
+    parameters = {"quick": setting.quick, "jobs": setting.jobs, "sections": list(results), **given}
+    record = run_record(parameters, SEEDS[0], {})
     record["machine"] |= machine()
     record["seconds"] = {name: result["seconds"] for name, result in results.items()}
     record["rows"] = [one for result in results.values() for one in result["rows"]]

@@ -244,13 +244,13 @@ def exposed(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def jpeg(frames: np.ndarray, quality: int = 90) -> np.ndarray:
-    """Both frames through JPEG."""
+    """Frames (T, S, S) through JPEG."""
     packed = [cv2.imencode(".jpg", _uint8(frame), [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for frame in frames]
     return np.stack([cv2.imdecode(one, cv2.IMREAD_GRAYSCALE) for one in packed]).astype(np.float32)
 
 
 def h264(frames: np.ndarray, side: int) -> np.ndarray:
-    """Both frames as neighbours of an H.264 film of `side` px at its usual quality (x264, crf 23)."""
+    """Frames (T, S, S) as neighbours in an H.264 film of `side` px at its usual quality (x264, crf 23)."""
     import av
 
     film = BytesIO()
@@ -271,12 +271,12 @@ def h264(frames: np.ndarray, side: int) -> np.ndarray:
 
 
 def small(frames: np.ndarray, side: int = 100) -> np.ndarray:
-    """Both frames reduced to `side` px."""
+    """Frames (T, S, S) reduced to `side` px."""
     return np.stack([cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) for frame in frames])
 
 
 def enlarged(frames: np.ndarray) -> np.ndarray:
-    """Both frames enlarged to SIZE as `crop_image` enlarges them."""
+    """Frames (T, s, s) enlarged to SIZE as `crop_image` enlarges them."""
     side = frames.shape[1]
     return np.stack([crop_image(frame, (0, 0, side), SIZE) for frame in frames.astype(np.float32)])
 

@@ -55,7 +55,7 @@ def apex(setting: Setting) -> list[dict]:
     print(f"ours is off by more than {GROSS} frames in: {', '.join(gross) or 'no clip'}", flush=True)
     damaged = [
         {**one, "name": f"{damage}, {one['name']}"}
-        for damage in DAMAGES
+        for damage in RECORDINGS
         for one in errors_by_confounder(found[damage], truth)
         if one["name"].startswith("all clips")
     ]
@@ -84,8 +84,8 @@ def errors_by_confounder(found: pd.DataFrame, truth: pd.DataFrame) -> list[dict]
     return rows
 
 
-# What becomes of the grey frames (T, S, S) of a view on their way.
-DAMAGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+# What becomes of the grey frames (T, S, S) of a view when they are recorded.
+RECORDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "H.264 at 384 px": partial(h264, side=384),
     "faces of 100 px, JPEG": lambda frames: enlarged(jpeg(small(frames))),
 }
@@ -109,7 +109,7 @@ def damaged_views(frames: np.ndarray) -> dict[str, np.ndarray]:
     size = frames.shape[2]
     grey = reduced_to_grey(frames, size).swapaxes(0, 1)  # (V, T, S, S)
     found = {}
-    for name, damage in DAMAGES.items():
+    for name, damage in RECORDINGS.items():
         views = np.stack([[cv2.resize(one, (size, size)) for one in damage(np.float32(view))] for view in grey], 1)
         found[name] = np.repeat(views.round().clip(0, 255).astype(np.uint8)[..., None], 3, -1)
     return found

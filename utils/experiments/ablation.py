@@ -10,17 +10,17 @@ from utils.experiments.held_out import (
     Variant,
     held_out,
     held_out_rows,
+    learners,
     main_variants,
     model_config,
     network,
     train_config,
-    ways,
 )
 from utils.experiments.other_inputs import OTHER_FLOWS, samples_with_flow, unstabilised_samples
 from utils.train.baselines import baselines
-from utils.train.blend import blend_weights
 from utils.train.fit import network_predictor
 from utils.train.protocol import OutOfFold, average_predictions
+from utils.train.stacking import stacking_weights
 
 LEAK, HONEST = "LEAK: epoch and thresholds on the test fold", "its honest counterpart"  # rows of one network
 MEANS = {"ours + RBF-SVM": (SCRATCH, "RBF-SVM")}  # rows that average the predictions of others
@@ -59,7 +59,7 @@ def ablate(config: Config, samples: Samples) -> dict[str, OutOfFold]:
     """Held-out predictions of every variant and mean of variants, by name, in the order of the table."""
     main = held_out_rows(config, samples, main_variants(config), config.ablation_seeds)  # 03 shares the submitted ones
     rows = held_out_rows(config, samples, variants(config), config.ablation_seeds, variants)
-    means = {OURS: average_predictions(*(main[name] for name in ways(config)), weigh=blend_weights)}
+    means = {OURS: average_predictions(*(main[name] for name in learners(config)), weighting=stacking_weights)}
     means |= {name: average_predictions(*((main | rows)[part] for part in parts)) for name, parts in MEANS.items()}
     return main | means | rows
 

@@ -20,10 +20,10 @@ from utils.pipeline import Job
 from utils.pretrain.classifier import KINDS, load_pretrained, unit_probabilities
 from utils.render.views import Views
 from utils.train.augment import mirror
-from utils.train.blend import Blend, predict_blend
 from utils.train.decision import decide
 from utils.train.fitted import Fitted, load_network, resize_maps, scale_maps
 from utils.train.scores import subject_weights
+from utils.train.stacking import Stack, predict_stack
 
 # Names of the Facial Action Coding System (Ekman, Friesen and Hager 2002).
 AU_NAMES = {
@@ -202,10 +202,10 @@ def clearest_clip(units: np.ndarray) -> int:
     return int(np.sort(units, axis=1)[:, -2].argmax())
 
 
-def reason_of(blend: Blend, samples: Samples, i: int, units: np.ndarray) -> str:
-    """`why` of the i-th clip of the samples: emotions by the networks of `blend`, from its units (N, 19)."""
-    probability, _ = predict_blend(blend, samples.x[[i]])
-    decision = decide(probability, blend.thresholds.values)
+def reason_of(stack: Stack, samples: Samples, i: int, units: np.ndarray) -> str:
+    """`why` of the i-th clip of the samples: emotions by the networks of `stack`, from its units (N, 19)."""
+    probability, _ = predict_stack(stack, samples.x[[i]])
+    decision = decide(probability, stack.thresholds.values)
     return why(samples.ids[i], probability[0], decision[0], samples.classes, units[i])
 
 

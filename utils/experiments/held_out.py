@@ -14,7 +14,6 @@ from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
 from utils.pretrain.classifier import FINE_TUNE, KINDS, TUNE_HARD, initial_state, load_pretrained, zero_shot_predictor
-from utils.train.blend import Blend, Way, blend_weights, fit_blend
 from utils.train.fit import network_predictor
 from utils.train.network import ModelConfig
 from utils.train.protocol import (
@@ -29,6 +28,7 @@ from utils.train.protocol import (
     run_leaking_fold,
 )
 from utils.train.settings import TrainConfig
+from utils.train.stacking import Learner, Stack, fit_stack, stacking_weights
 
 # Names of rows.
 SCRATCH, PRETRAINED, TUNED_HARD = "ours, from scratch", "ours, pretrained", "ours, pretrained, tuned hard"
@@ -69,35 +69,37 @@ def train_config(config: Config, **changes) -> TrainConfig:
     return TrainConfig(epochs=config.epochs or TrainConfig.epochs, **changes)
 
 
-def ways(config: Config) -> dict[str, Way]:
-    """The ways in which our network is trained, by row: from scratch, and from the weights taught by synthetic motion,
-    gently and hard."""
+def learners(config: Config) -> dict[str, Learner]:
+    """How our network is trained, by row: from scratch, and from the weights taught by synthetic motion, gently and
+    hard."""
     kind = KINDS[config.n_views]
     taught = replace(load_pretrained(kind).model_config, classes=len(CLASSES), units=0)
     gently, hard = (replace(one, epochs=config.epochs or one.epochs) for one in (FINE_TUNE[kind], TUNE_HARD))
     return {
-        SCRATCH: Way(model_config(config), train_config(config)),
-        PRETRAINED: Way(taught, gently, initial_state(kind)),
-        TUNED_HARD: Way(taught, hard, initial_state(kind)),
+        SCRATCH: Learner(model_config(config), train_config(config)),
+        PRETRAINED: Learner(taught, gently, initial_state(kind)),
+        TUNED_HARD: Learner(taught, hard, initial_state(kind)),
     }
 
 
 def main_variants(config: Config) -> dict[str, Variant]:
-    """Our network trained in all `ways`, and the weights taught by synthetic motion as they are."""
-    rows = {name: Variant(network_predictor(way.model, way.train, init=way.init)) for name, way in ways(config).items()}
+    """Our network by all `learners`, and the weights taught by synthetic motion as they are."""
+    rows = {
+        name: Variant(network_predictor(one.model, one.train, init=one.init)) for name, one in learners(config).items()
+    }
     return rows | {ZERO_SHOT: Variant(zero_shot_predictor(load_pretrained(KINDS[config.n_views])))}
 
 
-def submitted(config: Config) -> dict[str, Way]:
-    """What `03_train` scores and `05_submit` submits, averaged by `blend_weights`: all ways, or from scratch alone."""
-    return {name: way for name, way in ways(config).items() if config.pretrained or name == SCRATCH}
+def submitted(config: Config) -> dict[str, Learner]:
+    """What `03_train` scores and `05_submit` submits, stacked: all learners, or from scratch alone."""
+    return {name: one for name, one in learners(config).items() if config.pretrained or name == SCRATCH}
 
 
 def submitted_out_of_fold(config: Config, samples: Samples, seeds: int) -> OutOfFold:
-    """Held-out predictions of what is `submitted`, its parts weighed in each fold by what its inner folds show."""
-    rows = {name: main_variants(config)[name] for name in submitted(config)}
-    found = list(held_out_rows(config, samples, rows, seeds).values())
-    return average_predictions(*found, weigh=blend_weights) if len(found) > 1 else found[0]
+    """Held-out predictions of what is `submitted`, weighted in each fold by what its inner folds show."""
+    variants = main_variants(config)
+    found = list(held_out_rows(config, samples, {name: variants[name] for name in submitted(config)}, seeds).values())
+    return average_predictions(*found, weighting=stacking_weights) if len(found) > 1 else found[0]
 
 
 def held_out(config: Config, samples: Samples, name: str, variant: Variant, seeds: int) -> OutOfFold:
@@ -156,14 +158,14 @@ def _digest(samples: Samples) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
 
 
-def network_of_fold(config: Config, samples: Samples, fold: int) -> Blend:
+def network_of_fold(config: Config, samples: Samples, fold: int) -> Stack:
     """The networks of `submitted_out_of_fold` for one outer fold of the first seed, trained again to be looked at."""
     train = samples.subset(outer_folds(config, samples)[fold][0])
     return final_network(config, train)
 
 
-def final_network(config: Config, train: Samples) -> Blend:
-    """What judges unseen subjects: the ways of `submitted`, each a network per inner fold of all training clips."""
+def final_network(config: Config, train: Samples) -> Stack:
+    """What judges unseen subjects: the learners of `submitted`, each a network per inner fold of all training clips."""
     n_folds = min(config.inner_folds, len(np.unique(train.subjects)))
     inner = grouped_folds(train.y, train.subjects, n_folds, config.seed)
-    return fit_blend(train, inner, submitted(config), config.seed)
+    return fit_stack(train, inner, submitted(config), config.seed)

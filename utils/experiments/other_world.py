@@ -1,8 +1,8 @@
-"""The ways of training on faces of another model: what was taught on one face model, tried on one it never saw.
+"""Our learners on faces of another model: what was taught on one face model, tried on one that it never saw.
 
     python -m utils.experiments.other_world [--model DIR] [--people 12] [--each 12] [--seeds 3] [--jobs 2]
 
-DIR holds a face model as OBJ files of one topology: a neutral face (a file with "neutral" in its name), blend shapes by
+DIR holds a face model as OBJ files of one topology: a neutral face (a file with "neutral" in its name), stack shapes by
 ARKit's names (browDownLeft.obj or browDown_L.obj; what is missing does not move), and, where there are any, other
 people's neutral faces (identity000.obj and so on), which are taken for directions in which faces differ. ICT-FaceKit
 (github.com/ICT-VGL/ICT-FaceKit, folder FaceXModel) is one. Without `--model` it is the face model of this repository.
@@ -24,7 +24,7 @@ from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
 from utils.dataset.wavefront import read_obj
-from utils.experiments.held_out import OURS, SCRATCH, main_variants, outer_folds, ways
+from utils.experiments.held_out import OURS, SCRATCH, learners, main_variants, outer_folds
 from utils.face.expressions import LITERATURE, SIDES, rotation, without_side
 from utils.face.model import Identity, load_face_model, sample_identity
 from utils.pretrain.classifier import jitter_crop
@@ -34,9 +34,9 @@ from utils.render.views import view_cameras
 from utils.synthetic.data_root import LABEL_SETS
 from utils.synthetic.flow_clips import YAW_DEG
 from utils.synthetic.performance import PIVOT
-from utils.train.blend import blend_weights
 from utils.train.protocol import average_predictions, cross_validate_rows
 from utils.train.scores import results_table
+from utils.train.stacking import stacking_weights
 
 # Units by whose places two face models are laid upon each other.
 LANDMARKS = (
@@ -175,17 +175,17 @@ def _clips(model: BlendShapes | None, n: int, rng: np.random.Generator) -> tuple
 
 
 def scores(samples: Samples, config: Config) -> pd.DataFrame:
-    """The table of `utils.train.scores.results_table` of all ways of training, and of their weighed mean."""
+    """The table of `utils.train.scores.results_table` of all learners, and of them stacked."""
     rows = {name: variant.row(samples) for name, variant in main_variants(config).items()}
     folds = outer_folds(config, samples)
     found = cross_validate_rows(rows, folds, (config.seed,), config.jobs, config.inner_folds, "held-out folds")
-    found[OURS] = average_predictions(*(found[name] for name in ways(config)), weigh=blend_weights)
+    found[OURS] = average_predictions(*(found[name] for name in learners(config)), weighting=stacking_weights)
     return results_table(found, SCRATCH)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", type=Path, help="folder of OBJ blend shapes (default: our face model)")
+    parser.add_argument("--model", type=Path, help="folder of OBJ stack shapes (default: our face model)")
     parser.add_argument("--people", type=int, default=12)
     parser.add_argument("--each", type=int, default=12, help="clips of a person")
     parser.add_argument("--seeds", type=int, default=3, help="sets of people")

@@ -114,7 +114,8 @@ EMFACS = Repertoire(
     distracted=0.5,
     distractor=(0.2, 0.6),
 )
-# What the synthetic challenge shows, and no teacher has seen: how micro-expressions were coded. Positive, Surprise and
+# What the synthetic challenge shows, a table of its own, of which by odds less than half is the teacher's too (three
+# quarters of Positive and Surprise): how micro-expressions were coded. Positive, Surprise and
 # Negative (its anger, disgust, sadness and fear) after the objective classes of CASME II and SAMM (Davison, Merghani,
 # Yap 2018, "Objective classes for micro-facial expression recognition"), as far as the face model has their AUs;
 # Repression after CASME II (Yan et al. 2014: AU15 and AU17, alone or together, and smiles held down); Others is what

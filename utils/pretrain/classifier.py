@@ -183,9 +183,9 @@ RECIPES = {
 
 
 # How training goes on from the weights. The gentle setting was chosen on held-out training subjects of the synthetic
-# challenge, whose expressions the teacher knows; on the real clips of the model card it gains nothing, the other does.
-# The interpolation was chosen on those real clips among 0.2 to 1: UF1 of two seeds 0.801 and 0.768 at 0.65, 0.796 and
-# 0.778 at 0.8, 0.780 and 0.779 at 1; a third seed, run afterwards, has 0.780 at 0.8.
+# challenge when its expressions were still those that the teacher knows; on the real clips of the model card it gains
+# nothing, the other does. The interpolation was chosen on those real clips among 0.2 to 1: UF1 of two seeds 0.801 and
+# 0.768 at 0.65, 0.796 and 0.778 at 0.8, 0.780 and 0.779 at 1; a third seed, run afterwards, has 0.780 at 0.8.
 FINE_TUNE = {
     **dict.fromkeys(KINDS.values(), TrainConfig(loss="bce", epochs=12, lr=2e-4, patience=0)),
     "single": TrainConfig(mode="single-label", loss="bce", epochs=40, lr=2e-3, patience=0, interpolation=0.8),

@@ -278,7 +278,7 @@ def expose(first: Tensor, second: Tensor, how: Degradation) -> tuple[Tensor, Ten
 
 
 def relight(second: Tensor, how: Degradation) -> Tensor:
-    """Some second frames brighter or darker by up to a twentieth, and not everywhere alike."""
+    """Some second frames brighter or darker by up to a tenth, and not everywhere alike."""
     steps = torch.linspace(-1, 1, second.shape[-1], device=second.device)
     slope = between(second, -0.03, 0.03) * steps + between(second, -0.03, 0.03) * steps[:, None]
     light = between(second, -0.05, 0.05) + slope * chance(second, 0.5)

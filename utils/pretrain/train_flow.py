@@ -109,10 +109,10 @@ def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Ite
     steps = max(1, len(lessons.first) // config.batch)
     for index in torch.randperm(len(lessons.first)).tensor_split(steps):
         parts = (lessons.first, lessons.second, lessons.flow, lessons.nonrigid, lessons.visible)
-        chosen = [torch.from_numpy(part[index.numpy()]).to(device, non_blocking=True) for part in parts]
+        chosen = [torch.from_numpy(part[index.numpy()]).to(device) for part in parts]
         first, second, visible = (part[:, None].float() for part in (chosen[0], chosen[1], chosen[4]))
         which = torch.rand(len(index), device=device) < 0.5
-        first, second, visible = (mirrored(part, which, False)[:, :1] for part in (first, second, visible))
+        first, second, visible = (mirrored(part, which, False) for part in (first, second, visible))
         flow, nonrigid = (mirrored(part.float(), which, True) for part in chosen[2:4])
         lesson = degrade(Lesson(first, second, flow, nonrigid, visible[:, 0], visible[:, 0]), config.degradation)
         lesson = with_foreign_pairs(lesson, config.foreign)

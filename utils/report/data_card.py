@@ -133,9 +133,9 @@ CARD = """# Synthetic 4D faces
 {table}
 
 The classifiers that ship were taught by motion of the same face model, of other people and without any picture. Which
-action units an emotion moves they know from another table than the one that these clips are drawn from
-(`utils.face.expressions`: LITERATURE here, EMFACS there), though half of its combinations stand in both: a smile is a
-smile. `SET="expressions=emfacs"` draws from the teacher's table instead.
+action units an emotion moves stands in a table of its own here, as coders of recordings have it, and in another there
+(`utils.face.expressions`: LITERATURE, EMFACS); a part of the combinations is in both, since a smile is a smile.
+`SET="expressions=emfacs"` draws these clips, too, from the teacher's table: then that is shared as well.
 
 Peak motion on a 256 px face (5%, 50%, 95% of the clips), confounders (share of the clips) and all else: `card.json`.
 {bound}

@@ -270,7 +270,10 @@ def bench_command(rows: pd.DataFrame, record: Mapping[str, Any]) -> str:
     sections = " ".join(rows["section"].unique())
     if record["parameters"]["quick"]:
         return f"python -m utils.bench --quick --only {sections}"
-    return f'make bench ONLY="{sections}"' + (" FACES=DIR" if record["parameters"].get("faces") else "")
+    given = record["parameters"] if "real_skin" in sections.split() else {}
+    return f'make bench ONLY="{sections}"' + "".join(
+        f" {name.upper()}=DIR" for name in ("faces", "clips") if given.get(name)
+    )
 
 
 def short_commit(commit: str) -> str:

@@ -81,7 +81,8 @@ def choose_thresholds(
             own, expected = _bagged_cut(p, y, weights), _expected_cut(p, frequency[:, k])
             values.append(_sigmoid(share * own + (1 - share) * expected))
             sources.append(
-                f"{source}: bagged best F1, {int(y.sum())} positives of {n}, by {share:.0%}; else the best expected F1"
+                f"{source}: {share:.0%} bagged best F1 of {int(y.sum())} positives among {n}, "
+                f"{1 - share:.0%} best expected F1"
             )
         elif prevalence[k] > 0:
             values.append(_matching_cut(p, prevalence[k]))
@@ -92,6 +93,11 @@ def choose_thresholds(
             values.append(1.0)
             sources.append("no positive in training: never predicted")
     return Thresholds(np.array(values), tuple(sources))
+
+
+def average_thresholds(truth: np.ndarray, probability: np.ndarray) -> Thresholds:
+    """Thresholds of an average of several, from its inner out-of-fold probabilities (N, K) and the truth (N, K)."""
+    return choose_thresholds(truth, probability, truth.mean(axis=0), source="inner out-of-fold of the mean")
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ import pandas as pd
 
 from utils.dataset.samples import Samples
 from utils.parallel import parallel_map
-from utils.train.decision import Classifier, Thresholds, choose_thresholds, decide
+from utils.train.decision import Classifier, Thresholds, average_thresholds, decide
 
 Fold = tuple[np.ndarray, np.ndarray]
 Predictor = Callable[[Samples, list[Fold], int], Classifier]
-Weigh = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # truth (N, K), (P, N, K), subjects (N,) -> (P,)
+Weighting = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # truth (N, K), (P, N, K), subjects (N,) -> (P,)
 
 # Folds -----------------------------------------------------------------------------------------------
 
@@ -264,14 +264,14 @@ def _joined(
     )
 
 
-def average_predictions(*parts: OutOfFold, weigh: Weigh | None = None) -> OutOfFold:
+def average_predictions(*parts: OutOfFold, weighting: Weighting | None = None) -> OutOfFold:
     """Mean of several results. Of single labels the arg max decides; of several the thresholds of each fold are chosen
     on the same mean of the parts' inner out-of-fold probabilities.
 
-    weigh: how the weights of the parts in a fold follow from what is known of its training clips, as
-    `utils.train.blend.blend_weights`; without it they are equal. Raises ValueError when the results come from other
-    clips, folds or seeds, when single labels meet several, and when weights or thresholds cannot be chosen because a
-    part keeps no inner out-of-fold probabilities.
+    weighting: how the weights of the parts in a fold follow from what is known of its training clips, as
+    `utils.train.stacking.stacking_weights`; without it they are equal. Raises ValueError when the results come from
+    other clips, folds or seeds, when single labels meet several, and when weights or thresholds cannot be chosen
+    because a part keeps no inner out-of-fold probabilities.
     """
     for part in parts[1:]:
         check_paired(parts[0], part)
@@ -279,13 +279,16 @@ def average_predictions(*parts: OutOfFold, weigh: Weigh | None = None) -> OutOfF
     if len(kinds) > 1:
         raise ValueError("single labels do not average with several. Remedy: average results of one kind.")
     first = parts[0]
-    each = None if any(part.inner is None for part in parts) else np.stack([part.inner for part in parts])
+    several = kinds == {False}
     weights = np.full((*first.thresholds.shape[:2], len(parts)), 1 / len(parts))
-    for r, f in np.ndindex(weights.shape[:2] if weigh else (0, 0)):
-        train = _known(each if each is None else each[:, r, f])
-        weights[r, f] = weigh(first.truth[train], each[:, r, f, train], first.subjects[train])
-    inner = None if each is None else np.einsum("rfp,prfnk->rfnk", weights, each)
-    chosen = _thresholds_of_folds(first, inner) if kinds == {False} else [[None] * len(row) for row in first.notes]
+    inner, chosen = None, [[None] * len(row) for row in first.notes]
+    if several or weighting:
+        each = _inner_probabilities(parts)
+        if weighting:
+            weights = _weights_of_folds(first, each, weighting)
+        inner = np.einsum("rfp,prfnk->rfnk", weights, each)
+    if several:
+        chosen = [[average_thresholds(*_known(first, part)) for part in row] for row in inner]
     probability = np.einsum("rnp,prnk->rnk", weights[:, first.fold], np.stack([part.probability for part in parts]))
     thresholds, decision = first.thresholds.copy(), np.empty(probability.shape, dtype=bool)
     for r, f in np.ndindex(thresholds.shape[:2]):
@@ -308,23 +311,26 @@ def average_predictions(*parts: OutOfFold, weigh: Weigh | None = None) -> OutOfF
     )
 
 
-def _thresholds_of_folds(oof: OutOfFold, inner: np.ndarray | None) -> list[list[Thresholds]]:
-    """Thresholds by seed and fold, from inner out-of-fold probabilities (R, F, N, K)."""
-
-    def chosen(r: int, f: int) -> Thresholds:
-        train = _known(inner if inner is None else inner[None, r, f])
-        truth = oof.truth[train]
-        return choose_thresholds(truth, inner[r, f, train], truth.mean(axis=0), source="inner out-of-fold of the mean")
-
-    return [[chosen(r, f) for f in range(oof.thresholds.shape[1])] for r in range(len(oof.seeds))]
-
-
-def _known(inner: np.ndarray | None) -> np.ndarray:
-    """The clips (N,) bool of which there are inner out-of-fold probabilities (P, N, K) of every part."""
-    known = np.zeros(0, bool) if inner is None else np.isfinite(inner).all(axis=(0, 2))
-    if not known.any():
+def _inner_probabilities(parts: Sequence[OutOfFold]) -> np.ndarray:
+    """What the inner folds of all parts said, (P, R, F, N, K). ValueError where one of them keeps no such thing."""
+    if any(part.inner is None or np.isnan(part.inner).all(axis=(2, 3)).any() for part in parts):
         raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_predictor.")
-    return known
+    return np.stack([part.inner for part in parts])
+
+
+def _known(oof: OutOfFold, inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Truth (n, K) and inner out-of-fold probabilities (n, K) of the clips of inner (N, K) that have them."""
+    train = np.isfinite(inner).all(axis=1)
+    return oof.truth[train], inner[train]
+
+
+def _weights_of_folds(oof: OutOfFold, inner: np.ndarray, weighting: Weighting) -> np.ndarray:
+    """The weights (R, F, P) of parts by what their inner folds (P, R, F, N, K) said of a fold's training clips."""
+    weights = np.empty((*inner.shape[1:3], len(inner)))
+    for r, f in np.ndindex(weights.shape[:2]):
+        train = np.isfinite(inner[:, r, f]).all(axis=(0, 2))
+        weights[r, f] = weighting(oof.truth[train], inner[:, r, f, train], oof.subjects[train])
+    return weights
 
 
 def _joint_notes(notes: Sequence[dict], weights: np.ndarray, thresholds: Thresholds | None) -> dict:

@@ -1,9 +1,9 @@
-"""Several ways of training one network, averaged by weights that the inner folds choose (stacking).
+"""Stacking: several ways of training one network, averaged by weights that the inner folds choose.
 
-Which way is best depends on the data: where the clips resemble what the teacher showed, its weights are worth much,
-and where they do not, they are in the way. The participant's own training people tell, and nobody else: every part is
-judged on inner folds that it was not trained on, by a rule with few parameters (Wolpert 1992, "Stacked
-generalization"; van der Laan et al. 2007, "Super learner"), and thresholds are chosen on the average.
+Which is best depends on the data: where the clips resemble what the teacher showed, its weights are worth much, and
+where they do not, they stand in the way. The participant's own training people tell, and nobody else: every learner is
+judged on inner folds that it was not trained on, by a rule with few parameters (Wolpert 1992, "Stacked generalization";
+van der Laan et al. 2007, "Super learner"), and thresholds are chosen on the average.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from utils.artefacts import read_artefact, write_artefact
+from utils.artefacts import read_artefact, remove, write_artefact
 from utils.dataset.samples import Samples
-from utils.train.decision import Thresholds, bootstrap_counts, choose_thresholds
+from utils.train.decision import Thresholds, average_thresholds, bootstrap_counts
 from utils.train.fit import fit_ensemble
 from utils.train.fitted import Fitted, load_fitted, predict, save_fitted
 from utils.train.network import ModelConfig
@@ -29,7 +29,7 @@ RESAMPLES = 400
 
 
 @dataclass(frozen=True)
-class Way:
+class Learner:
     """One way of training: the network, how, and the weights that it starts from, if any."""
 
     model: ModelConfig
@@ -38,7 +38,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Blend:
+class Stack:
     """Fitted networks by name, the weight of each in the average of their probabilities, what the inner folds said of
     each (its mean log loss there), and the thresholds of the average."""
 
@@ -62,7 +62,7 @@ def log_losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
     return -np.where(truth > 0, np.log(p), np.log(1 - p)).sum(-1)
 
 
-def blend_weights(truth: np.ndarray, probability: np.ndarray, subjects: np.ndarray) -> np.ndarray:
+def stacking_weights(truth: np.ndarray, probability: np.ndarray, subjects: np.ndarray) -> np.ndarray:
     """Weights (P,) of the parts in their average: the mean, over resamples of people, of those that lose least.
 
     truth (N, K), probability (P, N, K) of clips that no part was trained on, subjects (N,). One best choice would
@@ -74,64 +74,64 @@ def blend_weights(truth: np.ndarray, probability: np.ndarray, subjects: np.ndarr
     candidates = np.array(shares) / STEPS
     losses = np.stack([log_losses(truth, np.tensordot(w, probability, 1)) for w in candidates])  # (candidates, N)
     drawn = bootstrap_counts(len(names), RESAMPLES, seed=0)[:, member]  # (R, N)
-    return candidates[(drawn @ losses.T).argmin(1)].mean(0)
+    total = drawn @ losses.T
+    best = total <= total.min(1, keepdims=True) + 1e-9  # those that tie share
+    return (best / best.sum(1, keepdims=True) @ candidates).mean(0)
 
 
 # Training and prediction ----------------------------------------------------------------------------------------------
 
 
-def fit_blend(
-    train: Samples, inner: Sequence[tuple[np.ndarray, np.ndarray]], ways: Mapping[str, Way], seed: int = 0
-) -> Blend:
-    """All ways of training on the same inner folds, which cover all clips, weighed by `blend_weights`.
+def fit_stack(
+    train: Samples, inner: Sequence[tuple[np.ndarray, np.ndarray]], learners: Mapping[str, Learner], seed: int = 0
+) -> Stack:
+    """All learners on the same inner folds, which cover all clips, weighted by `stacking_weights`.
 
-    A single way keeps its own thresholds.
+    A single one keeps its own thresholds.
     """
-    parts = {name: fit_ensemble(train, inner, way.model, way.train, seed, way.init) for name, way in ways.items()}
+    parts = {name: fit_ensemble(train, inner, one.model, one.train, seed, one.init) for name, one in learners.items()}
     held_out = np.stack([part.held_out for part in parts.values()])
     losses = log_losses(train.y, held_out).mean(1)
     if len(parts) == 1:
         weights, thresholds = np.ones(1), next(iter(parts.values())).thresholds
     else:
-        weights = blend_weights(train.y, held_out, train.subjects)
+        weights = stacking_weights(train.y, held_out, train.subjects)
         thresholds = average_thresholds(train.y, np.tensordot(weights, held_out, 1))
     named = (dict(zip(parts, map(float, values), strict=True)) for values in (weights, losses))
-    return Blend(parts, *named, thresholds)
+    return Stack(parts, *named, thresholds)
 
 
-def average_thresholds(truth: np.ndarray, probability: np.ndarray) -> Thresholds:
-    """Thresholds of an average, from its inner out-of-fold probabilities (N, K)."""
-    return choose_thresholds(truth, probability, truth.mean(axis=0), source="inner out-of-fold of the mean")
-
-
-def predict_blend(blend: Blend, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def predict_stack(stack: Stack, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean of the parts' probabilities (N, K) and stream weights (N, S) for clips x (N, V, P, 3, H, W)."""
-    found = [predict(part, x) for part in blend.parts.values()]
-    weights = list(blend.weights.values())
+    found = [predict(part, x) for part in stack.parts.values()]
+    weights = list(stack.weights.values())
     return tuple(np.tensordot(weights, np.stack(outputs), 1) for outputs in zip(*found, strict=True))
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def save_blend(blend: Blend, folder: str | Path) -> None:
-    """Write each part as `save_fitted` does, by its name, and what makes an average of them as model.json."""
-    files = {name: f"model-{number}" for number, name in enumerate(blend.parts)}
-    for name, part in blend.parts.items():
+def save_stack(stack: Stack, folder: str | Path) -> None:
+    """Write each part as `save_fitted` does, and what makes an average of them as model.json, in the place of what an
+    earlier one left in the folder."""
+    for left in Path(folder).glob("model*"):
+        remove(left)
+    files = {name: f"model-{number}" for number, name in enumerate(stack.parts)}
+    for name, part in stack.parts.items():
         save_fitted(part, folder, files[name])
     parts = [
-        {"name": name, "file": files[name], "weight": blend.weights[name], "inner_log_loss": blend.losses[name]}
-        for name in blend.parts
+        {"name": name, "file": files[name], "weight": stack.weights[name], "inner_log_loss": stack.losses[name]}
+        for name in stack.parts
     ]
-    thresholds = {"values": blend.thresholds.values.tolist(), "sources": blend.thresholds.sources}
+    thresholds = {"values": stack.thresholds.values.tolist(), "sources": stack.thresholds.sources}
     write_artefact(Path(folder) / "model.json", {"parts": parts, "thresholds": thresholds})
 
 
-def load_blend(folder: str | Path) -> Blend:
-    """Read what `save_blend` wrote."""
+def load_stack(folder: str | Path) -> Stack:
+    """Read what `save_stack` wrote."""
     record = read_artefact(Path(folder) / "model.json")
     parts = {part["name"]: part for part in record["parts"]}
-    return Blend(
+    return Stack(
         {name: load_fitted(folder, part["file"]) for name, part in parts.items()},
         {name: part["weight"] for name, part in parts.items()},
         {name: part["inner_log_loss"] for name, part in parts.items()},

@@ -32,6 +32,7 @@ from utils.pretrain.flow_lessons import LESSONS, Lessons, make_lessons
 
 CHECKPOINTS = LESSONS.parent / "flow_training"
 STANDARD = 256  # pairs from which the networks' input is standardised
+PREFETCHING = "prefetching of lessons"  # name of the thread
 FAR_PX = 4.0  # mean motion beyond which a pair teaches nothing: a shift of the whole picture is taken out before
 
 
@@ -123,21 +124,35 @@ def batches(lessons: Lessons, config: FlowTraining, device: torch.device) -> Ite
 def prefetched(items: Iterator[Any], ahead: int = 2) -> Iterator[Any]:
     """The same, each made by another thread while those before it are used: two cores have a use for it, and a GPU."""
     ready: queue.Queue = queue.Queue(ahead)
-    threading.Thread(target=_fill, args=(items, ready), daemon=True).start()
-    while not isinstance(item := ready.get(), Exception):
-        yield item
-    if not isinstance(item, StopIteration):
-        raise item
+    unwanted = threading.Event()
+    threading.Thread(target=_fill, args=(items, ready, unwanted), name=PREFETCHING, daemon=True).start()
+    try:
+        while not isinstance(item := ready.get(), Exception):
+            yield item
+        if not isinstance(item, StopIteration):
+            raise item
+    finally:
+        unwanted.set()
 
 
-def _fill(items: Iterator[Any], ready: queue.Queue) -> None:
+def _fill(items: Iterator[Any], ready: queue.Queue, unwanted: threading.Event) -> None:
     """Put all items into a queue, and then the error by which they ended, StopIteration where there was none."""
+
+    def put(item: Any) -> None:
+        while not unwanted.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                pass
+
     try:
         for item in items:
-            ready.put(item)
-        ready.put(StopIteration())
+            put(item)
+            if unwanted.is_set():
+                return
+        put(StopIteration())
     except Exception as error:  # it is raised again where the items are taken
-        ready.put(error)
+        put(error)
 
 
 def with_foreign_pairs(lesson: Lesson, share: float) -> Lesson:

@@ -20,13 +20,14 @@ from utils.artefacts import atomic_path, read_artefact, write_artefact
 from utils.config import Config, load_config, parse_settings
 from utils.dataset.folders import Clip
 from utils.dataset.labels import PHASE_COLUMNS
-from utils.dataset.reading import DataError, reading
+from utils.dataset.reading import DataError, reading, reason
 from utils.dataset.sequences import open_sequence
 from utils.dataset.videos import VIDEO_SUFFIXES
 from utils.experiments.explain import AU_NAMES, why
 from utils.face.expressions import ACTION_UNITS
 from utils.flow.apex import VISIBLE_PX
 from utils.flow.features import Moments, clip_flows, features_of
+from utils.parallel import limit_threads
 from utils.paths import ROOT
 from utils.pipeline import FEATURE_PARAMETERS, VIEW_PARAMETERS, Job
 from utils.pretrain.classifier import KINDS, load_pretrained, unit_probabilities
@@ -99,7 +100,8 @@ def judge_of_run(run: str) -> Judge:
         whose = "clips of synthetic faces: what they are worth on real people is not known"
     else:
         whose = "clips of its own data: what they are worth on other people, cameras and labels is not known"
-    return Judge(blend, f"Weights of run {folder.name}, trained on {data['training']} {whose}.", parameters, scores)
+    origin = f"Weights of run {folder.name}, trained on {data['training']} {whose}. Action units by those that ship."
+    return Judge(blend, origin, parameters, scores)
 
 
 def prepare(path: Path, run: str = "", settings: str = "") -> tuple[Config, Judge]:
@@ -118,14 +120,14 @@ def prepare(path: Path, run: str = "", settings: str = "") -> tuple[Config, Judg
         raise ValueError("moments='given' needs a table, and one clip has none. Remedy: choose found or spotted.")
     judge = judge or shipped_judge(config.n_views)
     if (known := judge.blend.leading.model_config.views) != config.n_views:
-        fault = f"views={config.views} makes {config.n_views} of it, and the networks of {run} know {known}"
-        remedy = f"choose a run with views={config.views}, or leave it out for the weights that ship"
-        raise DataError.at(path, fault, remedy)
+        fault = f"views={config.views} makes {config.n_views} of it, and the networks of {run} take {known}"
+        other = "views=split where two cameras stand side by side in it" if known == 2 else "views=single"
+        raise DataError.at(path, fault, f"set {other}, choose another run, or none for the weights that ship")
     return config, judge
 
 
 def _check_input(path: Path) -> None:
-    """Raise DataError for what is neither a video nor a folder."""
+    """Raise DataError for what is neither a video by its name nor a folder."""
     usual = f"name a video ({', '.join(VIDEO_SUFFIXES)}), or a folder of pictures or meshes, one for each frame"
     if not path.exists():
         raise DataError.at(path, "there is no such file or folder", usual)
@@ -206,7 +208,8 @@ def calibration_words(judge: Judge) -> str:
     people = judge.scores["person"].nunique()
     return (
         f"the truth is among the possible values of a class in {1 - ERROR:.0%} of clips or more, of people drawn as "
-        f"the {people} held-out ones of the run were, and of no others"
+        f"the {people} held-out ones of the run were, and of no others; what fewer than nine of them showed stays "
+        "possible"
     )
 
 
@@ -226,7 +229,8 @@ def words_of(found: Prediction) -> str:
 
 
 def write_prediction(found: Prediction, folder: Path) -> None:
-    """Write prediction.png, overlay.mp4 and prediction.json, each whole or not at all."""
+    """Write prediction.png, overlay.mp4 and prediction.json, each whole or not at all. Raises DataError where that
+    cannot be."""
     figure = plots.prediction(
         found.views,
         found.moments,
@@ -234,14 +238,18 @@ def write_prediction(found: Prediction, folder: Path) -> None:
         found.flows,
         found.classes.rename(lambda name: f"{name}: {found.classes.loc[name, 'answer'] or 'not calibrated'}"),
         found.units.nlargest(SHOWN_UNITS).rename(lambda au: f"{AU_NAMES[au]} {au}"),
-        f"{found.id}. {found.judge.origin}",
+        f"{found.id}\n{found.judge.origin}",
     )
-    plots.save_figure(figure, folder / "prediction.png")
     largest = plots.largest_motion(found.flows, found.views.masks)
-    with atomic_path(folder / "overlay.mp4") as temporary:
-        frames = flow_overlay(found.views, found.moments, found.config.flow_method, largest)
-        write_film(temporary, frames, found.fps)
-    write_artefact(folder / "prediction.json", record_of(found))
+    film = flow_overlay(found.views, found.moments, found.config.flow_method, largest)
+    try:
+        plots.save_figure(figure, folder / "prediction.png")
+        with atomic_path(folder / "overlay.mp4") as temporary:
+            write_film(temporary, film, found.fps)
+        write_artefact(folder / "prediction.json", record_of(found))
+    except OSError as error:
+        fault = f"nothing can be written there ({reason(error)})"
+        raise DataError.at(folder, fault, "name another folder by OUT=") from error
 
 
 def main() -> None:
@@ -251,14 +259,17 @@ def main() -> None:
     parser.add_argument("--out", default="", help="folder for the answer (default: predictions/<name of the input>)")
     parser.add_argument("--set", default="", help=f"name=value name=value, of {', '.join(PARAMETERS)}")
     options = parser.parse_args()
+    limit_threads()  # as in a run's stages: the same numbers, and on a busy machine a fraction of the time
     try:
+        if not options.input:
+            raise ValueError("no clip is named. Remedy: say which, as in make predict INPUT=clip.mp4.")
         path = Path(os.path.abspath(options.input))
         config, judge = prepare(path, options.run, options.set)
         print(judge.origin, flush=True)
         found = predict(path, config, judge)
         folder = Path(options.out) if options.out else ROOT / "predictions" / found.id
         write_prediction(found, folder)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         parser.exit(2, f"{error}\n")
     print(words_of(found))
     print(f"{folder}: prediction.json, prediction.png, overlay.mp4")

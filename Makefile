@@ -10,6 +10,8 @@ SET ?=
 RUN ?=
 SAMPLE ?= 48
 FILE ?=
+INPUT ?=
+OUT ?=
 FACES ?=
 CLIPS ?=
 VENV ?= .venv
@@ -19,15 +21,17 @@ override DATA := $(value DATA)
 override SET := $(value SET)
 override RUN := $(value RUN)
 override FILE := $(value FILE)
+override INPUT := $(value INPUT)
+override OUT := $(value OUT)
 override FACES := $(value FACES)
 override CLIPS := $(value CLIPS)
-export PROFILE DATA JOBS SET RUN FILE FACES CLIPS SAMPLE
+export PROFILE DATA JOBS SET RUN FILE INPUT OUT FACES CLIPS SAMPLE
 
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NOTEBOOKS = $(PY) -m utils.run $@ --profile "$$PROFILE" --data "$$DATA" --set "$$SET" --jobs "$$JOBS" --name "$$RUN"
 
-.PHONY: help all env data render flow train ablation submit check validate test fuzz train-flow pretrain bench lint lab readme clean clean-data
+.PHONY: help all env data render flow train ablation submit check validate predict test fuzz train-flow pretrain bench lint lab readme clean clean-data
 
 ## help: print the targets (also: bare `make`)
 help:
@@ -69,6 +73,10 @@ check: $(READY)
 ## validate: all that is wrong with a submission: FILE=submission.csv (default: the run's), DATA=...
 validate: $(READY)
 	@$(NOTEBOOKS) $(if $(FILE),--file "$$FILE")
+
+## predict: what one clip shows: INPUT=video or folder, RUN=run whose networks judge (default: the weights that ship), OUT=folder
+predict: $(READY)
+	@$(PY) -m utils.predict --input "$$INPUT" --run "$$RUN" --out "$$OUT" --set "$$SET"
 
 ## train: 03, the network on held-out subjects (after 02)
 train: $(READY)

@@ -13,9 +13,9 @@ ROOT = Path(utils.__file__).parent
 GROUND = ("paths", "config", "artefacts", "code_hash", "parallel")
 ORDER = (
     *("dataset", "face", "render", "train", "flow", "report", "pipeline"),
-    *("synthetic", "pretrain", "experiments", "check", "bench"),
+    *("synthetic", "pretrain", "experiments", "check", "predict", "bench"),
 )
-FLAT = {*GROUND, "pipeline", "check", "run", "__init__"}  # `run` is the command line, which may import all
+FLAT = {*GROUND, "pipeline", "check", "predict", "run", "__init__"}  # `run` is the command line, which may import all
 FOLDERS = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 MODULES = {
     ".".join((ROOT.name, *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path

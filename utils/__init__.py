@@ -3,5 +3,5 @@
 Ground: `paths`, `config`, `artefacts` with `code_hash`, `parallel`. Then, in the order of the imports, each folder
 using those before it: `dataset`, `face`, `render`, `train`, `flow`, `report`, `pipeline` (stages 01 and 02 over all
 clips), `synthetic`, `pretrain`, `experiments`, `check` (a look at a data root),
-`bench`.
+`predict` (one clip), `bench`.
 """

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
@@ -20,6 +21,7 @@ from utils.flow.truth import exact_flow
 from utils.pretrain.frontal import FrontalCrop, frontal_view
 from utils.render.crops import crop_image, square_box
 from utils.render.faces import cascade, seen_twice
+from utils.report.film import write_film
 
 SIZE = 256  # pixels of a frame
 FINE = 3  # times as fine is the grid on which a frame is sampled before it is averaged
@@ -251,19 +253,9 @@ def jpeg(frames: np.ndarray, quality: int = 90) -> np.ndarray:
 
 def h264(frames: np.ndarray, side: int) -> np.ndarray:
     """Frames (T, S, S) as neighbours in an H.264 film of `side` px at its usual quality (x264, crf 23)."""
-    import av
-
     film = BytesIO()
-    with av.open(film, "w", format="mp4") as out:
-        stream = out.add_stream("libx264", rate=60, options={"crf": "23"})
-        stream.width = stream.height = side
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            picture = _uint8(cv2.resize(frame, (side, side), interpolation=cv2.INTER_CUBIC))
-            out.mux(
-                stream.encode(av.VideoFrame.from_ndarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), format="rgb24"))
-            )
-        out.mux(stream.encode())
+    resized = [_uint8(cv2.resize(frame, (side, side), interpolation=cv2.INTER_CUBIC)) for frame in frames]
+    write_film(film, [cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) for picture in resized], fps=60)
     film.seek(0)
     with av.open(film) as source:
         pictures = [frame.to_ndarray(format="gray").astype(np.float32) for frame in source.decode(video=0)]

@@ -1,5 +1,5 @@
 """What a person reads.
 
-Read `plots` (with `mesh_picture`), `record`, `submission`; `data_card` describes the data, `readme` fills the tables of
-the documents, which `markdown` writes.
+Read `plots` (with `mesh_picture`), `film`, `record`, `submission`; `data_card` describes the data, `readme` fills the
+tables of the documents, which `markdown` writes.
 """

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from utils.artefacts import atomic_path
+from utils.dataset.labels import PHASE_COLUMNS
 from utils.face.expressions import CONFOUNDERS
 from utils.render.axes import AXES
 from utils.render.views import Views, wide_cameras
@@ -32,6 +33,7 @@ VIEW_NAMES = {1: ("view",), 2: ("left view", "right view")}  # by number of view
 PHASE_NAMES = ("onset to apex", "apex to offset")
 STREAM_COLOURS = ("#56B4E9", "#E69F00", "#009E73")  # u, v, magnitude
 GREY = "#555555"
+FLOW_COVER = 0.8  # of the picture at most, by flow in colour over it
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
@@ -184,6 +186,20 @@ def colour_wheel(axis: plt.Axes, largest: float, size: int = 101) -> None:
     _bare(axis, f"direction of motion\nrim: {largest:.2f} px or more")
 
 
+def largest_motion(flows: np.ndarray, masks: np.ndarray) -> float:
+    """Where the colours of flows (V, P, S, S, 2) end, px: all but half a percent of what moves within masks (V, S, S)
+    is slower."""
+    magnitude = np.linalg.norm(flows, axis=-1) * masks[:, None]
+    return float(np.quantile(magnitude[magnitude > 0], 0.995)) if magnitude.any() else 1.0
+
+
+def flow_on_face(picture: np.ndarray, flow: np.ndarray, largest: float) -> np.ndarray:
+    """A picture (H, W, 3) uint8 with flow (H, W, 2) px over it: hue is the direction, the faster the less of the
+    picture shows through, up to `largest`."""
+    cover = np.clip(np.linalg.norm(flow, axis=-1, keepdims=True) / largest, 0, 1) * FLOW_COVER
+    return np.rint(picture * (1 - cover) + flow_colours(flow, 0) * cover).astype(np.uint8)
+
+
 def flow_figure(
     frames: np.ndarray, moments: Many[int], flows: np.ndarray, masks: np.ndarray, title: str = ""
 ) -> Figure:
@@ -200,8 +216,7 @@ def flow_figure(
         width_ratios=(1, 1, 1, 1, 1, 0.6),
         squeeze=False,
     )
-    magnitude = np.linalg.norm(flows, axis=-1) * masks[:, None]
-    largest = float(np.quantile(magnitude[magnitude > 0], 0.995)) if magnitude.any() else 1.0
+    largest = largest_motion(flows, masks)
     for v, name in enumerate(VIEW_NAMES[n_views]):
         axes[v, 0].imshow(frames[moments[1], v])
         _bare(axes[v, 0], f"{name}, apex (frame {moments[1]})")
@@ -341,6 +356,55 @@ def overview(
     for axis in axes.values():
         axis.title.set_fontsize(11)
     return figure
+
+
+def prediction(
+    views: Views,
+    moments: Many[int],
+    curve: np.ndarray,
+    flows: np.ndarray,
+    answers: pd.DataFrame,
+    units: pd.Series,
+    title: str = "",
+) -> Figure:
+    """What one clip shows: its motion with the moments, probabilities, and its views with the flow of both phases.
+
+    curve (T,), flows (V, P, S, S, 2), both px; answers: index class, or what to call it, columns probability and
+    threshold; units: probability by name, those to be shown.
+    """
+    n_views = len(flows)
+    figure = plt.figure(figsize=(13, 3.6 + 2.4 * n_views), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2.4 * n_views))
+    motion, classes, muscles = top.subplots(1, 3, width_ratios=(1.3, 1, 1))
+    _draw_moments(motion, curve, moments)
+    _share_bars(classes, answers.index, answers["probability"], CLASS_COLOURS, "probability (line: threshold)")
+    classes.plot(answers["threshold"], range(len(answers)), "k|", ms=16, mew=2)
+    _share_bars(muscles, units.index, units, [CLASS_COLOURS[4]] * len(units), "action units")
+    largest = largest_motion(flows, views.masks)
+    grid = bottom.subplots(n_views, 6, width_ratios=(1, 1, 1, 1, 1, 0.6), squeeze=False)
+    for v, name in enumerate(VIEW_NAMES[n_views]):
+        for axis, word, t in zip(grid[v], PHASE_COLUMNS, moments, strict=False):
+            axis.imshow(views.frames[t, v])
+            _bare(axis, f"{word} (frame {t})" if v == 0 else "")
+        for axis, phase, t, flow in zip(grid[v, 3:], PHASE_NAMES, moments, flows[v], strict=False):
+            axis.imshow(flow_on_face(views.frames[t, v], flow * views.masks[v][..., None], largest))
+            _bare(axis, phase if v == 0 else "")
+        grid[v, 0].set_ylabel(name, fontsize=9)
+        _bare(grid[v, 5])
+    colour_wheel(grid[0, 5], largest)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _draw_moments(axis: plt.Axes, curve: np.ndarray, moments: Many[int]) -> None:
+    """Motion against the onset over time, with onset, apex and offset."""
+    axis.plot(curve, color="black", lw=1.3)
+    for word, t, style in zip(PHASE_COLUMNS, moments, (":", "-", "--"), strict=True):
+        axis.axvline(t, color=CLASS_COLOURS[0], ls=style, lw=2, label=f"{word} {t}")
+    axis.set(xlabel="frame", ylabel="motion, px (sum of the views)")
+    axis.set_ylim(0)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize=8)
 
 
 def _share_bars(axis: plt.Axes, names: Many[str], values: np.ndarray, colours: Many[str], title: str) -> None:

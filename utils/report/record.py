@@ -69,7 +69,12 @@ def write_run(
     stages = {file.stem: read_artefact(file) for file in sorted((config.work_root / "records").glob("*.json"))}
     held_out = stages["03_train"]["scores"] if "03_train" in stages else {}
     record = run_record(config.record, config.seed, {"held_out": held_out, **scores}, _without_root(config, warnings))
-    record["data"] = {"training": len(data.train), "test": len(data.test_ids), "digest": data_digest(data.root)}
+    record["data"] = {
+        "training": len(data.train),
+        "test": len(data.test_ids),
+        "synthetic": (data.root / "truth").is_dir(),
+        "digest": data_digest(data.root),
+    }
     record["stages"] = {
         name: {key: stage.get(key) for key in ("commit", "seconds", "time")} for name, stage in stages.items()
     }

@@ -1,5 +1,5 @@
 """03: the network on held-out subjects.
 
-Read `network`, `settings`, `augment`, `fit`, `fitted`; `decision` (thresholds), `protocol` (folds),
-`stacking` (how several learners are averaged), `scores`, `baselines`.
+Read `network`, `settings`, `augment`, `fit`, `fitted`; `decision` (thresholds), `protocol` (folds), `scores`,
+`baselines`; `stacking` (how several learners are averaged) and `conformal` (answers that may abstain).
 """

@@ -10,6 +10,7 @@ from notebook_runs import BOOKS, run_notebooks
 
 from utils.config import load_config
 from utils.dataset.tables import CLASSES, load_sample_submission
+from utils.predict import predict, prepare
 from utils.report.record import commit
 from utils.report.submission import validate_submission
 from utils.synthetic.__main__ import make_data
@@ -45,6 +46,13 @@ def test_the_run_is_recorded_with_parameters_versions_and_scores(compact_run):
     rendered = json.loads((compact_run.parent / "work" / "records" / "01_render.json").read_text())
     assert rendered["scores"]["renderer"].split()[0] in ("pyrender", "embree")
     assert str(compact_run.parent) not in json.dumps(record)
+
+
+def test_a_clip_is_judged_by_the_runs_folder_alone_and_four_people_exclude_nothing(compact_run):
+    path = next((compact_run.parent / "data" / "test").iterdir())
+    config, judge = prepare(path, str(compact_run))
+    assert config.views == "render" and "synthetic" in judge.origin and judge.scores["person"].nunique() == 4
+    assert set(predict(path, config, judge).classes["answer"]) == {"cannot tell"}
 
 
 def test_a_card_comes_with_the_data(compact_run):

@@ -224,6 +224,17 @@ def test_a_run_of_another_number_of_views_is_refused(tiny, clip, run):
         prepare(path, str(run))
 
 
+def test_a_run_on_composites_cuts_the_composites_of_a_mesh(tiny, run, tmp_path):
+    data = load_data(tiny)
+    path = data.folder("train", data.train["Id"][0])
+    for file in run.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    record = json.loads((run / "run.json").read_text())
+    write_artefact(tmp_path / "run.json", record | {"parameters": record["parameters"] | {"views": "split"}})
+    with pytest.raises(DataError, match="views=split makes 2 of it"):
+        prepare(path, str(tmp_path))
+
+
 def test_a_run_that_is_none_or_is_damaged_is_refused(clip, run, tmp_path):
     with pytest.raises(DataError, match="no-such-run.*Remedy: name a folder that make submit left"):
         prepare(clip[0], "no-such-run")

@@ -5,6 +5,8 @@
 The networks are those of a run, or the ones that ship, which were taught by synthetic motion alone. A run says of each
 class which values its held-out people leave possible (`utils.train.conformal`); where both are, the answer is "cannot
 tell". Onset, apex and offset are found, since a clip of somebody's may begin before the expression and end after it.
+Where it does not, as in a run's own clips, that costs little: of 69 clips of six synthetic people whom a run had not
+seen, 95% of the true values were possible ones with moments=found as with spotted, and macro-UF1 was 0.73 and 0.75.
 """
 
 import argparse

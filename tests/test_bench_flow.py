@@ -36,7 +36,7 @@ def test_the_measured_people_are_not_those_of_the_challenge():
 
 
 def test_quiet_eyes_leave_the_rest_of_the_face_its_motion():
-    blinks = (101, "S01")
+    blinks = (102, "S01")
     (open_and_closed, *_), (quiet, *_) = (
         make_pairs(Conditions(size=128), people=(blinks,), quiet_eyes=quiet) for quiet in (False, True)
     )

@@ -209,7 +209,7 @@ def test_a_foreign_pair_replaces_a_lesson_with_all_that_belongs_to_it(speckle, s
     visible[:, 32:96, 32:96] = True
     lessons = Lessons(frame[None], frame[None], flow, flow / 2, visible)
     config = FlowTraining(foreign=share, batch=1, degradation=GENTLE)
-    lesson = next(batches(lessons, config, torch.device("cpu")))
+    lesson, _ = next(batches(lessons, config, torch.device("cpu")))
     if share:
         assert lesson.known.all() and not lesson.known_nonrigid.any() and lesson.flow.std() > 0
         assert (lesson.first - lesson.second).abs().mean() > 0.5

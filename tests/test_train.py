@@ -204,7 +204,7 @@ def test_an_ensemble_takes_its_thresholds_from_every_training_clip():
     train, _ = halves(make())
     fitted = fit_ensemble(train, grouped_folds(train.y, train.subjects, 2), MODEL, replace(TRAIN, epochs=2))
     assert len(fitted.members) == 2
-    assert all(f"of {len(train)}" in source and "out-of-fold" in source for source in fitted.thresholds.sources)
+    assert all(f"among {len(train)}" in source and "out-of-fold" in source for source in fitted.thresholds.sources)
     raw = replace(fitted, calibration=None)
     one, two = (predict(replace(raw, members=(m,)), train.x)[0] for m in fitted.members)
     np.testing.assert_allclose(predict(raw, train.x)[0], (one + two) / 2, rtol=1e-5)

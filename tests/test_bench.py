@@ -20,6 +20,7 @@ from utils.bench import stages
 from utils.bench.cluster import wait_for
 from utils.bench.setting import SEEDS, resident_mb, row
 from utils.bench.stages import (
+    by_recording,
     damaged_views,
     dask_cluster,
     errors_by_confounder,
@@ -210,6 +211,12 @@ def test_apex_errors_are_grouped_and_told_against_ours():
     assert found["all clips: ours"] == (1, 1, 2, 2) and found["all clips: other"] == (4.5, 4.5, 2, 8)
     assert found["no confounder: ours"] == (0, None, 1, 0) and found["no confounder: other"] == (1, None, 1, 1)
     assert found["with blink: other"] == (8, 4, 1, 8) and "with gaze: ours" not in found
+
+
+def test_apexes_are_found_again_by_what_became_of_the_frames():
+    found = [{("as rendered", "ours"): 3, ("film", "ours"): 5}, {("as rendered", "ours"): 4, ("film", "ours"): 9}]
+    table = by_recording(found, pd.Index(["a", "b"]))
+    assert table["film"]["ours"].to_dict() == {"a": 5, "b": 9} and list(table["as rendered"]) == ["ours"]
 
 
 def test_damaged_views_are_those_views_a_little_off(speckle):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -200,6 +201,19 @@ GENTLE = Degradation(
     contrast=(1.0, 1.0),
     noise=(0.3, 1.0),
 )
+
+
+def test_a_masked_batch_comes_with_the_face_over_which_its_head_is_fitted(speckle):
+    frame = shifted(speckle, 0, 0)
+    visible = np.zeros((1, OUT, OUT), bool)
+    visible[:, 32:96, 40:88] = True
+    lessons = Lessons(frame[None], frame[None], *np.zeros((2, 1, 2, OUT, OUT), np.float16), visible)
+    config = FlowTraining(foreign=0, batch=1, degradation=GENTLE, masked=1.0)
+    lesson, face = next(batches(lessons, config, torch.device("cpu")))
+    assert face.shape == (1, 1, SIZE, SIZE) and face.mean() == pytest.approx(visible.mean(), rel=0.02)
+    assert face[0, 0, SIZE // 2, SIZE // 2] == 1 and lesson.known_nonrigid[0, 0, 0] == face[0, 0, 0, 0] == 0
+    _, face = next(batches(lessons, replace(config, masked=0.0), torch.device("cpu")))
+    assert face is None
 
 
 @pytest.mark.parametrize("share", [0, 1])

@@ -69,11 +69,13 @@ def test_a_blend_predicts_the_weighted_mean_of_its_parts_and_is_kept_whole(stack
 
 def test_what_an_earlier_stack_left_in_a_folder_goes(stack, tmp_path):
     samples, inner, learners, fitted = stack
+    (tmp_path / "model-notes.md").write_text("somebody's")
     save_stack(fitted, tmp_path)
     assert (tmp_path / "model-1.json").exists()
     save_stack(fit_stack(samples, inner, {"plain": learners["plain"]}), tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"model.json", "model-0.json", "model-0.safetensors"} <= names and not any("-1" in name for name in names)
+    assert "model-notes.md" in names
 
 
 def test_what_is_said_of_a_part_is_its_loss_on_inner_held_out_clips(stack):

@@ -13,7 +13,7 @@ from utils.config import load_config
 from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import CLASSES, open_data
-from utils.face.expressions import BLINK, rotation
+from utils.face.expressions import ACTION_UNITS, BLINK, Repertoire, rotation
 from utils.face.model import SKIN, load_face_model
 from utils.synthetic import data_root as synthetic
 from utils.synthetic.data_root import LABEL_SETS, make_identity, make_subject
@@ -322,6 +322,19 @@ def test_light_flickers_in_the_clips_whose_truth_says_so(tiny, tmp_path, monkeyp
         clips = plan_of(tiny).to_dict("records")
         rows = make_subject(tmp_path, "S01", clips, tiny.data_seed, False, tiny.expressions)
     assert asked == [row["flicker"] for row in rows] and set(asked) == {True, False}
+
+
+def test_clips_show_the_table_of_expressions_that_was_asked_for(tiny, tmp_path, monkeypatch):
+    sneer = Repertoire({name: ((1, ("AU9",)),) for name in CLASSES}, {}, 0, (0.5, 1), 0, (0, 0))
+    monkeypatch.setitem(synthetic.REPERTOIRES, "emfacs", sneer)
+    monkeypatch.setattr(synthetic, "photograph", lambda v, *_: np.zeros((len(v), PHOTO, 2 * PHOTO, 3), np.uint8))
+    with tiny_clips():
+        clips = plan_of(tiny).to_dict("records")[:3]
+    units = {}
+    for table in ("emfacs", "literature"):
+        rows = make_subject(tmp_path / table, "S01", clips, tiny.data_seed, False, table)
+        units[table] = {au for row in rows for au in ACTION_UNITS if row[au] > 0}
+    assert units["emfacs"] == {"AU9"} != units["literature"]
 
 
 def test_two_subjects_are_two_people(tiny):

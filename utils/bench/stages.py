@@ -47,8 +47,7 @@ def apex(setting: Setting) -> list[dict]:
     found = parallel_map(apexes, jobs, config.jobs, description="apex rules")
     remove(config.work_root)
     truth = load_truth(config).loc[[job.id for job in jobs]]
-    found = pd.DataFrame(found, index=truth.index)
-    found.columns = pd.MultiIndex.from_tuples(found.columns)
+    found = by_recording(found, truth.index)
     clean = found["as rendered"]
     errors = clean.sub(truth["apex"], axis=0).abs()
     gross = truth["source"][errors["ours"] > GROSS]
@@ -67,6 +66,13 @@ def apex(setting: Setting) -> list[dict]:
             for rule in clean
         ]
     )
+
+
+def by_recording(found: list[dict[tuple[str, str], int]], ids: pd.Index) -> pd.DataFrame:
+    """The apexes of `apexes`, a row per clip: columns by what became of the frames, and under it by rule."""
+    table = pd.DataFrame(found, index=ids)
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
 
 
 def errors_by_confounder(found: pd.DataFrame, truth: pd.DataFrame) -> list[dict]:

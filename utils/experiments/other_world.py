@@ -2,7 +2,7 @@
 
     python -m utils.experiments.other_world [--model DIR] [--people 12] [--each 12] [--seeds 3] [--jobs 2]
 
-DIR holds a face model as OBJ files of one topology: a neutral face (a file with "neutral" in its name), stack shapes by
+DIR holds a face model as OBJ files of one topology: a neutral face (a file with "neutral" in its name), blend shapes by
 ARKit's names (browDownLeft.obj or browDown_L.obj; what is missing does not move), and, where there are any, other
 people's neutral faces (identity000.obj and so on), which are taken for directions in which faces differ. ICT-FaceKit
 (github.com/ICT-VGL/ICT-FaceKit, folder FaceXModel) is one. Without `--model` it is the face model of this repository.
@@ -185,7 +185,7 @@ def scores(samples: Samples, config: Config) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", type=Path, help="folder of OBJ stack shapes (default: our face model)")
+    parser.add_argument("--model", type=Path, help="folder of OBJ blend shapes (default: our face model)")
     parser.add_argument("--people", type=int, default=12)
     parser.add_argument("--each", type=int, default=12, help="clips of a person")
     parser.add_argument("--seeds", type=int, default=3, help="sets of people")

@@ -112,10 +112,14 @@ def predict_stack(stack: Stack, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def save_stack(stack: Stack, folder: str | Path) -> None:
-    """Write each part as `save_fitted` does, and what makes an average of them as model.json, in the place of what an
-    earlier one left in the folder."""
-    for left in Path(folder).glob("model*"):
-        remove(left)
+    """Write each part as `save_fitted` does and, last, what makes an average of them as model.json.
+
+    What an earlier one left in the folder goes: its model.json first, since it would speak of other parts.
+    """
+    remove(Path(folder) / "model.json")
+    for pattern in ("model-[0-9]*", "model.safetensors*"):
+        for left in Path(folder).glob(pattern):
+            remove(left)
     files = {name: f"model-{number}" for number, name in enumerate(stack.parts)}
     for name, part in stack.parts.items():
         save_fitted(part, folder, files[name])

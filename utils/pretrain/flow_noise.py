@@ -38,7 +38,7 @@ class FlowNoise:
 
 
 # Of method "faceflow" on 256 px pictures, maps of 28 x 28: `python -m utils.pretrain.flow_noise` (60 people, seed 0).
-FLOW_NOISE = FlowNoise(gain=1.001, blur=0.4, floor=0.026, relative=0.176, length=0.776, phases=-0.485, unresolved=0.041)
+FLOW_NOISE = FlowNoise(gain=0.996, blur=0.4, floor=0.024, relative=0.169, length=0.761, phases=-0.499, unresolved=0.04)
 
 # Estimated flow ---------------------------------------------------------------------------------------------
 

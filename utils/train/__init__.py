@@ -1,5 +1,6 @@
 """03: the network on held-out subjects.
 
 Read `network`, `settings`, `augment`, `fit`, `fitted`; `decision` (thresholds), `protocol` (folds), `scores`,
-`baselines`; `stacking` (how several learners are averaged) and `conformal` (answers that may abstain).
+`baselines`, `htnet`; `stacking` (how several learners are averaged), `crop_match` (the crop that a taught network
+knows) and `conformal` (answers that may abstain).
 """

@@ -359,6 +359,10 @@ PLAIN = TrainConfig(
 )  # Adam and nothing else, as the papers train
 
 
+STSTNET = replace(PLAIN, loss="bce", epochs=100, patience=20, lr=3e-3)
+OFF_APEXNET = replace(PLAIN, loss="bce", epochs=60, patience=15, lr=1e-4)
+
+
 def plain_network(config: type[ModelConfig], train_config: TrainConfig) -> Predictor:
     """One network of `config`, shaped to the data, without augmentation, stopped on the first inner fold."""
 
@@ -372,12 +376,12 @@ def plain_network(config: type[ModelConfig], train_config: TrainConfig) -> Predi
 
 def ststnet(mode: str = "multi-label") -> Predictor:
     """STSTNet, Adam, cross-entropy; more and larger steps than its 5e-5, which needs hours."""
-    return plain_network(STSTNetConfig, replace(PLAIN, mode=mode, loss="bce", epochs=100, patience=20, lr=3e-3))
+    return plain_network(STSTNetConfig, replace(STSTNET, mode=mode))
 
 
 def off_apexnet(mode: str = "multi-label") -> Predictor:
     """Off-ApexNet, Adam 1e-4, cross-entropy."""
-    return plain_network(OffApexNetConfig, replace(PLAIN, mode=mode, loss="bce", epochs=60, patience=15, lr=1e-4))
+    return plain_network(OffApexNetConfig, replace(OFF_APEXNET, mode=mode))
 
 
 def paper_faithful(mode: str = "multi-label") -> Predictor:

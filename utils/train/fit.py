@@ -178,7 +178,7 @@ def _optimise(
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     schedule = warm_up_and_cosine(steps * config.epochs) if config.schedule == "cosine" else lambda step: 1.0
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule)
-    best, history = (math.inf, 0, None), []
+    best, history = ((math.inf,), 0, None), []
     for epoch in range(1, config.epochs + 1):
         model.train()
         total = torch.zeros((), device=x.device)
@@ -201,10 +201,14 @@ def _optimise(
             with torch.inference_mode():
                 logits = forward(model, check[0], config)[0]
                 record["val_loss"] = focal_loss(logits, check[1], alpha, gamma, config.mode).item()
+                rank = (record["val_loss"],)
+                if config.stop_by == "accuracy":
+                    right = logits.argmax(dim=1) == check[1].argmax(dim=1)
+                    rank = (-right.float().mean().item(), *rank)
         history.append(record)
         if check is not None and config.patience:
-            if record["val_loss"] < best[0]:
-                best = (record["val_loss"], epoch, _copy_state(model))
+            if rank < best[0]:
+                best = (rank, epoch, _copy_state(model))
             elif epoch - best[1] >= config.patience:
                 break
     return (best[2], history, best[1]) if best[2] is not None else (_copy_state(model), history, epoch)

@@ -170,6 +170,37 @@ def run_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: int, inne
     return _predict_fold(lambda: predictor(train, inner, seed), test)
 
 
+def judge_elsewhere(
+    samples: Samples,
+    predictor: Predictor,
+    folds: Sequence[Fold],
+    tested: Mapping[str, Samples],
+    seed: int = 0,
+    n_jobs: int = 1,
+    description: str = "",
+) -> dict[str, OutOfFold]:
+    """Predictors trained on `samples`, one a fold, and what each says of its held-out clips as they are in `tested`.
+
+    tested: name -> the same clips in the same order, seen otherwise. Raises ValueError where their Ids differ.
+    """
+    for name, other in tested.items():
+        if not np.array_equal(other.ids, samples.ids):
+            raise ValueError(f"{name}: its Ids are not those of the training clips. Remedy: give the same clips.")
+    task = partial(_judge_fold, samples, predictor, tested, seed)
+    found = parallel_map(task, list(folds), n_jobs, description=description)
+    return {name: _joined(other, folds, (seed,), [[one[name] for one in found]]) for name, other in tested.items()}
+
+
+def _judge_fold(
+    samples: Samples, predictor: Predictor, tested: Mapping[str, Samples], seed: int, fold: Fold
+) -> dict[str, FoldResult]:
+    train = samples.subset(fold[0])
+    _check_disjoint(train, samples.subset(fold[1]))
+    inner = grouped_folds(train.y, train.subjects, min(4, len(np.unique(train.subjects))), seed)
+    classifier = predictor(train, inner, seed)
+    return {name: _predict_fold(lambda: classifier, other.subset(fold[1])) for name, other in tested.items()}
+
+
 def run_leaking_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
     """NOT an honest score: the predictor chooses its epoch and thresholds on the held-out clips themselves.
 

@@ -12,6 +12,7 @@ class TrainConfig:
     mode: str = "multi-label"  # or "single-label": softmax and arg max instead of sigmoids and thresholds
     epochs: int = 40
     patience: int = 15  # epochs without a better validation loss before stopping; 0: all epochs, keep the last
+    stop_by: str = "loss"  # of the validation clips; or, for single labels, their "accuracy"
     batch: int = 32  # clips
     lr: float = 2e-3
     weight_decay: float = 1e-2  # of AdamW; 0 makes it Adam
@@ -37,6 +38,7 @@ class TrainConfig:
             ("schedule", ("cosine", "constant")),
             ("loss", ("focal", "bce")),
             ("precision", ("auto", "float32", "bfloat16")),
+            ("stop_by", ("loss", "accuracy") if self.mode == "single-label" else ("loss",)),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}. Remedy: one of {allowed}.")

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from utils.dataset.reading import DataError
-from utils.experiments.flow_images import main, run
-from utils.experiments.shared_files import read_flow_images, read_loso_tree, write_flow_images
+from utils.experiments.flow_images import main, pictures_of, read_sources, run
+from utils.experiments.other_inputs import samples_with_apex
+from utils.experiments.robustness import across_databases, format_losses, losses, noisy, of_images, of_run
+from utils.experiments.shared_files import phases_of, read_flow_images, read_loso_tree, write_flow_images
 from utils.flow.shared_image import from_image
 from utils.pipeline import load_samples
 from utils.train.settings import TrainConfig
@@ -263,3 +265,98 @@ def test_the_command_writes_what_its_options_say(tiny_run, tmp_path, monkeypatch
     assert "parameter flow_method='none' is not possible" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--write", str(tmp_path / "more"), "--root", str(tmp_path)])
+
+
+# Several sources and phases
+
+
+def write_sources(folder: Path) -> tuple[list[str], str]:
+    """Two sources of the same clips: the second is larger, has both phases, and shows the class in the later one."""
+    rng = np.random.default_rng(1)
+    first, labels = write_sample(folder / "a")
+    second, _ = write_sample(folder / "b", size=32)
+    second = second.rename(folder / "b" / "others")
+    for path in sorted(second.glob("*.png")):
+        image = cv2.imread(str(path))
+        cv2.imwrite(str(path.with_name(f"{path.stem.strip()}_1.png")), image)
+        cv2.imwrite(str(path), rng.integers(0, 255, image.shape))
+    return [str(first), str(second)], str(labels)
+
+
+def test_both_phases_of_several_sources_are_read_in_the_order_of_one_table(tmp_path):
+    roots, labels = write_sources(tmp_path)
+    assert [phases_of(root, labels) for root in roots] == [1, 2]
+    sources, datasets = read_sources(roots, labels)
+    assert [samples.x.shape for samples in sources.values()] == [(24, 1, 1, 3, 28, 28), (24, 1, 2, 3, 32, 32)]
+    assert np.array_equal(sources["images"].ids, sources["others"].ids) and len(datasets) == 24
+    pictures = pictures_of(sources)
+    assert list(pictures) == ["images", "others", "others, second phase", "others, both phases", "all pictures"]
+    assert pictures["all pictures"].x.shape == (24, 1, 3, 3, 28, 28)
+    (Path(roots[1]) / "clip07_second_1.png").unlink()
+    with pytest.raises(DataError, match="line 9: no image 'clip07_second_1'"):
+        read_sources(roots, labels)
+
+
+def test_a_clip_named_like_anothers_second_phase_is_a_clip(tmp_path):
+    root, labels = write_sample(tmp_path)
+    renamed(root, labels, ["clip00_first_1.png"], "clip00_first_1")
+    assert phases_of(root, labels) == 1
+
+
+def test_a_row_is_scored_on_every_picture_and_averaged_over_the_sources(tmp_path, capsys):
+    roots, labels = write_sources(tmp_path)
+    out = tmp_path / "scores.json"
+    main(["--root", *roots, "--labels", labels, "--jobs", "1", "--seeds", "1", "--rows", "LDA", "--json", str(out)])
+    found = json.loads(out.read_text())
+    uf1 = {row: parts["pooled"]["uf1"]["value"] for row, parts in found["rows"].items()}
+    second = ["LDA [others]", "LDA [others, second phase]", "LDA [others, both phases]"]
+    assert list(uf1) == ["LDA", *second, "LDA [all pictures]", "LDA + LDA [others]"]
+    assert uf1["LDA"] > 0.9 and uf1["LDA [others, second phase]"] > 0.9 and uf1["LDA [others]"] < 0.8
+    worth = found["second_phase"]["LDA [others, both phases]"]
+    assert worth["value"] == pytest.approx(uf1["LDA [others, both phases]"] - uf1["LDA [others]"])
+    assert "less that of onset to apex alone" in capsys.readouterr().out
+
+
+def test_sources_of_one_name_and_sources_without_a_table_are_refused(tmp_path):
+    root, labels = write_sample(tmp_path)
+    with pytest.raises(DataError, match="two sources are called images. Remedy"):
+        read_sources([str(root), str(root)], str(labels))
+    with pytest.raises(SystemExit):
+        main(["--root", str(root), str(root)])
+
+
+# Robustness
+
+
+def test_a_network_is_trained_once_and_judged_on_clips_seen_otherwise(tmp_path):
+    roots, labels = write_sources(tmp_path)
+    sources, datasets = read_sources(roots, labels)
+    samples, rows, tested = of_images(sources)
+    some = {name: tested[name] for name in ("as learnt", "noise of 1 of the motion", "source others")}
+    rows = {"RBF-SVM": rows["RBF-SVM"]}
+    found = losses(samples, rows, some, jobs=1)["RBF-SVM"]
+    assert found["as learnt"]["difference"]["value"] == 0 and found["as learnt"]["uf1"]["value"] > 0.9
+    assert found["source others"]["difference"]["value"] < -0.1
+    across = across_databases(samples, rows, datasets, jobs=1)["RBF-SVM"]
+    assert set(across) == {"first", "second"} and across["first"]["uf1"]["value"] > 0.9
+    table = format_losses({"rows": {"RBF-SVM": found}, "across": {"RBF-SVM": across}})
+    assert "first, learnt from the others" in table and "source others" in table
+
+
+def test_noise_is_as_strong_as_it_is_called(tmp_path):
+    samples, _ = read_flow_images(*write_sample(tmp_path))
+    added = noisy(samples, 0.5, pixels=False).x - samples.x
+    assert added[:, :, :, :2].std() == pytest.approx(0.5 * samples.x[:, :, :, :2].std(), rel=0.1)
+    magnitude = noisy(samples, 0.5, pixels=True).x
+    assert np.allclose(magnitude[..., 2, :, :], np.hypot(magnitude[..., 0, :, :], magnitude[..., 1, :, :]))
+
+
+def test_the_apex_of_a_run_is_missed_by_as_many_frames_as_are_said(tiny_run):
+    config, data = tiny_run.config, tiny_run.data
+    early, late = (samples_with_apex(config, data, shift) for shift in (-2, 2))
+    found = load_samples(config, data, "train")
+    assert np.array_equal(early.ids, found.ids)
+    assert np.abs(early.x[:, :, 0]).mean() < np.abs(found.x[:, :, 0]).mean()
+    assert not np.array_equal(late.x, found.x)
+    samples, rows, tested = of_run(config, data)
+    assert {"apex 4 frames too late", "flow by dis", "half looser"} < set(tested) and len(rows) == 4

@@ -1,11 +1,13 @@
 """Precomputed flow images: score honestly on those that the field shares, and write those of any clips.
 
-    python -m utils.experiments.flow_images --root DIR --labels FILE.csv [--jobs 2] [--seeds 2] [--json OUT]
+    python -m utils.experiments.flow_images --root DIR [DIR ...] --labels FILE.csv [--jobs 2] [--seeds 2] [--json OUT]
     python -m utils.experiments.flow_images --write OUT --data ROOT [--set "views=single flow_method=dis"]
 
 The layout is that of `utils.experiments.shared_files`. A public source: the data folder of the repository HTNet
-(`datasets/STSNet_whole_norm_u_v_os`). The second form takes any data root that the notebooks take, with all their
-parameters, and what it writes the first one reads.
+(`datasets/STSNet_whole_norm_u_v_os`). Several folders are several sources of the same clips, by other crops and flow
+methods: every row is scored on each, on their second phases where these are there (CausalNet's folder of that name has
+them), on all pictures together, and averaged over the sources. The second form takes any data root that the notebooks
+take, with all their parameters, and what it writes the first one reads.
 """
 
 from __future__ import annotations
@@ -14,22 +16,24 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from utils.config import Config, load_config
 from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
-from utils.experiments.shared_files import read_flow_images, read_loso_tree, write_flow_images
+from utils.experiments.shared_files import phases_of, read_flow_images, read_loso_tree, write_flow_images
 from utils.pipeline import load_data
 from utils.pretrain.classifier import THREE, controls, fine_tuned_predictor, load_pretrained, zero_shot_predictor
 from utils.report.record import commit
 from utils.train.baselines import baselines
+from utils.train.crop_match import crop_matched
 from utils.train.fit import network_predictor
+from utils.train.fitted import resize_maps
 from utils.train.network import ModelConfig
 from utils.train.protocol import OutOfFold, Predictor, average_predictions, cross_validate, leave_one_subject_out
 from utils.train.scores import Interval, compare, interval, pooled_score
@@ -46,21 +50,30 @@ TRAIN = TrainConfig(mode="single-label", patience=0, batch=64)  # all epochs on 
 MEMBERS = 1  # networks whose probabilities are averaged in one row
 PLUS = " + "  # between the rows whose probabilities an average row averages
 REFERENCE = "network"  # the others are held against it, paired
+SECOND, BOTH, ALL = ", second phase", ", both phases", "all pictures"  # names of pictures, or their ends
 
 
 def predictors(samples: Samples) -> dict[str, Predictor]:
     """name -> predictor: the baselines, our network, and for three classes the one taught by synthetic motion.
 
-    "network" is the mean of networks with different starts; "zero-shot" has seen no real clip, "fine-tuned" goes on
-    from its weights. Both take the classes for negative, positive, surprise, in this order; so do the controls.
+    samples: one view; the pictures of a clip are its phases, one or more. "network" is the mean of networks with
+    different starts; "zero-shot" has seen no real clip, "fine-tuned" goes on from its weights, both also in the crop
+    that suits them best (`utils.train.crop_match`). They take the classes for negative, positive, surprise, in this
+    order, and read single pictures; so do the controls.
     """
-    model_config = ModelConfig(classes=len(samples.classes), views=1, phases=1)
+    pictures = samples.x.shape[2]
+    model_config = ModelConfig(classes=len(samples.classes), views=1, phases=pictures)
     network = network_predictor(model_config, TRAIN, how="all", members=MEMBERS)
     found = {**baselines("single-label"), "network": network}
-    if len(samples.classes) == len(THREE):
+    if len(samples.classes) == len(THREE) and pictures == 1:
         taught = load_pretrained("single")
         found |= {"zero-shot": zero_shot_predictor(taught), **controls(taught)}
         found["fine-tuned"] = fine_tuned_predictor("single", len(THREE), how="all")
+        for name in ("zero-shot", "fine-tuned"):
+            found[f"{name}, crop matched"] = crop_matched(found[name], taught, pixels=False)
+        found["zero-shot, crop by the test clips"] = crop_matched(
+            found["zero-shot"], taught, pixels=False, transduction=True
+        )
     return found
 
 
@@ -68,23 +81,84 @@ def predictors(samples: Samples) -> dict[str, Predictor]:
 DEFAULT_ROWS = ("best constant", "LDA", "RBF-SVM", "network", "network + RBF-SVM", "zero-shot")
 
 
+def pictures_of(sources: Mapping[str, Samples]) -> dict[str, Samples]:
+    """What a row may be shown of the same clips from several sources, (N, 1, phases): the first phase of each source,
+    its second and both where it has two, and of several sources all their pictures, sized as the first.
+
+    The first is the one that a row is shown whose name says nothing else.
+    """
+    found = {}
+    for name, samples in sources.items():
+        found[name] = samples.take_phases([0])
+        if samples.x.shape[2] > 1:
+            found[name + SECOND], found[name + BOTH] = samples.take_phases([1]), samples
+    if len(sources) > 1:
+        first = next(iter(sources.values()))
+        sized = [resize_maps(torch.from_numpy(each.x), first.x.shape[-1]).numpy() for each in sources.values()]
+        found[ALL] = replace(first, x=np.concatenate(sized, axis=2))
+    return found
+
+
+def rows_of(pictures: Mapping[str, Samples], rows: Sequence[str] | None = None) -> list[str]:
+    """The lines of the table: each row on every picture that it can read, and averaged over the sources.
+
+    A row's name alone stands for the first picture, else the picture's name stands in brackets behind it; a row that
+    says "[...]" itself is taken as it is.
+    """
+    first, found = next(iter(pictures)), []
+    known = {name: predictors(samples) for name, samples in pictures.items()}
+    sources = [name for name in pictures if name != ALL and not name.endswith((SECOND, BOTH))]
+    for row in rows or [row for row in DEFAULT_ROWS if all(part in known[first] for part in row.split(PLUS))]:
+        parts = row.split(PLUS)
+        if "[" in row:
+            found.append(row)
+            continue
+        readable = [name for name in pictures if all(part in known[name] for part in parts)]
+        on = {name: PLUS.join(_on(part, name, first) for part in parts) for name in readable or [first]}
+        found += list(on.values())
+        if len(sources) > 1 and all(name in on for name in sources):
+            found.append(PLUS.join(on[name] for name in sources))
+    return list(dict.fromkeys(found))
+
+
+def _on(row: str, picture: str, first: str) -> str:
+    return row if picture == first else f"{row} [{picture}]"
+
+
 def leave_one_subject_out_scores(
-    samples: Samples, rows: Sequence[str] | None = None, seeds: Sequence[int] = (0, 1), jobs: int = 1
+    pictures: Mapping[str, Samples], rows: Sequence[str] | None = None, seeds: Sequence[int] = (0, 1), jobs: int = 1
 ) -> dict[str, OutOfFold]:
     """row -> held-out predictions of every clip, each row on the same folds and seeds.
 
-    A row "a + b" averages the probabilities of rows a and b, with equal weights, so that it needs no choice and no
-    training of its own.
+    pictures: of `pictures_of`. A row "a + b" averages the probabilities of rows a and b, with equal weights, so that it
+    needs no choice and no training of its own. Raises UnknownRowError for a row or a picture that is none.
     """
-    available, folds, found = predictors(samples), leave_one_subject_out(samples.subjects), {}
-    rows = rows or [row for row in DEFAULT_ROWS if all(part in available for part in row.split(PLUS))]
-    wanted = dict.fromkeys(part for row in rows for part in row.split(PLUS))
-    if unknown := [name for name in wanted if name not in available]:
-        names = ", ".join(available)
-        raise UnknownRowError(f"row {unknown[0]!r} is unknown. Remedy: choose from {names}, or averages as 'a + b'.")
-    for name in wanted:
-        found[name] = cross_validate(samples, available[name], folds, seeds, jobs, description=name)
+    first = next(iter(pictures))
+    folds, found, rows = leave_one_subject_out(pictures[first].subjects), {}, rows_of(pictures, rows)
+    for name in dict.fromkeys(part for row in rows for part in row.split(PLUS)):
+        row, _, picture = name.removesuffix("]").partition(" [")
+        available = predictors(pictures[picture or first]) if (picture or first) in pictures else {}
+        if row not in available:
+            names, seen = ", ".join(predictors(pictures[first])), ", ".join(pictures)
+            raise UnknownRowError(
+                f"row {name!r} is unknown. Remedy: choose from {names}, with one of the pictures [{seen}] behind it "
+                "(what was taught reads single pictures), or averages as 'a + b'."
+            )
+        found[name] = cross_validate(pictures[picture or first], available[row], folds, seeds, jobs, description=name)
     return {row: average_predictions(*(found[part] for part in row.split(PLUS))) for row in rows}
+
+
+def worth_of_second_phase(results: Mapping[str, OutOfFold]) -> dict[str, dict]:
+    """row on both phases -> its UF1 less that of the same row on the first phase alone, paired."""
+    found = {}
+    for row, oof in results.items():
+        if PLUS in row or not row.endswith(BOTH + "]"):
+            continue
+        alone = row.removesuffix(BOTH + "]") + "]"
+        alone = alone if alone in results else alone.partition(" [")[0]
+        if alone in results:
+            found[row] = asdict(compare(oof, results[alone]))
+    return found
 
 
 def scores_by_row(results: dict[str, OutOfFold], datasets: np.ndarray) -> dict:
@@ -120,6 +194,7 @@ def scores_by_row(results: dict[str, OutOfFold], datasets: np.ndarray) -> dict:
         "classes": list(first.classes),
         "seeds": list(first.seeds),
         "rows": rows,
+        "second_phase": worth_of_second_phase(results),
     }
 
 
@@ -137,15 +212,30 @@ def format_scores(found: dict) -> str:
                 spans = (scores[name] for name in ("uf1", "uar", "gain"))
                 uf1, uar, gain = (str(Interval(**span)) if span else "" for span in spans)
                 lines.append(f"{row:{width}}{part:12}{uf1:24}{uar:24}{gain}")
+    for row, span in found["second_phase"].items():
+        lines.append(f"{row}: UF1 less that of onset to apex alone {Interval(**span)}")
     return "\n".join(lines)
+
+
+def read_sources(roots: Sequence[str], labels: str | None) -> tuple[dict[str, Samples], np.ndarray]:
+    """Folder's name -> samples of all its phases, and the dataset of each clip. DataError where they cannot be read."""
+    if not labels:
+        samples, datasets = read_loso_tree(roots[0])
+        return {Path(roots[0]).name: samples}, datasets
+    names = [Path(root).resolve().name for root in roots]
+    found = {}
+    for root, name in zip(roots, names, strict=True):
+        if name in found:
+            raise DataError.at(root, f"two sources are called {name}", "rename one of the folders")
+        found[name], datasets = read_flow_images(root, labels, phases_of(root, labels))
+    return found, datasets
 
 
 def score(options: argparse.Namespace) -> None:
     """Score the images under `--root`, print the table, and leave it as JSON where that is asked for."""
-    reader = partial(read_flow_images, labels=options.labels) if options.labels else read_loso_tree
-    samples, datasets = reader(options.root)
+    sources, datasets = read_sources(options.root, options.labels)
     start = time.perf_counter()
-    results = leave_one_subject_out_scores(samples, options.rows, range(options.seeds), options.jobs)
+    results = leave_one_subject_out_scores(pictures_of(sources), options.rows, range(options.seeds), options.jobs)
     found = scores_by_row(results, datasets) | {
         "wall_seconds": round(time.perf_counter() - start, 1),
         "commit": commit(),
@@ -173,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.experiments.flow_images", description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="workers over folds or clips")
     reads = parser.add_argument_group("scores")
-    reads.add_argument("--root", help="folder of the flow images, or of the LOSO tree")
+    reads.add_argument("--root", nargs="+", metavar="DIR", help="folders of flow images, or the folder of a LOSO tree")
     reads.add_argument("--labels", help="table with dataset, sub, label, imagename; without it DIR is a LOSO tree")
     reads.add_argument("--seeds", type=int, default=2, help="repetitions of every row")
     reads.add_argument("--rows", nargs="+", help='rows of the table, in this order, such as "network" "fine-tuned"')
@@ -190,6 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if bool(options.root) == bool(options.write):
         parser.error("give --root to score, or --write to write")
+    if options.root and len(options.root) > 1 and not options.labels:
+        parser.error("several sources need --labels, which says what their images are of")
     if options.root:
         score(options)
         return

@@ -53,6 +53,17 @@ def flow_features(job: Job, moments: Moments, method: str, size: int) -> np.ndar
     return clip_features(job.views(), moments, size, method)
 
 
+def samples_with_apex(config: Config, data: DataRoot, shift: int) -> Samples:
+    """The clips with the apex taken `shift` frames later, or before it where negative, between onset and offset."""
+    return _training_samples(partial(_with_apex, shift), config, data, f"apex {shift:+d}")
+
+
+def _with_apex(shift: int, task: Task) -> np.ndarray:
+    job, (onset, apex, offset) = task
+    moved = int(np.clip(apex + shift, onset + 1, max(offset - 1, onset + 1)))
+    return _kept(f"apex{shift:+d}", job, (onset, moved, offset), job.config.flow_method, flow_features)
+
+
 def _training_samples(function: Callable[[Task], np.ndarray], config: Config, data: DataRoot, what: str) -> Samples:
     table = load_moments(config, data).set_index("Id")[list(PHASE_COLUMNS)]
     jobs = [job for job in jobs_of(config, data) if job.split == "train"]

@@ -35,8 +35,15 @@ MEGC = {"Negative": "0", "Repression": "0", "Positive": "1", "Surprise": "2"}
 # Reading ------------------------------------------------------------------------------------------------------------
 
 
-def read_flow_images(root: str | Path, labels: str | Path) -> tuple[Samples, np.ndarray]:
-    """Samples (one view, one phase) and the dataset (N,) of each clip, in the order of the table.
+def phases_of(root: str | Path, labels: str | Path) -> int:
+    """How many phases of its clips a folder shows: 2 where an image of apex to offset lies beside one of the clips."""
+    names, found = set(_read_table(labels)["imagename"].map(_plain)), _index_images(Path(root))
+    seconds = {name + PHASES[1] for name in names} - names  # a clip may be called another's name with _1 behind it
+    return 2 if any(name in found or _without_zeros(name) in found for name in seconds) else 1
+
+
+def read_flow_images(root: str | Path, labels: str | Path, phases: int = 1) -> tuple[Samples, np.ndarray]:
+    """Samples (one view, 1 or 2 phases) and the dataset (N,) of each clip, in the order of the table.
 
     Image names match whatever their extension and stray spaces, and where none does, whatever the zeros before their
     numbers. A subject is a dataset's `sub`, since databases count from one. Raises DataError naming the file, and the
@@ -47,12 +54,14 @@ def read_flow_images(root: str | Path, labels: str | Path) -> tuple[Samples, np.
     found = _index_images(root)
     paths, lines = [], {}
     for line, name in table["imagename"].items():
-        path = _find_image(root, found, f"{labels}, line {line}", name)
+        where = f"{labels}, line {line}"
+        path = _find_image(root, found, where, name)
         if path in lines:
             fault = f"image {name!r} is {path.name!r}, which line {lines[path]} names too"
-            raise DataError.at(f"{labels}, line {line}", fault, "correct one of the names")
+            raise DataError.at(where, fault, "correct one of the names")
         lines[path] = line
-        paths.append(path)
+        later = [_find_image(root, found, where, _plain(name) + phase) for phase in PHASES[1:phases]]
+        paths.append([path, *later])
     subjects = table["dataset"] + "/" + table["sub"]
     return _to_samples(paths, subjects, table["label"], table["dataset"] + "/" + table["imagename"].map(_plain)), table[
         "dataset"
@@ -70,7 +79,7 @@ def read_loso_tree(root: str | Path) -> tuple[Samples, np.ndarray]:
         raise DataError.at(root, "no image in <subject>/u_test/<label>/", "give that tree, or --labels FILE.csv")
     subjects = pd.Series([path.parents[2].name for path in paths])
     ids = subjects + "/" + pd.Series([_plain(path.name) for path in paths])
-    samples = _to_samples(paths, subjects, pd.Series([path.parent.name for path in paths]), ids)
+    samples = _to_samples([[path] for path in paths], subjects, pd.Series([path.parent.name for path in paths]), ids)
     return samples, np.full(len(paths), "all")
 
 
@@ -129,24 +138,19 @@ def _without_zeros(name: str) -> str:
     return re.sub(r"(?<![0-9])0+(?=[0-9])", "", _plain(name))
 
 
-def _to_samples(paths: list[Path], subjects: pd.Series, labels: pd.Series, ids: pd.Series) -> Samples:
+def _to_samples(paths: list[list[Path]], subjects: pd.Series, labels: pd.Series, ids: pd.Series) -> Samples:
     classes = sorted(labels.unique(), key=lambda name: (len(name), name))
-    images = [read_image(path) for path in paths]
-    height, width = images[0].shape[:2]
-    x = np.stack(
-        [
-            from_image(
-                (
-                    image
-                    if image.shape[:2] == (height, width)
-                    else cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-                ).transpose(2, 0, 1)
-            )
-            for image in images
-        ]
-    )
+    images = [[read_image(path) for path in clip] for clip in paths]
+    height, width = images[0][0].shape[:2]
+    x = np.array([[from_image(_of_size(image, width, height).transpose(2, 0, 1)) for image in clip] for clip in images])
     y = labels.to_numpy()[:, None] == np.array(classes)
-    return Samples(x[:, None, None], y, ids.to_numpy(dtype=str), subjects.to_numpy(dtype=str), tuple(classes))
+    return Samples(x[:, None], y, ids.to_numpy(dtype=str), subjects.to_numpy(dtype=str), tuple(classes))
+
+
+def _of_size(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 # Writing ------------------------------------------------------------------------------------------------------------

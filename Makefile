@@ -31,7 +31,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NOTEBOOKS = $(PY) -m utils.run $@ --profile "$$PROFILE" --data "$$DATA" --set "$$SET" --jobs "$$JOBS" --name "$$RUN"
 
-.PHONY: help all env data render flow train ablation submit check validate predict test fuzz train-flow pretrain bench lint lab readme clean clean-data
+.PHONY: help all env data render flow train ablation submit check validate report predict test fuzz train-flow pretrain bench lint lab readme clean clean-data
 
 ## help: print the targets (also: bare `make`)
 help:
@@ -73,6 +73,10 @@ check: $(READY)
 ## validate: all that is wrong with a submission: FILE=submission.csv (default: the run's), DATA=...
 validate: $(READY)
 	@$(NOTEBOOKS) $(if $(FILE),--file "$$FILE")
+
+## report: the page of a finished run anew, in submissions/<run>/report.html (RUN=name, or the profile's)
+report: $(READY)
+	@$(NOTEBOOKS)
 
 ## predict: what one clip shows: INPUT=video or folder, RUN=run whose networks judge (default: the weights that ship), OUT=folder
 predict: $(READY)

@@ -3,11 +3,12 @@
     python -m utils.run submit [--profile demo] [--data DIR] [--set "seed=1 views=split"] [--jobs 2] [--name NAME]
     python -m utils.run check --data DIR [--sample 48]
     python -m utils.run validate --file submission.csv [--data DIR]
+    python -m utils.run report --name NAME
 
 What a stage was made from is its key: the notebook, the parameters, the code that its imports reach, and the names,
 sizes and times of all files of the data root. A stage is current while its key is, and all that it left is as it left
 it. A notebook is executed under a temporary name, and renamed when it succeeds; one that fails stays beside it as
-`.failed`.
+`.failed`. A run that has scored its network ends in a page, `report.html` (`utils.report.page`).
 """
 
 import argparse
@@ -261,6 +262,15 @@ def validate(run: Run, file: Path | None) -> int:
     return int(bool(faults))
 
 
+def report(name: str) -> Path:
+    """Write the page of a run from what it left; returns where it lies. ValueError where it has left nothing yet."""
+    from utils.report.page import write_page
+
+    check_name(name)
+    with locked(name):
+        return write_page(name, ARTEFACTS / name, SUBMISSIONS / name)
+
+
 def clean(name: str) -> None:
     """Remove the artefacts of one run. Submissions and data stay."""
     check_name(name)
@@ -281,7 +291,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["check", "validate", "data", *STAGES, "clean", "clean-data"])
+    parser.add_argument("what", choices=["check", "validate", "report", "data", *STAGES, "clean", "clean-data"])
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--data", default="", help="data root (default: the synthetic faces of the profile)")
     parser.add_argument("--set", default="", help="single parameters: name=value name=value")
@@ -291,8 +301,12 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="submission that `validate` holds against the data's sample")
     options = parser.parse_args()
     try:
+        name = options.name or free_name(options.profile, os.path.abspath(options.data) if options.data else "")
         if options.what == "clean":
-            clean(options.name or free_name(options.profile, os.path.abspath(options.data) if options.data else ""))
+            clean(name)
+            return
+        if options.what == "report":
+            say(f"report: {shown(report(name))}")
             return
         run = open_run(options.profile, options.data, options.set, options.jobs, options.name)
         if options.what == "check":
@@ -308,18 +322,25 @@ def main() -> None:
             say(f"synthetic 4D faces: {run.config.data_root}")
         else:
             run_stages(run, STAGES[options.what])
-            report(run, options.what)
+            say_results(run, options.what)
     except (RunError, ValueError) as error:
         raise SystemExit(f"{error}") from None
 
 
-def report(run: Run, what: str) -> None:
-    """Where the results lie."""
+def say_results(run: Run, what: str) -> None:
+    """Where the results lie, the page among them, which is written from them."""
     results = {"figures": run.config.work_root / "figures", "notebooks": run.books}
     submission = run.config.out_root / "submission.csv"
     if what in ("submit", "all") and submission.exists():  # data without a test split have none
         results = {"submission": submission} | results
-    say("   ".join(f"{name}: {path.relative_to(ROOT)}" for name, path in results.items()))
+    if "03_train" in STAGES[what]:
+        results |= {"report": report(run.name)}
+    say("   ".join(f"{name}: {shown(path)}" for name, path in results.items()))
+
+
+def shown(path: Path) -> Path:
+    """A path as it is told: from the repository."""
+    return path.relative_to(ROOT)
 
 
 if __name__ == "__main__":

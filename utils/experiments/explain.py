@@ -15,6 +15,7 @@ import torch
 from utils.config import Config
 from utils.dataset.samples import Samples
 from utils.face.expressions import ACTION_UNITS
+from utils.face.unit_names import AU_NAMES
 from utils.flow.features import clip_features
 from utils.pipeline import Job
 from utils.pretrain.classifier import KINDS, load_pretrained, unit_probabilities
@@ -25,28 +26,6 @@ from utils.train.fitted import Fitted, load_network, resize_maps, scale_maps
 from utils.train.scores import subject_weights
 from utils.train.stacking import Stack, predict_stack
 
-# Names of the Facial Action Coding System (Ekman, Friesen and Hager 2002).
-AU_NAMES = {
-    "AU1": "inner brow raiser",
-    "AU2": "outer brow raiser",
-    "AU4": "brow lowerer",
-    "AU5": "upper lid raiser",
-    "AU6": "cheek raiser",
-    "AU7": "lid tightener",
-    "AU9": "nose wrinkler",
-    "AU10": "upper lip raiser",
-    "AU12": "lip corner puller",
-    "AU14": "dimpler",
-    "AU15": "lip corner depressor",
-    "AU16": "lower lip depressor",
-    "AU17": "chin raiser",
-    "AU18": "lip pucker",
-    "AU20": "lip stretcher",
-    "AU23": "lip tightener",
-    "AU24": "lip pressor",
-    "AU26": "jaw drop",
-    "AU28": "lip suck",
-}
 # A unit is named from this probability: on 2000 clips of `sample_dual(2000, 991)`, people never trained on,
 # nine of ten units named so were there, and seven of ten that were there are named.
 NAMED_FROM = 0.3

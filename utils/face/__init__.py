@@ -1,5 +1,5 @@
 """The face model.
 
-Read `model` (geometry, people, units), `expressions` (how it moves), `skin`; `build_asset` makes the file that
-`model` reads.
+Read `model` (geometry, people, units), `expressions` (how it moves) with `unit_names`, `skin`; `build_asset` makes
+the file that `model` reads.
 """

@@ -1,5 +1,6 @@
 """What a person reads.
 
-Read `plots` (with `mesh_picture`), `film`, `record`, `submission`; `data_card` describes the data, `readme` fills the
-tables of the documents, which `markdown` writes.
+Read `plots` (with `mesh_picture`), `film`, `record`, `submission`; `data_card` describes the data; `page` is
+what a run ends in, with `wrong_clips` and `embedded` pictures; `readme` fills the tables of the documents, which
+`markdown` writes.
 """

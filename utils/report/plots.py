@@ -177,12 +177,17 @@ def flow_colours(flow: np.ndarray, largest: float) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
-def colour_wheel(axis: plt.Axes, largest: float, size: int = 101) -> None:
-    """The legend of `flow_colours`: direction of motion from the centre, brightness up to `largest` px."""
+def flow_wheel(size: int = 101) -> np.ndarray:
+    """Each direction of motion from the centre in its colour, (size, size, 3) uint8; white beside it."""
     ys, xs = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    wheel = flow_colours(np.stack([xs, ys], -1) * largest, largest)
+    wheel = flow_colours(np.stack([xs, ys], -1), 1)
     wheel[np.hypot(xs, ys) > 1] = 255
-    axis.imshow(wheel)
+    return wheel
+
+
+def colour_wheel(axis: plt.Axes, largest: float) -> None:
+    """The legend of `flow_colours`: direction of motion from the centre, brightness up to `largest` px."""
+    axis.imshow(flow_wheel())
     _bare(axis, f"direction of motion\nrim: {largest:.2f} px or more")
 
 

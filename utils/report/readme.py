@@ -88,7 +88,7 @@ def headline(run: str) -> str:
     """The rows of HEADLINE that a run's ablation has: without rendered views there is none without stabilisation."""
     table = read_artefact(ROOT / "artefacts" / run / "ablation.csv").set_index("variant", drop=False)
     rows = table.loc[[name for name in HEADLINE if name in table.index]]
-    return markdown_table(_scores(rows)) + _ablation_made_by(run)
+    return markdown_table(scores_with_intervals(rows)) + _ablation_made_by(run)
 
 
 def ablation(run: str) -> str:
@@ -102,10 +102,11 @@ def ablation(run: str) -> str:
         "parameters": table["parameters"].map("{:,}".format),
         "seconds": table["seconds"].round().astype(int),
     }
-    return markdown_table(_scores(table).assign(**more)) + _ablation_made_by(run)
+    return markdown_table(scores_with_intervals(table).assign(**more)) + _ablation_made_by(run)
 
 
-def _scores(table: pd.DataFrame) -> pd.DataFrame:
+def scores_with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Variants of `ablation.csv` with macro-UF1 and its paired difference to REFERENCE, as texts."""
     differences = [
         "" if row["variant"] == REFERENCE else _signed([row[f"difference{end}"] for end in ("", "_low", "_high")])
         for _, row in table.iterrows()

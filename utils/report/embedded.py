@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 QUALITY = 88  # of photographs as JPEG
-WIDE = 1.9  # width over height from which a narrow screen scrolls a picture, since shrunk it cannot be read
+WIDE = 900  # pixels of width from which a picture takes the whole width of the page
+LEAST = 0.6  # of its size, below which the words in a figure cannot be read: a narrow screen scrolls it
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,12 @@ class Picture:
 
     @property
     def wide(self) -> bool:
-        return self.width > WIDE * self.height
+        return self.width >= WIDE
+
+    @property
+    def least(self) -> int:
+        """Pixels of width down to which a screen may shrink it."""
+        return round(LEAST * self.width)
 
 
 def picture_of_file(path: Path, alt: str, caption: str = "") -> Picture:

@@ -11,6 +11,7 @@ import pandas as pd
 from utils.artefacts import DamagedError, read_artefact
 from utils.dataset.samples import Samples
 from utils.face.unit_names import AU_NAMES
+from utils.flow.apex import VISIBLE_PX
 from utils.report.embedded import Picture, picture_of_array
 from utils.report.plots import PHASE_NAMES, VIEW_NAMES, flow_on_face, largest_motion
 
@@ -99,6 +100,7 @@ def _flow_picture(id: str, maps: Samples | None, moments: pd.DataFrame | None, w
     flows = np.moveaxis(maps.x[maps.ids == id][0, :, :, :2], 2, -1)  # (V, P, S, S, 2) px
     largest = largest_motion(flows, np.ones((len(flows), *flows.shape[2:4]), bool))
     frames = views["frames"][apex]
+    largest = max(largest, VISIBLE_PX * frames.shape[1] / 256)  # noise stays pale
     rows = [
         np.hstack(
             [face := cv2.resize(frame, (TILE, TILE), interpolation=cv2.INTER_AREA)]

@@ -62,7 +62,8 @@ def first_stages(place):
     write_artefact(work / "data_root.json", {"data": str(place / "4D & <b>ME")})
 
     def write():
-        return write_page("x", work, out).read_text()
+        write_page(out / "report.html", "x", work)
+        return (out / "report.html").read_text()
 
     write.work, write.out = work, out
     return write
@@ -99,7 +100,7 @@ def whole(first_stages):
 
 def test_a_run_without_a_record_is_refused_with_a_remedy(place):
     with pytest.raises(ValueError, match="RUN=x: no stage.*Remedy: make all RUN=x"):
-        write_page("x", place / "artefacts" / "x", place / "submissions" / "x")
+        write_page(place / "submissions" / "report.html", "x", place / "artefacts" / "x")
     assert not list(place.iterdir())
 
 

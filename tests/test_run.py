@@ -131,6 +131,21 @@ def test_a_result_that_is_lost_or_altered_is_made_again_by_its_stage_alone(place
     assert make(place) == ["05_submit"] and result.exists()
 
 
+def test_the_page_of_a_run_is_no_result_of_a_stage(place):
+    page = runs.SUBMISSIONS / "smoke-data" / "report.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("written at this moment")
+    make(place)
+    page.write_text("written anew")
+    assert make(place) == []
+
+
+def test_a_run_that_has_left_nothing_has_no_page(place):
+    with pytest.raises(ValueError, match="RUN=x: no stage.*Remedy"):
+        runs.report("x")
+    assert not runs.SUBMISSIONS.exists()
+
+
 def test_the_card_and_hidden_files_beside_the_data_do_not_count(place):
     make(place)
     (place.data / "card").mkdir()

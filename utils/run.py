@@ -50,6 +50,7 @@ STAGES = {
     "submit": ("01_render", "02_flow_apex", "03_train", "05_submit"),
     "all": ("01_render", "02_flow_apex", "03_train", "05_submit", "04_ablation"),
 }
+PAGE = "report.html"  # that a run ends in, beside its submission
 # Two workers with two threads each are slower on two cores than with one each. The hash seed is for repeatable runs.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 KERNEL = {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1"}  # of this Python, whatever kernels the user has elsewhere
@@ -203,11 +204,13 @@ def execute(run: Run, stage: str) -> None:
 
 
 def outputs_since(run: Run, start: float) -> dict[str, str]:
-    """Checksums by place of what a stage left since `start`: all files of the run that have no key of their own."""
+    """Checksums by place of what a stage left since `start`: all files of the run that have no key of their own, but
+    the page, which is written after all stages.
+    """
     found = {}
     for name, root in places(run).items():
         for file in sorted(root.rglob("*")):
-            own_key = file.suffix == ".key" or file.with_name(file.name + ".key").exists()
+            own_key = file.suffix == ".key" or file.with_name(file.name + ".key").exists() or file.name == PAGE
             if file.is_file() and not own_key and not file.name.startswith(".") and file.stat().st_mtime >= start - 1:
                 found[f"{name}/{file.relative_to(root).as_posix()}"] = checksum(file)
     return found
@@ -267,8 +270,10 @@ def report(name: str) -> Path:
     from utils.report.page import write_page
 
     check_name(name)
+    path = SUBMISSIONS / name / PAGE
     with locked(name):
-        return write_page(name, ARTEFACTS / name, SUBMISSIONS / name)
+        write_page(path, name, ARTEFACTS / name)
+    return path
 
 
 def clean(name: str) -> None:

@@ -25,7 +25,6 @@ from utils.report.readme import run_command, scores_with_intervals, short_commit
 from utils.report.wrong_clips import joined_seeds, wrong_clips, wrong_rows
 from utils.train.scores import Interval
 
-FILE_NAME = "report.html"
 WORST = 12  # wrong clips that are shown
 TRAIN, ABLATION, SUBMIT = "03_train", "04_ablation", "05_submit"
 # What each figure shows, by the name of its file; the overview, the scores, the curves, the ablation and those of the
@@ -86,12 +85,11 @@ class FinishedRun:
         return joined_seeds(read_artefact(path), CLASSES) if path.exists() else None
 
 
-def write_page(name: str, work: Path, out: Path) -> Path:
-    """Write `report.html` of a run into `out`, atomically. Raises ValueError for a run without records."""
-    html = page(read_run(name, work, out))
-    with atomic_path(out / FILE_NAME) as temporary:
+def write_page(path: Path, name: str, work: Path) -> None:
+    """Write the page of a run beside its submission, atomically. Raises ValueError for a run without records."""
+    html = page(read_run(name, work, path.parent))
+    with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
-    return out / FILE_NAME
 
 
 def read_run(name: str, work: Path, out: Path) -> FinishedRun:

@@ -31,7 +31,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 NOTEBOOKS = $(PY) -m utils.run $@ --profile "$$PROFILE" --data "$$DATA" --set "$$SET" --jobs "$$JOBS" --name "$$RUN"
 
-.PHONY: help all env data render flow train ablation submit check validate report predict test fuzz train-flow pretrain bench lint lab readme clean clean-data
+.PHONY: help all env data render flow train ablation submit check validate report reproduce predict test fuzz train-flow pretrain bench lint lab readme clean clean-data
 
 ## help: print the targets (also: bare `make`)
 help:
@@ -77,6 +77,10 @@ validate: $(READY)
 ## report: the page of a finished run anew, in submissions/<run>/report.html (RUN=name, or the profile's)
 report: $(READY)
 	@$(NOTEBOOKS)
+
+## reproduce: repeat RUN=name from its run.json in a clean clone: is submission.csv the same, and if not, what differs
+reproduce: $(READY)
+	@$(PY) -m utils.report.reproduce "$$RUN" --data "$$DATA" --jobs "$$JOBS"
 
 ## predict: what one clip shows: INPUT=video or folder, RUN=run whose networks judge (default: the weights that ship), OUT=folder
 predict: $(READY)

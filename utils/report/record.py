@@ -19,6 +19,7 @@ from utils.dataset.folders import walk
 from utils.dataset.reading import MAX_BYTES
 from utils.dataset.tables import DataRoot
 from utils.paths import ROOT
+from utils.render.renderer import get_renderer
 
 TABLES = (".csv", ".toml", ".xlsx", ".xlsm")  # of a data root, whose content goes into its digest
 # What numbers depend on; the versions of these go into the record of a run.
@@ -46,12 +47,22 @@ def run_record(parameters: Any, seed: int, scores: Mapping[str, Any], warnings: 
             "warnings": list(warnings),
             "commit": commit(),
             "python": platform.python_version(),
-            "packages": {name: found for name in PACKAGES if (found := _version(name))},
+            "packages": packages(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - psutil.Process().create_time(), 1),  # of this process, so far
             "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
         }
     )
+
+
+def packages() -> dict[str, str]:
+    """The versions of PACKAGES that are installed."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
+
+
+def versions() -> dict[str, str]:
+    """The version of this Python and of what numbers depend on, by name."""
+    return {"python": platform.python_version(), **packages()}
 
 
 def write_record(config: Config, stage: str, scores: Mapping[str, Any], warnings: Iterable[str] = ()) -> Path:
@@ -64,11 +75,15 @@ def write_record(config: Config, stage: str, scores: Mapping[str, Any], warnings
 def write_run(
     config: Config, data: DataRoot, scores: Mapping[str, Any], warnings: Iterable[str], path: Path
 ) -> dict[str, Any]:
-    """Write the record of a whole run, as its last stage has it: beside `run_record` the scores on held-out people, the
-    data that it was made from, and commit and seconds of the stages before. Returns it."""
-    stages = {file.stem: read_artefact(file) for file in sorted((config.work_root / "records").glob("*.json"))}
-    held_out = stages["03_train"]["scores"] if "03_train" in stages else {}
-    record = run_record(config.record, config.seed, {"held_out": held_out, **scores}, _without_root(config, warnings))
+    """Write the record of a whole run, as its last stage has it: beside `run_record` the data that it was made from,
+    what drew the views, and commit and seconds of every stage that ran with these parameters. Returns it.
+
+    scores: those on held-out people, as "held_out", and what else there is.
+    """
+    record = run_record(config.record, config.seed, scores, _without_root(config, warnings))
+    files = sorted((config.work_root / "records").glob("*.json"))
+    stages = {file.stem: stage for file in files if _same_run(stage := read_artefact(file), record)}
+    record["renderer"] = stages["01_render"]["scores"]["renderer"] if "01_render" in stages else drawn_by(config)
     record["data"] = {
         "training": len(data.train),
         "test": len(data.test_ids),
@@ -76,10 +91,21 @@ def write_run(
         "digest": data_digest(data.root),
     }
     record["stages"] = {
-        name: {key: stage.get(key) for key in ("commit", "seconds", "time")} for name, stage in stages.items()
+        name: {key: stage.get(key) for key in ("commit", "seconds", "time")}
+        for name, stage in (stages | {"05_submit": record}).items()
     }
     write_artefact(path, record)
     return record
+
+
+def drawn_by(config: Config) -> str:
+    """What draws the views here: "none" where they are not drawn."""
+    return get_renderer(config.renderer).name if config.views == "render" else "none"
+
+
+def _same_run(stage: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Whether a stage ran with the parameters of a record; a number of workers is none that counts."""
+    return stage["parameters"] | {"jobs": 0} == record["parameters"] | {"jobs": 0}
 
 
 def data_digest(root: Path) -> str:

@@ -18,6 +18,7 @@ from utils.dataset.sequences import write_clip
 from utils.face.expressions import Course
 from utils.face.skin import paint_skin
 from utils.parallel import limit_threads
+from utils.progress import HEADLESS
 from utils.synthetic import data_root as synthetic
 from utils.synthetic import performance
 
@@ -26,6 +27,7 @@ TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, (
 
 # Tests run side by side, one on each core: more threads, here and in what tests start, would only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ[HEADLESS] = "1"  # kernels that tests start have no front end, as those of a run
 limit_threads()
 
 

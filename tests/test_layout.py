@@ -10,7 +10,7 @@ import pytest
 import utils
 
 ROOT = Path(utils.__file__).parent
-GROUND = ("paths", "config", "artefacts", "code_hash", "parallel")
+GROUND = ("paths", "config", "artefacts", "code_hash", "progress", "parallel")
 ORDER = (
     *("dataset", "face", "render", "train", "flow", "report", "pipeline"),
     *("synthetic", "pretrain", "experiments", "check", "predict", "bench"),

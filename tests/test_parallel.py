@@ -111,7 +111,7 @@ def test_one_worker_is_this_process():
 
 def test_progress_is_told_only_with_a_description(capsys):
     parallel_map(square, range(3), description="squares")
-    assert re.fullmatch(r"squares 3/3, \d+ s\n", capsys.readouterr().err)
+    assert re.fullmatch(r"squares: 3 of 3 in \d+ s\n", capsys.readouterr().err)
     parallel_map(square, range(3))
     assert capsys.readouterr().err == ""
 

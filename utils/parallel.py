@@ -9,7 +9,6 @@ parameter `scheduler`. A Dask worker that dies is replaced by the others: its it
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
@@ -18,9 +17,9 @@ from typing import Any
 import joblib
 
 from utils.code_hash import PACKAGE, code_hash
+from utils.progress import progress
 
 BACKENDS = ("loky", "threading", "dask")
-PROGRESS_SECONDS = 20.0  # between two progress lines, so that a log stays readable
 
 
 def parallel_map(
@@ -47,7 +46,7 @@ def parallel_iter(
 
     n_jobs: workers; 1 for a plain loop, -1 for one per core. A cluster uses all that it has.
     backend: "loky" for processes (function and results must pickle), "threading", or "dask".
-    description: a word for the progress lines on stderr; silent without one.
+    description: what `progress` counts; silent without one.
     scheduler: address of a Dask scheduler; by default, for more than one worker, the environment's
         DASK_SCHEDULER. It replaces "loky", since both run processes, and leaves "threading" alone, which is
         chosen where memory is shared.
@@ -70,7 +69,7 @@ def parallel_iter(
         results = map(_Named(function), items)
     else:
         results = _over_joblib(function, items, n_jobs, backend)
-    return _with_progress(results, len(items), description)
+    return progress(results, description, len(items))
 
 
 def _over_joblib(function: Callable, items: list, n_jobs: int, backend: str) -> Iterator[Any]:
@@ -89,8 +88,16 @@ def _over_dask(function: Callable, items: list, scheduler: str) -> Iterator[Any]
     task = joblib.delayed(_Named(function, limit=True))
     # One item per task: items are clips and folds, seconds of work each, and only lost ones are done again.
     with Client(scheduler, set_as_default=False) as client:
+        _name_dashboard(client.dashboard_link)
         with joblib.parallel_config(backend=_dask_backend(client), n_jobs=-1):
             yield from joblib.Parallel(return_as="generator", batch_size=1)(task(item) for item in items)
+
+
+@lru_cache
+def _name_dashboard(link: str | None) -> None:
+    """Say once where a person can watch a cluster, which may have no such page."""
+    if link:
+        print(f"Dask: {link}", file=sys.stderr, flush=True)
 
 
 def _dask_backend(client: Any) -> Any:
@@ -189,15 +196,3 @@ def _one_thread_each():
                 cv2.setNumThreads(before[0])
             if torch:
                 torch.set_num_threads(before[1])
-
-
-def _with_progress(results: Iterable[Any], total: int, description: str) -> Iterator[Any]:
-    """Pass results on, and print `description done/total` every few seconds and at the end."""
-    start = printed = time.monotonic()
-    for done, result in enumerate(results, start=1):
-        now = time.monotonic()
-        if description and (done == total or now - printed >= PROGRESS_SECONDS):
-            left = f", about {(now - start) / done * (total - done):.0f} s left" if done < total else ""
-            print(f"{description} {done}/{total}, {now - start:.0f} s{left}", file=sys.stderr, flush=True)
-            printed = now
-        yield result

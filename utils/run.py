@@ -39,6 +39,7 @@ from utils.code_hash import imported_names
 from utils.config import Config, load_config
 from utils.dataset.folders import walk
 from utils.paths import ROOT
+from utils.progress import HEADLESS
 from utils.synthetic.__main__ import make_data
 
 NOTEBOOKS, ARTEFACTS, SUBMISSIONS = ROOT / "notebooks", ROOT / "artefacts", ROOT / "submissions"
@@ -52,7 +53,7 @@ STAGES = {
 }
 PAGE = "report.html"  # that a run ends in, beside its submission
 # Two workers with two threads each are slower on two cores than with one each. The hash seed is for repeatable runs.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1", HEADLESS: "1"}
 KERNEL = {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1"}  # of this Python, whatever kernels the user has elsewhere
 
 

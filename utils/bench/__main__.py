@@ -26,6 +26,7 @@ from utils.bench.setting import SEEDS, Setting
 from utils.bench.stages import apex, features, memory, workers
 from utils.bench.training import training
 from utils.paths import ROOT
+from utils.progress import progress, say
 from utils.report.markdown import cell, markdown_table
 from utils.report.record import run_record
 
@@ -63,12 +64,12 @@ def _cpu_lines() -> list[str]:
 def run(setting: Setting, names: Sequence[str]) -> dict:
     """Run sections and write the results after each, so that what was measured stays when a later one fails."""
     results = {}
-    for name in names:
-        print(f"== {name}", flush=True)
+    for name in progress(names, "sections"):
+        say(f"== {name}")
         start = time.perf_counter()
         rows = [{"section": name, **one} for one in SECTIONS[name](setting)]
         results[name] = {"seconds": time.perf_counter() - start, "rows": rows}
-        print(f"{rows_table(rows)}\n{results[name]['seconds']:.0f} s\n", flush=True)
+        say(f"{rows_table(rows)}\n{results[name]['seconds']:.0f} s\n")
         record = write_results(setting, results)
     return record
 

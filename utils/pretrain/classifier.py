@@ -27,6 +27,7 @@ from utils.paths import WEIGHTS
 from utils.pretrain.flow_noise import FLOW_NOISE, FlowNoise, estimated_flow, maps_of
 from utils.pretrain.frontal import FrontalCrop, flow_image, frontal_view
 from utils.pretrain.motion_fields import CROP, MotionFields, extend_fields, make_fields, sample_motion, true_flow
+from utils.progress import progress
 from utils.render.camera import Camera
 from utils.render.crops import frontal_mask
 from utils.render.views import DISTANCE_MM, view_cameras
@@ -87,7 +88,7 @@ def _person_single(rng: np.random.Generator, n: int, crop: FrontalCrop, size: in
 def _collect(n: int, seed: int, classes: tuple[str, ...], person) -> Samples:
     parts = [
         person(np.random.default_rng([seed, 30, i]), min(PER_PERSON, n - start))
-        for i, start in enumerate(range(0, n, PER_PERSON))
+        for i, start in enumerate(progress(range(0, n, PER_PERSON), "synthetic people"))
     ]
     x, y, units = (np.concatenate(part) for part in zip(*parts, strict=True))
     people = np.repeat([f"P{i:05d}" for i in range(len(parts))], [len(part[0]) for part in parts])
@@ -198,7 +199,7 @@ def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | N
     """Train the network of a kind on synthetic motion alone, with emotions and action units together."""
     recipe = RECIPES[kind]
     config = replace(recipe.train, epochs=epochs or recipe.train.epochs)
-    return fit(recipe.sample(clips or recipe.clips, seed), None, recipe.model, config, seed)
+    return fit(recipe.sample(clips or recipe.clips, seed), None, recipe.model, config, seed, description="epochs")
 
 
 # Use --------------------------------------------------------------------------------------------------------

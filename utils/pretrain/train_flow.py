@@ -29,6 +29,7 @@ from utils.flow.faceflow import FLOW_WEIGHTS, load_flow_net
 from utils.flow.faceflow_net import OUT, SIZE, FlowNet, FlowNetConfig, backward_warp, upsample
 from utils.pretrain.flow_degradation import Degradation, Lesson, degrade
 from utils.pretrain.flow_lessons import LESSONS, Lessons, make_lessons
+from utils.progress import progress, say
 
 CHECKPOINTS = LESSONS.parent / "flow_training"
 STANDARD = 256  # pairs from which the networks' input is standardised
@@ -209,7 +210,7 @@ def train(
     key = artefact_key((), made_from, "utils.pretrain.train_flow")
     done = load_checkpoint(checkpoint, key, parts) if checkpoint else 0
     began = time.perf_counter()
-    for epoch in range(done + 1, config.epochs + 1):
+    for epoch in progress(range(done + 1, config.epochs + 1), "epochs"):
         errors = []
         for lesson, face in prefetched(batches(lessons, config, device)):
             found, found_nonrigid, coarse = net(lesson.first, lesson.second, face)
@@ -226,7 +227,7 @@ def train(
             mean.update_parameters(net)
             errors.append(whole.detach())
         seconds = time.perf_counter() - began
-        print(f"epoch {epoch}/{config.epochs}: error {torch.stack(errors).mean():.4f} px, {seconds:.0f} s", flush=True)
+        say(f"epoch {epoch}/{config.epochs}: error {torch.stack(errors).mean():.4f} px, {seconds:.0f} s")
         if checkpoint:
             save_checkpoint(checkpoint, key, epoch, parts)
     return mean.module.eval().cpu()

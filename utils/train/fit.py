@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.dataset.samples import Samples
+from utils.progress import progress
 from utils.train.augment import augment, mix
 from utils.train.decision import Classifier, Thresholds, choose_thresholds, fit_calibration
 from utils.train.fitted import Fitted, Member, device_of, forward, predict, resize_maps, scale_maps
@@ -64,17 +65,18 @@ def fit(
     train_config: TrainConfig,
     seed: int = 0,
     init: Mapping[str, Tensor] | None = None,
+    description: str = "",
 ) -> Fitted:
     """Train one network; `val`, subject-disjoint from `train`, decides when to stop and sets the thresholds.
 
     `init` holds weights to start from, matched by name and shape; what it lacks is listed in the member's
     `missing`. Its "scale" (2,), where given, stays the scale of the input.
     Without `val` all epochs are trained and thresholds are 0.5. The same seed gives the same
-    network on one machine. Raises ValueError when a subject stands in both parts, or when shapes and
-    configuration disagree.
+    network on one machine. `description` is what `progress` calls the epochs. Raises ValueError when a subject
+    stands in both parts, or when shapes and configuration disagree.
     """
     _check(train, val, model_config, train_config)
-    member = _fit_member(train, val, model_config, train_config, seed, init)
+    member = _fit_member(train, val, model_config, train_config, seed, init, description)
     fitted = Fitted(model_config, train_config, train.classes, (member,), None, seed)
     if train_config.mode == "single-label":
         return fitted
@@ -146,6 +148,7 @@ def _fit_member(
     config: TrainConfig,
     seed: int,
     init: Mapping[str, Tensor] | None,
+    description: str = "",
 ) -> Member:
     device = device_of(config)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -163,14 +166,20 @@ def _fit_member(
                 scale_maps(resize_maps(torch.from_numpy(val.x).to(device), model_config.size), scale),
                 torch.from_numpy(val.y).to(device),
             )
-        state, history, epoch = _optimise(model, x, y, units, check, config)
+        state, history, epoch = _optimise(model, x, y, units, check, config, description)
         if init is not None:
             state = interpolate_weights(init, state, config.interpolation)
     return Member(state, scale, tuple(history), epoch, missing)
 
 
 def _optimise(
-    model: nn.Module, x: Tensor, y: Tensor, units: Tensor, check: tuple[Tensor, Tensor] | None, config: TrainConfig
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    units: Tensor,
+    check: tuple[Tensor, Tensor] | None,
+    config: TrainConfig,
+    description: str,
 ) -> tuple[dict[str, Tensor], list[dict], int]:
     """Train; returns the weights of the best epoch, the learning curve, and that epoch (from 1)."""
     alpha, gamma = _loss_weights(y, config)
@@ -179,7 +188,7 @@ def _optimise(
     schedule = warm_up_and_cosine(steps * config.epochs) if config.schedule == "cosine" else lambda step: 1.0
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule)
     best, history = ((math.inf,), 0, None), []
-    for epoch in range(1, config.epochs + 1):
+    for epoch in progress(range(1, config.epochs + 1), description):
         model.train()
         total = torch.zeros((), device=x.device)
         for index in torch.randperm(len(x), device=x.device).tensor_split(steps):

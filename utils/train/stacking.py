@@ -18,6 +18,7 @@ from torch import Tensor
 
 from utils.artefacts import read_artefact, remove, write_artefact
 from utils.dataset.samples import Samples
+from utils.progress import progress
 from utils.train.decision import Thresholds, average_thresholds, bootstrap_counts
 from utils.train.fit import fit_ensemble
 from utils.train.fitted import Fitted, load_fitted, predict, save_fitted
@@ -89,7 +90,10 @@ def fit_stack(
 
     A single one keeps its own thresholds.
     """
-    parts = {name: fit_ensemble(train, inner, one.model, one.train, seed, one.init) for name, one in learners.items()}
+    parts = {
+        name: fit_ensemble(train, inner, one.model, one.train, seed, one.init)
+        for name, one in progress(learners.items(), "learners")
+    }
     held_out = np.stack([part.held_out for part in parts.values()])
     losses = log_losses(train.y, held_out).mean(1)
     if len(parts) == 1:

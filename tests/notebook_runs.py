@@ -1,8 +1,11 @@
 """All five notebooks on a data root, as papermill runs them."""
 
+import os
 from pathlib import Path
 
+import nbformat
 import papermill
+from nbclient import NotebookClient
 
 from utils.paths import ROOT
 
@@ -18,3 +21,20 @@ def run_notebooks(folder: Path, settings: str = "") -> Path:
             book, folder / book.name, parameters=parameters, kernel_name="python3", cwd=folder, progress_bar=False
         )
     return folder / "out"
+
+
+def run_as_on_kaggle(code: Path, data: Path, working: Path, **environment: str) -> Path:
+    """Run all of them as the README tells a Kaggle user: a cell before, which finds the code, and other values in the
+    parameters cell. Returns the submission's folder, which is `working` itself."""
+    values = {"PROFILE": "smoke", "DATA": str(data), "WORK": str(working / "artefacts"), "JOBS": 1, "OUT": str(working)}
+    for book in sorted((code / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(book, as_version=4)
+        cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+        lines = (line.partition(" = ")[0] for line in cell.source.splitlines())
+        names = [(line, line.partition(":")[0]) for line in lines]
+        cell.source = "\n".join(f"{line} = {values.get(name, '')!r}" for line, name in names)
+        first = f"import sys\n\nsys.path.insert(0, {str(code)!r})"
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(first))
+        client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(working)}})
+        client.execute(env=os.environ | environment)
+    return working

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ import torch
 from utils import artefacts
 from utils.artefacts import (
     DamagedError,
+    DiskFullError,
     artefact_key,
     atomic_path,
     cached,
@@ -229,3 +232,29 @@ def test_the_sidecar_is_readable_json(tmp_path):
     write_artefact(tmp_path / "a.npy", np.zeros(3), key="k")
     record = json.loads((tmp_path / "a.npy.key").read_text())
     assert record == {"key": "k", "checksum": checksum(tmp_path / "a.npy")}
+
+
+# A full disk ----------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_one_line_with_file_and_remedy_and_leaves_nothing(tmp_path):
+    with pytest.raises(DiskFullError) as caught, atomic_path(tmp_path / "a" / "b.json") as temporary:
+        temporary.write_text("half")
+        with open("/dev/full", "w") as full:
+            full.write("the rest")
+    assert re.fullmatch(r".*a/b\.json: it cannot be written, the disk is full\. Remedy: .*\.", str(caught.value))
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_writer_that_does_not_say_why_it_failed_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setattr(artefacts.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(DiskFullError, match="a.npy.*Remedy"), atomic_path(tmp_path / "a.npy"):
+        raise ValueError("1000 requested and 0 written")
+
+
+def test_a_leftover_whose_writers_number_another_process_has_by_now_is_removed(tmp_path):
+    left = tmp_path / f".a.{os.getpid()}-00ff00ff.npz"
+    left.touch()
+    os.utime(left, (1, 1))
+    remove_leftovers(tmp_path)
+    assert not left.exists()

@@ -1,30 +1,55 @@
-"""The whole smoke pipeline through papermill, once on compact sequences and once on OBJ frames."""
+"""The whole smoke pipeline, once on compact sequences through papermill, and once on OBJ frames as on Kaggle."""
 
 import json
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 import pytest
-from notebook_runs import BOOKS, run_notebooks
+from notebook_runs import BOOKS, run_as_on_kaggle, run_notebooks
 
 from utils.config import load_config
 from utils.dataset.tables import CLASSES, load_sample_submission
+from utils.paths import ROOT
 from utils.predict import predict, prepare
 from utils.report.record import commit
 from utils.report.submission import validate_submission
 from utils.synthetic.__main__ import make_data
 
 
-def smoke_run(folder: Path, obj_frames: bool) -> Path:
-    """Make the smoke data in `folder` and run the notebooks on it; returns the submission's folder."""
-    make_data(load_config("smoke", data=str(folder / "data"), obj_frames=obj_frames, jobs=1))
+@pytest.fixture(scope="module")
+def compact_run(tmp_path_factory) -> Path:
+    """The notebooks on compact sequences; the submission's folder."""
+    folder = tmp_path_factory.mktemp("compact")
+    make_data(load_config("smoke", data=str(folder / "data"), jobs=1))
     return run_notebooks(folder)
 
 
+def files_of(folder: Path) -> dict[Path, int]:
+    """When each file and folder of a folder was changed."""
+    return {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+
+
 @pytest.fixture(scope="module")
-def compact_run(tmp_path_factory) -> Path:
-    return smoke_run(tmp_path_factory.mktemp("compact"), obj_frames=False)
+def kaggle_run(tmp_path_factory) -> Path:
+    """The notebooks on OBJ frames, without make, git and repository; the submission's folder."""
+    folder = tmp_path_factory.mktemp("kaggle")
+    data, working, tools = folder / "input" / "faces", folder / "working", folder / "bin"
+    make_data(load_config("smoke", data=str(data), obj_frames=True, jobs=1))
+    for part in ("utils", "notebooks"):
+        shutil.copytree(ROOT / part, working / "code" / part, ignore=shutil.ignore_patterns("__pycache__"))
+    tools.mkdir()  # there is nothing in it
+    before = files_of(data)
+    for path in before:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        run_as_on_kaggle(working / "code", data, working, PATH=str(tools), PYTHONPATH="")
+        assert files_of(data) == before  # of root, whom no mode stops, nothing was written either
+    finally:
+        for path in before:
+            path.chmod(0o755)
+    return working
 
 
 def test_the_smoke_pipeline_ends_in_a_valid_submission(compact_run):
@@ -69,10 +94,16 @@ def test_every_stage_leaves_its_figures_and_record(compact_run):
         assert list((work / "records").glob(f"{stage}_*.json")), stage
 
 
-def test_obj_frames_give_the_same_submission_as_compact_sequences_byte_for_byte(compact_run, tmp_path_factory):
-    obj_run = smoke_run(tmp_path_factory.mktemp("obj"), obj_frames=True)
-    assert len(list((obj_run.parent / "data" / "train").rglob("*.obj"))) > 0
-    assert (obj_run / "submission.csv").read_bytes() == (compact_run / "submission.csv").read_bytes()
+def test_obj_frames_on_kaggle_give_the_same_submission_as_compact_sequences_byte_for_byte(compact_run, kaggle_run):
+    assert len(list((kaggle_run.parent / "input" / "faces" / "train").rglob("*.obj"))) > 0
+    assert (kaggle_run / "submission.csv").read_bytes() == (compact_run / "submission.csv").read_bytes()
+
+
+def test_on_kaggle_the_record_says_that_the_code_is_in_no_repository(kaggle_run):
+    record = json.loads((kaggle_run / "run.json").read_text())
+    assert record["commit"] == "unknown" and record["renderer"].split()[0] in ("pyrender", "embree")
+    assert list(record["stages"]) == ["01_render", "02_flow_apex", "03_train", "04_ablation", "05_submit"]
+    assert 0 < record["scores"]["held_out"]["macro_uf1"] < 1
 
 
 @pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)

@@ -14,6 +14,7 @@ Two processes may write one artefact at once: each writes under a name of its ow
 checksum of what its writer wrote, so that content and key of two writers never pass for one.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -29,17 +30,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from utils.code_hash import Code, code_hash
 
 WHOLE_CHECKSUM = 1 << 20  # bytes, files up to this size are checksummed whole
 CONTENT_HASH = 1 << 16  # bytes, inputs up to this size enter a key by content, larger ones by size and time
 BLOCKS, BLOCK = 16, 1 << 12  # blocks of so many bytes that stand for a large file
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a full disk and of a used up quota
+NEARLY_FULL = 1 << 16  # bytes free, below which a failed write is taken for a full disk: not all writers say why
 TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}(\.\w+)*")  # names that `atomic_path` gives, with the process
 
 
 class DamagedError(ValueError):
     """An artefact on disk is not what was written there."""
+
+
+class DiskFullError(OSError):
+    """An artefact does not fit on its disk; the message names it and the remedy."""
 
 
 # Atomic writing -----------------------------------------------------------------------------------
@@ -50,36 +58,48 @@ def atomic_path(path: str | Path):
     """Yield a temporary name beside `path`, of the same suffix, that becomes `path` on success.
 
     Works for a file and for a folder. A reader sees the old artefact or the new one, never half of one; a
-    folder that exists already is absent for the moment between its removal and the renaming.
+    folder that exists already is absent for the moment between its removal and the renaming. Raises DiskFullError where
+    the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if temporary.is_dir() and path.exists():
             remove(path)
         os.replace(temporary, path)
+    except DiskFullError:
+        raise
+    except Exception as error:
+        if not _disk_is_full(path.parent, error):
+            raise
+        remedy = "free space there, or put data, WORK and OUT on another disk, and give the same command again"
+        raise DiskFullError(f"{path}: it cannot be written, the disk is full. Remedy: {remedy}.") from error
     finally:
         remove(temporary)
+
+
+def _disk_is_full(folder: Path, error: Exception) -> bool:
+    """Whether a write failed for want of space."""
+    said = getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)
+    return said or (folder.exists() and shutil.disk_usage(folder).free < NEARLY_FULL)
 
 
 def remove_leftovers(folder: str | Path) -> None:
     """Remove what killed processes left half-written below a folder. What a living one is writing stays."""
     for path in list(Path(folder).rglob(".*")):
         found = TEMPORARY.fullmatch(path.name)
-        if found and not _alive(int(found[1])):
+        if found and path.exists() and not _alive(int(found[1]), path.stat().st_mtime):
             remove(path)
 
 
-def _alive(process: int) -> bool:
+def _alive(process: int, written: float) -> bool:
+    """Whether the process that wrote at that time lives; another one may have its number by now."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return psutil.Process(process).create_time() <= written + 1
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def remove(path: str | Path) -> None:

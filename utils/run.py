@@ -26,6 +26,7 @@ import nbformat
 from filelock import FileLock, Timeout
 
 from utils.artefacts import (
+    DiskFullError,
     artefact_key,
     atomic_path,
     checksum,
@@ -116,8 +117,8 @@ def free_name(profile: str, data: str) -> str:
 @contextmanager
 def locked(name: str) -> Iterator[None]:
     """Hold the name of a run; another process that wants it waits, and says so."""
-    (ARTEFACTS / ".locks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(ARTEFACTS / ".locks" / f"{name}.lock")
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(ARTEFACTS / f"{name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -132,13 +133,20 @@ def locked(name: str) -> Iterator[None]:
 def run_stages(run: Run, stages: Sequence[str]) -> None:
     """Bring stages up to date, after the synthetic data where no others are given."""
     with locked(run.name):
-        remove_leftovers(run.config.work_root)
+        remove_all_leftovers(run)
         write_artefact(run.config.work_root / "data_root.json", {"data": run.config.data})
         if not run.config.data:
             make_data(run.config)
         data = data_fingerprint(run.config.data_root)
         for stage in stages:
             run_stage(run, stage, data)
+        remove_all_leftovers(run)  # those of a kernel that outlived its killed run for a moment, too
+
+
+def remove_all_leftovers(run: Run) -> None:
+    """Remove what killed processes left half-written in all places to which a run writes."""
+    for folder in (*places(run).values(), *([] if run.config.data else [run.config.data_root])):
+        remove_leftovers(folder)
 
 
 def run_stage(run: Run, stage: str, data: str) -> None:
@@ -329,7 +337,7 @@ def main() -> None:
         else:
             run_stages(run, STAGES[options.what])
             say_results(run, options.what)
-    except (RunError, ValueError) as error:
+    except (RunError, ValueError, DiskFullError) as error:
         raise SystemExit(f"{error}") from None
 
 

@@ -268,8 +268,8 @@ def state_digest(net: FlowNet) -> str:
     return digest.hexdigest()
 
 
-def save_flow_net(net: FlowNet, courses: dict[str, Any], weights: Path) -> None:
-    """Write the weights, and beside them, as JSON, the courses by which they were made."""
+def save_flow_net(net: FlowNet, courses: list[dict[str, Any]], weights: Path) -> None:
+    """Write the weights, and beside them, as JSON, the courses by which they were made, in their order."""
     write_artefact(weights, {name: value.contiguous() for name, value in net.state_dict().items()})
     write_artefact(weights.with_suffix(".json"), {"model": asdict(net.config), "training": courses})
 
@@ -277,10 +277,10 @@ def save_flow_net(net: FlowNet, courses: dict[str, Any], weights: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--people", type=int, default=FlowTraining.people)
-    parser.add_argument("--epochs", type=int, default=FlowTraining.epochs, help="of the second course")
+    parser.add_argument("--epochs", type=int, default=FlowTraining.epochs, help="of the wide course")
     parser.add_argument("--seed", type=int, default=FlowTraining.seed)
     parser.add_argument("--jobs", type=int, default=2, help="workers that render")
-    parser.add_argument("--start", type=Path, help="weights to begin the second course with, in place of the first")
+    parser.add_argument("--start", type=Path, help="weights to go on from by a wide course, in place of the first")
     parser.add_argument("--out", type=Path, default=FLOW_WEIGHTS, help="file of the weights")
     options = parser.parse_args()
     second = FlowTraining(people=options.people, epochs=options.epochs, seed=options.seed)
@@ -289,12 +289,12 @@ def main() -> None:
     torch.set_num_threads(1)  # the lessons take the other core; sums, and weights, do not depend on how many there are
     if options.start:
         net = load_flow_net(options.start)
-        first = read_artefact(options.start.with_suffix(".json"))["training"]
+        before = read_artefact(options.start.with_suffix(".json"))["training"]
     else:
         plain = replace(PLAIN, people=options.people, seed=options.seed)
-        net, first = train(lessons, plain, FlowNetConfig(), CHECKPOINTS / "plain.pt"), asdict(plain)
+        net, before = train(lessons, plain, FlowNetConfig(), CHECKPOINTS / "plain.pt"), [asdict(plain)]
     net = train(lessons, second, net, CHECKPOINTS / "wide.pt")
-    save_flow_net(net, {"first": first, "second": asdict(second)}, options.out)
+    save_flow_net(net, [*before, asdict(second)], options.out)
     remove(CHECKPOINTS)
 
 

@@ -2,7 +2,9 @@
 
 python -m utils.report.readme RUN        # from artefacts/RUN and submissions/RUN
 python -m utils.report.readme --bench    # from artefacts/bench, the tables of the sections that ran
-python -m utils.report.readme --flow-images FILE.json    # what `utils.experiments.flow_images --json` wrote
+python -m utils.report.readme --flow-images FILE.json    # what `utils.experiments.flow_images --json` wrote of one source,
+python -m utils.report.readme --flow-sources FILE.json   # and of several
+python -m utils.report.readme --audit FILE.json          # what `utils.experiments.audit --json` wrote
 
 A table stands between `<!-- name -->` and `<!-- /name -->` in either document, with the commit that its record names.
 Times come from artefacts/times.json, where it is, with every call: a list of {what, minutes, cores, commit}.
@@ -229,6 +231,17 @@ def flow_images(path: Path) -> str:
     return markdown_table(pd.DataFrame(lines)) + made_by("python -m utils.experiments.flow_images", [record])
 
 
+def audit(path: Path) -> str:
+    """The rows that `audit` wrote as a Markdown table: UF1 honest and leaky, and the paired price."""
+    record = read_artefact(path)
+    lines = []
+    for name, row in record["rows"].items():
+        honest, leaky = (str(Interval(**row[how]["uf1"])) for how in ("honest", "leaky"))
+        price = _signed([row["price"][end] for end in ("value", "low", "high")])
+        lines.append({"network": name, "UF1, honest": honest, "UF1, leaky": leaky, "leaky less honest": price})
+    return markdown_table(pd.DataFrame(lines)) + made_by("python -m utils.experiments.audit", [record])
+
+
 def times() -> str:
     """How long the commands take, from artefacts/times.json."""
     rows = [
@@ -333,11 +346,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", nargs="?", help="name of a finished run, such as demo or full")
     parser.add_argument("--bench", action="store_true", help="the tables of the benchmark")
     parser.add_argument("--flow-images", type=Path, metavar="FILE", help="the table of real flow images")
+    parser.add_argument("--flow-sources", type=Path, metavar="FILE", help="the same of several sources")
+    parser.add_argument("--audit", type=Path, metavar="FILE", help="the table of the audit")
     options = parser.parse_args(arguments)
     tables = run_tables(options.run) if options.run else {}
     tables |= bench_tables() if options.bench else {}
     if options.flow_images:
         tables["flow-images"] = flow_images(options.flow_images)
+    if options.flow_sources:
+        tables["flow-sources"] = flow_images(options.flow_sources)
+    if options.audit:
+        tables["audit"] = audit(options.audit)
     if _times_path().exists():
         tables["times"] = times()
     write_tables(tables)

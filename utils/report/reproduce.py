@@ -85,10 +85,10 @@ def repeat(record: Mapping[str, Any], data: str, jobs: int, clone: Path) -> Path
     return clone / "submissions" / "again"
 
 
-def git(*words: str, cwd: Path = ROOT) -> str:
-    """Run git; returns what it complains of, "" where it succeeds."""
+def git(*words: str, cwd: Path | None = None) -> str:
+    """Run git, in this repository unless told where; returns what it complains of, "" where it succeeds."""
     try:
-        answer = subprocess.run(["git", *words], cwd=cwd, capture_output=True, text=True)
+        answer = subprocess.run(["git", *words], cwd=cwd or ROOT, capture_output=True, text=True)
     except OSError as error:
         raise ReproduceError(f"git cannot be started ({error.strerror}). Remedy: install git.") from error
     return answer.stderr.strip() or f"git {words[0]} failed" if answer.returncode else ""

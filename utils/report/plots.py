@@ -43,7 +43,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return Path(path)
 
 
-def _bare(axis: plt.Axes, title: str = "") -> plt.Axes:
+def bare(axis: plt.Axes, title: str = "") -> plt.Axes:
     axis.set(xticks=[], yticks=[])
     for spine in axis.spines.values():
         spine.set_visible(False)
@@ -71,7 +71,7 @@ def sequence_overview(sequence, views: Views, yaw_deg: float) -> Figure:
     for v, name in enumerate(VIEW_NAMES[n_views]):
         for axis, t in zip(grid[v], times, strict=True):
             axis.imshow(views.frames[t, v])
-            _bare(axis, f"frame {t}" if v == 0 else "")
+            bare(axis, f"frame {t}" if v == 0 else "")
         grid[v, 0].set_ylabel(name, fontsize=9)
     figure.suptitle(f"{sequence.id}: {len(sequence)} frames at {sequence.fps:g} fps", fontsize=11)
     return figure
@@ -88,9 +88,9 @@ def _draw_rendering(axes: Many[plt.Axes], frame, views: Views, yaw_deg: float) -
         x, y, side = box
         axis.add_patch(Rectangle((x, y), side, side, fill=False, ec=CLASS_COLOURS[0], lw=1.5))
         axis.set(xlim=(x - 12, x + side + 12), ylim=(y + side + 12, y - 12), aspect="equal")
-        _bare(axis, f"{name}, yaw {camera.yaw_deg:+.0f} deg, crop")
+        bare(axis, f"{name}, yaw {camera.yaw_deg:+.0f} deg, crop")
     axes[3].imshow(frame.texture)
-    _bare(axes[3], "texture")
+    bare(axes[3], "texture")
 
 
 def _turned(frame, views: Views):
@@ -106,16 +106,16 @@ def _draw_picture(axis: plt.Axes, picture: np.ndarray, views: Views) -> None:
         corner = (x + v * width - 0.5, y - 0.5)
         axis.add_patch(Rectangle(corner, side, side, fill=False, ec=CLASS_COLOURS[0], lw=1.5))
     axis.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
-    _bare(axis, f"first picture, {picture.shape[1]} x {picture.shape[0]} pixels, crop from: {views.source}")
+    bare(axis, f"first picture, {picture.shape[1]} x {picture.shape[0]} pixels, crop from: {views.source}")
 
 
 def _draw_mesh(axis: plt.Axes, frame) -> None:
     """The frame's mesh from the front, smoothly shaded; a frame of images alone has none."""
     if frame.vertices is None:
-        _bare(axis, "no mesh")
+        bare(axis, "no mesh")
         return
     axis.imshow(shaded_mesh(frame.vertices, frame.faces))
-    _bare(axis, f"mesh, {len(frame.vertices):,} vertices")
+    bare(axis, f"mesh, {len(frame.vertices):,} vertices")
 
 
 def contact_sheet(images: Many[np.ndarray], titles: Many[str], columns: int = 8) -> Figure:
@@ -125,7 +125,7 @@ def contact_sheet(images: Many[np.ndarray], titles: Many[str], columns: int = 8)
     size = columns * 1.5 * images[0].shape[1] / images[0].shape[0], rows * 1.8
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axis in axes.ravel():
-        _bare(axis)
+        bare(axis)
     for axis, image, title in zip(axes.ravel(), images, titles, strict=False):
         axis.imshow(image)
         axis.set_title(title, fontsize=8)
@@ -188,7 +188,7 @@ def flow_wheel(size: int = 101) -> np.ndarray:
 def colour_wheel(axis: plt.Axes, largest: float) -> None:
     """The legend of `flow_colours`: direction of motion from the centre, brightness up to `largest` px."""
     axis.imshow(flow_wheel())
-    _bare(axis, f"direction of motion\nrim: {largest:.2f} px or more")
+    bare(axis, f"direction of motion\nrim: {largest:.2f} px or more")
 
 
 def largest_motion(flows: np.ndarray, masks: np.ndarray) -> float:
@@ -224,18 +224,18 @@ def flow_figure(
     largest = largest_motion(flows, masks)
     for v, name in enumerate(VIEW_NAMES[n_views]):
         axes[v, 0].imshow(frames[moments[1], v])
-        _bare(axes[v, 0], f"{name}, apex (frame {moments[1]})")
+        bare(axes[v, 0], f"{name}, apex (frame {moments[1]})")
         for p, phase in enumerate(PHASE_NAMES):
             flow = flows[v, p] * masks[v][..., None]
             axes[v, 1 + 2 * p].imshow(flow_colours(flow, largest))
-            _bare(axes[v, 1 + 2 * p], phase)
+            bare(axes[v, 1 + 2 * p], phase)
             arrows = axes[v, 2 + 2 * p]
             arrows.imshow(frames[moments[1], v], alpha=0.45)
             _draw_arrows(arrows, flow, largest, CLASS_COLOURS[3])
-            _bare(arrows, f"{phase}, arrows")
+            bare(arrows, f"{phase}, arrows")
     colour_wheel(axes[0, 5], largest)
     for axis in axes[1:, 5]:
-        _bare(axis)
+        bare(axis)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -258,11 +258,11 @@ def flow_comparison(rows: Mapping[str, tuple[np.ndarray, dict[str, np.ndarray]]]
     figure, axes = plt.subplots(len(rows), len(names) + 1, figsize=size, layout="constrained", squeeze=False)
     for row, (title, (frame, flows)) in zip(axes, rows.items(), strict=True):
         row[0].imshow(frame, cmap="gray", vmin=0, vmax=255)
-        _bare(row[0], title)
+        bare(row[0], title)
         largest = float(np.quantile(np.linalg.norm(flows[names[0]], axis=-1)[face], 0.99))
         for axis, name in zip(row[1:], names, strict=True):
             axis.imshow(flow_colours(flows[name] * face[..., None], largest))
-            _bare(axis, f"{name}\nrim {largest:.2f} px" if name == names[0] else name)
+            bare(axis, f"{name}\nrim {largest:.2f} px" if name == names[0] else name)
     return figure
 
 
@@ -312,10 +312,10 @@ def mean_flow(samples) -> Figure:
     for k, name in enumerate(samples.classes):
         for v in range(n_views):
             axes[v, k].imshow(flow_colours(chosen[k][v], largest))
-            _bare(axes[v, k], f"{name} ({int(samples.y[:, k].sum())} clips)" if v == 0 else "")
+            bare(axes[v, k], f"{name} ({int(samples.y[:, k].sum())} clips)" if v == 0 else "")
     for v in range(n_views):
         axes[v, 0].set_ylabel(VIEW_NAMES[n_views][v], fontsize=9)
-        _bare(axes[v, -1])
+        bare(axes[v, -1])
     colour_wheel(axes[0, -1], largest)
     return figure
 
@@ -343,21 +343,21 @@ def overview(
     if frame.vertices is not None:
         _draw_mesh(axes["mesh"], _turned(frame, views))
     axes["texture"].imshow(frame.texture)
-    _bare(axes["texture"], "its picture" if frame.vertices is None else "its texture")
+    bare(axes["texture"], "its picture" if frame.vertices is None else "its texture")
     shown = flows * views.masks[:, None, ..., None]
     moving = np.linalg.norm(shown, axis=-1)[shown.any(-1)]
     largest = float(np.quantile(moving, 0.98)) if len(moving) else 1.0  # lids move more
     for v, name in enumerate(names):
         axes[name].imshow(views.frames[moments[1], v])
-        _bare(axes[name], f"{name}, apex")
+        bare(axes[name], f"{name}, apex")
         for p, phase in enumerate(PHASE_NAMES):
             axis = axes[f"{name} {p}"]
             axis.imshow(flow_colours(shown[v, p], largest))
             _draw_arrows(axis, shown[v, p], largest, "white", across=16)
-            _bare(axis, f"flow, {phase}" if v == 0 else "")
+            bare(axis, f"flow, {phase}" if v == 0 else "")
     axes[f"{names[-1]} 0"].set_xlabel(f"full brightness: {largest:.1f} px or more", fontsize=11)
-    _share_bars(axes["weights"], streams, weights, STREAM_COLOURS, "attention")
-    _share_bars(axes["answer"], classes, probability, CLASS_COLOURS, "probability")
+    share_bars(axes["weights"], streams, weights, STREAM_COLOURS, "attention")
+    share_bars(axes["answer"], classes, probability, CLASS_COLOURS, "probability")
     for axis in axes.values():
         axis.title.set_fontsize(11)
     return figure
@@ -381,27 +381,27 @@ def prediction(
     figure = plt.figure(figsize=(13, 3.6 + 2.4 * n_views), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2.4 * n_views))
     motion, classes, muscles = top.subplots(1, 3, width_ratios=(1.3, 1, 1))
-    _draw_moments(motion, curve, moments)
-    _share_bars(classes, answers.index, answers["probability"], CLASS_COLOURS, "probability (line: threshold)")
+    draw_moments(motion, curve, moments)
+    share_bars(classes, answers.index, answers["probability"], CLASS_COLOURS, "probability (line: threshold)")
     classes.plot(answers["threshold"], range(len(answers)), "k|", ms=16, mew=2)
-    _share_bars(muscles, units.index, units, [CLASS_COLOURS[4]] * len(units), "action units")
+    share_bars(muscles, units.index, units, [CLASS_COLOURS[4]] * len(units), "action units")
     largest = largest_motion(flows, views.masks)
     grid = bottom.subplots(n_views, 6, width_ratios=(1, 1, 1, 1, 1, 0.6), squeeze=False)
     for v, name in enumerate(VIEW_NAMES[n_views]):
         for axis, word, t in zip(grid[v], PHASE_COLUMNS, moments, strict=False):
             axis.imshow(views.frames[t, v])
-            _bare(axis, f"{word} (frame {t})" if v == 0 else "")
+            bare(axis, f"{word} (frame {t})" if v == 0 else "")
         for axis, phase, t, flow in zip(grid[v, 3:], PHASE_NAMES, moments, flows[v], strict=False):
             axis.imshow(flow_on_face(views.frames[t, v], flow * views.masks[v][..., None], largest))
-            _bare(axis, phase if v == 0 else "")
+            bare(axis, phase if v == 0 else "")
         grid[v, 0].set_ylabel(name, fontsize=9)
-        _bare(grid[v, 5])
+        bare(grid[v, 5])
     colour_wheel(grid[0, 5], largest)
     figure.suptitle(title, fontsize=11)
     return figure
 
 
-def _draw_moments(axis: plt.Axes, curve: np.ndarray, moments: Many[int]) -> None:
+def draw_moments(axis: plt.Axes, curve: np.ndarray, moments: Many[int]) -> None:
     """Motion against the onset over time, with onset, apex and offset."""
     axis.plot(curve, color="black", lw=1.3)
     for word, t, style in zip(PHASE_COLUMNS, moments, (":", "-", "--"), strict=True):
@@ -412,7 +412,7 @@ def _draw_moments(axis: plt.Axes, curve: np.ndarray, moments: Many[int]) -> None
     axis.legend(fontsize=8)
 
 
-def _share_bars(axis: plt.Axes, names: Many[str], values: np.ndarray, colours: Many[str], title: str) -> None:
+def share_bars(axis: plt.Axes, names: Many[str], values: np.ndarray, colours: Many[str], title: str) -> None:
     """Bars from 0 to 1, the first on top."""
     axis.barh(names, values, color=colours[: len(names)])
     axis.invert_yaxis()
@@ -534,7 +534,7 @@ def saliency_on_face(maps: np.ndarray, face: np.ndarray, classes: Many[str]) -> 
             axes[v, k].imshow(face[v].mean(-1), cmap="gray")
             strength = cv2.resize(maps[k, v], (size, size), interpolation=cv2.INTER_CUBIC) / max(maps.max(), 1e-12)
             axes[v, k].imshow(strength, cmap="inferno", alpha=strength.clip(0, 0.5) ** 0.5, vmin=0, vmax=1)
-            _bare(axes[v, k], (name if maps[k].any() else f"{name} (no clip)") if v == 0 else "")
+            bare(axes[v, k], (name if maps[k].any() else f"{name} (no clip)") if v == 0 else "")
     for v in range(maps.shape[1]):
         axes[v, 0].set_ylabel(VIEW_NAMES[maps.shape[1]][v], fontsize=9)
     return figure
@@ -604,7 +604,7 @@ def _where_units(panel, evidence, names: Mapping[str, str], colours: Mapping[str
             tint[..., 3] = smooth[v] / max(smooth.max(), 1e-12)
             row[v].imshow(evidence.face[v].mean(-1), cmap="gray")
             row[v].imshow(tint)
-            _bare(row[v], VIEW_NAMES[n_views][v] if au == evidence.shown[0] else "")
+            bare(row[v], VIEW_NAMES[n_views][v] if au == evidence.shown[0] else "")
         row[0].set_ylabel(f"{au}\n{names[au]}", fontsize=9, color=colours[au])
     panel.suptitle("where motion speaks for them", fontsize=12)
 

@@ -2,8 +2,8 @@
 
 python -m utils.report.readme RUN        # from artefacts/RUN and submissions/RUN
 python -m utils.report.readme --bench    # from artefacts/bench, the tables of the sections that ran
-python -m utils.report.readme --flow-images FILE.json    # what `utils.experiments.flow_images --json` wrote of one source,
-python -m utils.report.readme --flow-sources FILE.json   # and of several
+python -m utils.report.readme --flow-images FILE.json    # what `utils.experiments.flow_images --json` wrote of one
+python -m utils.report.readme --flow-sources FILE.json   # source, and of several
 python -m utils.report.readme --audit FILE.json          # what `utils.experiments.audit --json` wrote
 
 A table stands between `<!-- name -->` and `<!-- /name -->` in either document, with the commit that its record names.

@@ -88,7 +88,7 @@ def test_a_worker_killed_while_features_are_made_leaves_the_features_of_a_serial
     assert victim.wait(60) == -signal.SIGKILL and clips // 3 <= len(made) < clips
     assert moments.equals(tiny_run.moments)
     assert contents(config.work_root) == contents(tiny_run.config.work_root)
-    assert f"apex and features {clips}/{clips}" in capsys.readouterr().err
+    assert f"apex and features: {clips} of {clips}" in capsys.readouterr().err
 
 
 def test_the_last_worker_does_the_work_and_not_the_process_that_asked(cluster):

@@ -322,8 +322,8 @@ def test_sources_of_one_name_and_sources_without_a_table_are_refused(tmp_path):
     root, labels = write_sample(tmp_path)
     with pytest.raises(DataError, match="two sources are called images. Remedy"):
         read_sources([str(root), str(root)], str(labels))
-    with pytest.raises(SystemExit):
-        main(["--root", str(root), str(root)])
+    with pytest.raises(DataError, match="several sources are of. Remedy: give --labels"):
+        read_sources([str(root), str(root)], None)
 
 
 # Robustness

@@ -220,6 +220,8 @@ def format_scores(found: dict) -> str:
 def read_sources(roots: Sequence[str], labels: str | None) -> tuple[dict[str, Samples], np.ndarray]:
     """Folder's name -> samples of all its phases, and the dataset of each clip. DataError where they cannot be read."""
     if not labels:
+        if len(roots) > 1:
+            raise DataError.at(roots[1], "nothing says what the images of several sources are of", "give --labels FILE")
         samples, datasets = read_loso_tree(roots[0])
         return {Path(roots[0]).name: samples}, datasets
     names = [Path(root).resolve().name for root in roots]
@@ -280,8 +282,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if bool(options.root) == bool(options.write):
         parser.error("give --root to score, or --write to write")
-    if options.root and len(options.root) > 1 and not options.labels:
-        parser.error("several sources need --labels, which says what their images are of")
     if options.root:
         score(options)
         return

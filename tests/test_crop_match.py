@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from utils.experiments.flow_images import AS_IT_IS, predictors
 from utils.pretrain.classifier import load_pretrained, sample_dual, sample_single, zero_shot_predictor
 from utils.train.crop_match import Crop, crop_matched, cropped, information, match_crop
 from utils.train.fitted import predict
@@ -48,6 +49,16 @@ def test_a_crop_that_was_loosened_on_purpose_is_found_without_a_label(clips):
         return (predict(fitted, x)[0].argmax(1) == clips.y.argmax(1)).mean()
 
     assert right(cropped(looser, found, pixels=False)) > right(looser) + 0.1
+
+
+def test_what_was_taught_reads_loose_pictures_in_the_crop_that_it_knows(clips):
+    looser = replace(clips, x=cropped(clips.x, Crop(zoom=1 / 1.4), pixels=False))
+    rows, folds = predictors(looser), grouped_folds(clips.y, clips.subjects, 2)
+    matched, as_it_is = (
+        pooled_score(cross_validate(looser, rows[name], folds))["macro_uf1"]
+        for name in ("zero-shot", "zero-shot" + AS_IT_IS)
+    )
+    assert matched > as_it_is + 0.05
 
 
 def test_clips_in_the_teachers_own_crop_stay_as_they_are(clips):

@@ -38,6 +38,7 @@ from utils.train.network import ModelConfig
 from utils.train.protocol import OutOfFold, Predictor, average_predictions, cross_validate, leave_one_subject_out
 from utils.train.scores import Interval, compare, interval, pooled_score
 from utils.train.settings import TrainConfig
+from utils.train.units_first import units_first_predictor
 
 
 class UnknownRowError(ValueError):
@@ -50,6 +51,7 @@ TRAIN = TrainConfig(mode="single-label", patience=0, batch=64)  # all epochs on 
 MEMBERS = 1  # networks whose probabilities are averaged in one row
 PLUS = " + "  # between the rows whose probabilities an average row averages
 REFERENCE = "network"  # the others are held against it, paired
+AS_IT_IS = ", crop as it is"  # end of rows that are shown the pictures uncropped
 SECOND, BOTH, ALL = ", second phase", ", both phases", "all pictures"  # names of pictures, or their ends
 
 
@@ -57,9 +59,10 @@ def predictors(samples: Samples) -> dict[str, Predictor]:
     """name -> predictor: the baselines, our network, and for three classes the one taught by synthetic motion.
 
     samples: one view; the pictures of a clip are its phases, one or more. "network" is the mean of networks with
-    different starts; "zero-shot" has seen no real clip, "fine-tuned" goes on from its weights, both also in the crop
-    that suits them best (`utils.train.crop_match`). They take the classes for negative, positive, surprise, in this
-    order, and read single pictures; so do the controls.
+    different starts; "zero-shot" has seen no real clip, "units first" learns a table from its action units to the
+    classes, "fine-tuned" goes on from its weights. These see the clips in the crop that suits them best, found without
+    a label (`utils.train.crop_match`). They take the classes for negative, positive, surprise, in this order, and read
+    single pictures; so do the controls.
     """
     pictures = samples.x.shape[2]
     model_config = ModelConfig(classes=len(samples.classes), views=1, phases=pictures)
@@ -67,13 +70,16 @@ def predictors(samples: Samples) -> dict[str, Predictor]:
     found = {**baselines("single-label"), "network": network}
     if len(samples.classes) == len(THREE) and pictures == 1:
         taught = load_pretrained("single")
-        found |= {"zero-shot": zero_shot_predictor(taught), **controls(taught)}
-        found["fine-tuned"] = fine_tuned_predictor("single", len(THREE), how="all")
-        for name in ("zero-shot", "fine-tuned"):
-            found[f"{name}, crop matched"] = crop_matched(found[name], taught, pixels=False)
-        found["zero-shot, crop by the test clips"] = crop_matched(
-            found["zero-shot"], taught, pixels=False, transduction=True
-        )
+        known = {
+            "zero-shot": zero_shot_predictor(taught),
+            "units first": units_first_predictor(taught),
+            "fine-tuned": fine_tuned_predictor("single", len(THREE), how="all"),
+        }
+        for name, predictor in known.items():
+            found[name] = crop_matched(predictor, taught, pixels=False)
+            found[f"{name}{AS_IT_IS}"] = predictor
+        by_test_clips = crop_matched(known["zero-shot"], taught, pixels=False, transduction=True)
+        found |= {"zero-shot, crop by the test clips": by_test_clips, **controls(taught)}
     return found
 
 

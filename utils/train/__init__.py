@@ -2,5 +2,5 @@
 
 Read `network`, `settings`, `augment`, `fit`, `fitted`; `decision` (thresholds), `protocol` (folds), `scores`,
 `baselines`, `htnet`; `stacking` (how several learners are averaged), `crop_match` (the crop that a taught network
-knows) and `conformal` (answers that may abstain).
+knows), `units_first` (emotions by way of action units) and `conformal` (answers that may abstain).
 """

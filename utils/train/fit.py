@@ -83,10 +83,10 @@ def fit(
     if val is None:
         count = len(train.classes)
         return replace(fitted, thresholds=Thresholds(np.full(count, 0.5), ("0.5: no validation clips",) * count))
-    return _with_thresholds(fitted, train, predict(fitted, val.x)[0], val.y, "inner validation")
+    return with_thresholds(fitted, train, predict(fitted, val.x)[0], val.y, "inner validation")
 
 
-def _with_thresholds(fitted: Fitted, train: Samples, probability: np.ndarray, truth: np.ndarray, source: str) -> Fitted:
+def with_thresholds(fitted: Fitted, train: Samples, probability: np.ndarray, truth: np.ndarray, source: str) -> Fitted:
     """`fitted` with calibration and thresholds from clips that the network in question was not trained on."""
     calibration = fit_calibration(truth, probability)
     thresholds = choose_thresholds(truth, calibration(probability), train.y.mean(axis=0), source=source)
@@ -120,7 +120,7 @@ def fit_ensemble(
     covered = np.isfinite(held_out[:, 0])
     if train_config.mode == "multi-label":
         source = f"inner out-of-fold of {len(inner)} networks"
-        fitted = _with_thresholds(fitted, train, held_out[covered], train.y[covered], source)
+        fitted = with_thresholds(fitted, train, held_out[covered], train.y[covered], source)
         held_out = fitted.calibration(held_out)
     return replace(fitted, held_out=held_out) if covered.all() else fitted
 

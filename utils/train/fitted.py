@@ -86,7 +86,7 @@ def scale_maps(x: Tensor, scale: tuple[float, float]) -> Tensor:
 
 def predict(fitted: Fitted, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (N, K) and stream weights (N, S) of clips x (N, V, P, 3, H, W), over all members."""
-    logits, weights, _ = _forward_all(fitted, x)
+    logits, weights, _ = forward_all(fitted, x)
     probability = logits.softmax(-1) if fitted.train_config.mode == "single-label" else logits.sigmoid()
     probability = probability.mean(0).numpy()
     if fitted.calibration is not None:
@@ -96,14 +96,13 @@ def predict(fitted: Fitted, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def predict_units(fitted: Fitted, x: np.ndarray) -> np.ndarray:
     """Action unit probabilities (N, A), A = 0 for a network without a unit head."""
-    return _forward_all(fitted, x)[2].sigmoid().mean(0).numpy()
+    return forward_all(fitted, x)[2].sigmoid().mean(0).numpy()
 
 
 @torch.inference_mode()
-def _forward_all(fitted: Fitted, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, stream weights and unit logits of every member and mirror image, stacked on a new first
-    axis.
-    """
+def forward_all(fitted: Fitted, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (M, N, K), stream weights (M, N, S) and unit logits (M, N, A) of clips x (N, V, P, 3, H, W): M are the
+    members, and of each the clip and its mirror image where those are averaged."""
     device = device_of(fitted.train_config)
     maps = resize_maps(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device), fitted.model_config.size)
     outputs = []

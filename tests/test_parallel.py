@@ -3,16 +3,20 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
+import psutil
 import pytest
 import torch
 
 from utils import parallel
 from utils.bench.cluster import wait_for
 from utils.config import parse_settings
-from utils.parallel import parallel_iter, parallel_map
+from utils.parallel import parallel_iter, parallel_map, remove_leftovers_of_workers
+from utils.paths import ROOT
 
 
 def square(x):
@@ -172,3 +176,52 @@ def test_a_worker_that_runs_other_code_is_refused(monkeypatch):
     with pytest.raises(RuntimeError, match="another state of the code.*Remedy"):
         task("seed=1")
     parallel._code_of_module.cache_clear()
+
+
+# What killed processes leave ------------------------------------------------------------------------------------------
+
+ORPHANS = """
+import os, sys, time
+from pathlib import Path
+from utils.parallel import parallel_map
+
+def work(folder):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(600)
+
+parallel_map(work, [sys.argv[1]] * 2, 2)
+"""
+
+
+def test_workers_end_soon_after_their_parent_was_killed(tmp_path):
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    met = tmp_path / "met"
+    met.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "orphans.py"), str(met)], env=environment)
+    try:
+        wait_for(lambda: len(list(met.iterdir())) == 2, 300)
+        workers = [psutil.Process(int(file.name)) for file in met.iterdir()]
+    finally:
+        parent.kill()
+        parent.wait()
+    _, alive = psutil.wait_procs(workers, 300)
+    for worker in alive:
+        worker.kill()
+    assert not alive
+
+
+def test_the_shared_memory_of_the_dead_goes_and_that_of_the_living_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "SHARED_MEMORY", tmp_path)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for pid in (dead.pid, os.getpid()):
+        (tmp_path / f"joblib_memmapping_folder_{pid}_0a_0b").mkdir()
+        (tmp_path / f"sem.loky-{pid}-abc").touch()
+    (tmp_path / "sem.of-somebody").touch()
+    remove_leftovers_of_workers()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"joblib_memmapping_folder_{os.getpid()}_0a_0b",
+        f"sem.loky-{os.getpid()}-abc",
+        "sem.of-somebody",
+    }

@@ -377,6 +377,37 @@ def test_a_removed_clip_is_written_again_to_the_byte(tiny, tmp_path):
     assert all(file.read_bytes() == (lost / file.name).read_bytes() for file in original.iterdir())
 
 
+def test_a_killed_writer_goes_on_with_the_subjects_that_it_had_not_finished(tiny, tmp_path, monkeypatch):
+    config, written = replace(tiny, data=str(tmp_path / "data"), jobs=1), []  # subjects, in the order of their clips
+    write = synthetic.write_clip
+
+    def killed_at_the_second(folder, *rest):
+        written.append(folder.name[:3])
+        if len(set(written)) == 2:
+            raise KeyboardInterrupt  # as sudden as a kill to the writer, not to the test
+        return write(folder, *rest)
+
+    monkeypatch.setattr(synthetic, "write_clip", killed_at_the_second)
+    with tiny_clips():
+        with pytest.raises(KeyboardInterrupt):
+            make_root(config)
+        assert not (config.data_root / "train.csv").exists()
+        first, killed = dict.fromkeys(written)
+        monkeypatch.setattr(
+            synthetic, "write_clip", lambda folder, *rest: again.append(folder.name[:3]) or write(folder, *rest)
+        )
+        again = []
+        make_root(config)
+    assert set(again) == {"S01", "S02", "S03"} - {first} and killed in again
+    files = {
+        root: {path.relative_to(root): path for path in root.rglob("*") if path.is_file() and "card" not in path.parts}
+        for root in (tiny.data_root, config.data_root)
+    }
+    before, after = files.values()
+    assert before.keys() == after.keys()
+    assert all(before[name].read_bytes() == after[name].read_bytes() for name in before if name.suffix != ".key")
+
+
 def test_clips_of_another_setting_do_not_stay(tiny, tmp_path):
     config = replace(tiny, data=str(shutil.copytree(tiny.data_root, tmp_path / "data")), data_seed=8)
     (config.data_root / "train" / "S09_099").mkdir()

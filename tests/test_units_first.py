@@ -10,12 +10,11 @@ from test_evaluate import make
 
 import utils.train.units_first as units_first
 from utils.train.decision import decide
-from utils.train.fitted import Fitted, Member, forward_all, predict
+from utils.train.fitted import Fitted, Member, forward_all, load_fitted, predict, save_fitted
 from utils.train.network import ModelConfig
 from utils.train.protocol import cross_validate, grouped_folds
 from utils.train.scores import pooled_score
 from utils.train.settings import TrainConfig
-from utils.train.stacking import UnitsFirst, fit_stack, load_stack, predict_stack, save_stack
 from utils.train.units_first import fit_units_first, learn_table, units_first_predictor
 
 A = 5  # units
@@ -96,12 +95,11 @@ def test_single_labels_get_probabilities_that_add_up_and_no_thresholds():
     assert fitted.thresholds is None and (decide(probability, None) == (clips.y > 0)).all(1).mean() > 0.8
 
 
-def test_it_is_one_of_the_parts_of_a_stack_and_kept_with_it(tmp_path):
+def test_it_is_kept_in_files_like_any_network(tmp_path):
     clips, one = named()
-    stack = fit_stack(clips, grouped_folds(clips.y, clips.subjects, 3), {"units": UnitsFirst(one)})
-    assert stack.weights == {"units": 1.0} and stack.leading is stack.parts["units"]
-    save_stack(stack, tmp_path)
-    np.testing.assert_array_equal(predict_stack(load_stack(tmp_path), clips.x)[0], predict_stack(stack, clips.x)[0])
+    fitted = fit_units_first(clips, grouped_folds(clips.y, clips.subjects, 3), one)
+    save_fitted(fitted, tmp_path)
+    np.testing.assert_array_equal(predict(load_fitted(tmp_path), clips.x)[0], predict(fitted, clips.x)[0])
 
 
 @pytest.mark.parametrize(

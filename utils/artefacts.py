@@ -80,6 +80,17 @@ def atomic_path(path: str | Path):
         remove(temporary)
 
 
+@contextmanager
+def temporary_folder(folder: str | Path, name: str):
+    """Yield a new folder inside another, gone at the end; what a killed process left of it `remove_leftovers` knows."""
+    path = Path(folder) / f".{name}.{os.getpid()}-{secrets.token_hex(4)}"
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
 def _disk_is_full(folder: Path, error: Exception) -> bool:
     """Whether a write failed for want of space."""
     said = getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)
@@ -90,11 +101,11 @@ def remove_leftovers(folder: str | Path) -> None:
     """Remove what killed processes left half-written below a folder. What a living one is writing stays."""
     for path in list(Path(folder).rglob(".*")):
         found = TEMPORARY.fullmatch(path.name)
-        if found and path.exists() and not _alive(int(found[1]), path.stat().st_mtime):
+        if found and path.exists() and not alive(int(found[1]), path.stat().st_mtime):
             remove(path)
 
 
-def _alive(process: int, written: float) -> bool:
+def alive(process: int, written: float) -> bool:
     """Whether the process that wrote at that time lives; another one may have its number by now."""
     try:
         return psutil.Process(process).create_time() <= written + 1

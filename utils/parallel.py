@@ -8,18 +8,26 @@ parameter `scheduler`. A Dask worker that dies is replaced by the others: its it
 
 import os
 import platform
+import re
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import joblib
 
+from utils.artefacts import alive, remove
 from utils.code_hash import PACKAGE, code_hash
 from utils.progress import progress
 
 BACKENDS = ("loky", "threading", "dask")
+SHARED_MEMORY = Path("/dev/shm")  # of Linux, where joblib's workers share arrays and semaphores
+OF_WORKERS = re.compile(r"(?:joblib_memmapping_folder_|sem\.loky-)(\d+)[-_]")  # with the process that made it
 
 
 def parallel_map(
@@ -72,10 +80,25 @@ def parallel_iter(
     return progress(results, description, len(items))
 
 
+def left_by_workers() -> list[Path]:
+    """The shared memory of joblib's workers, of this user's processes alive or dead."""
+    folders = [folder for folder in (SHARED_MEMORY, Path(tempfile.gettempdir())) if folder.is_dir()]
+    paths = [path for folder in folders for path in folder.iterdir() if OF_WORKERS.match(path.name)]
+    user = getattr(os, "getuid", int)()  # a system without users has none but 0
+    return [path for path in paths if path.stat().st_uid == user]
+
+
+def remove_leftovers_of_workers() -> None:
+    """Remove the shared memory that killed processes could not give back."""
+    for path in left_by_workers():
+        if not alive(int(OF_WORKERS.match(path.name)[1]), path.stat().st_mtime):
+            remove(path)
+
+
 def _over_joblib(function: Callable, items: list, n_jobs: int, backend: str) -> Iterator[Any]:
     processes = backend == "loky"
     inner = {"inner_max_num_threads": 1} if processes else {}
-    task = joblib.delayed(_Named(function, limit=processes))
+    task = joblib.delayed(_Named(function, limit=processes, parent=os.getpid() if processes else None))
     # Processes limit their own threads; threads share this process, which gets its numbers back at the end.
     with nullcontext() if processes else _one_thread_each():
         with joblib.parallel_config(backend=backend, n_jobs=n_jobs, **inner):
@@ -131,13 +154,16 @@ class _Named:
     """Calls a function, and adds to its exception which item failed. A class, so that it pickles.
 
     limit: the call happens in another process, which limits its threads and must run the same code as this one.
+    parent: the process with which that one ends.
     """
 
-    def __init__(self, function: Callable[[Any], Any], limit: bool = False):
-        self.function, self.limit = function, limit
+    def __init__(self, function: Callable[[Any], Any], limit: bool = False, parent: int | None = None):
+        self.function, self.limit, self.parent = function, limit, parent
         self.code = _code_of(function) if limit else ""
 
     def __call__(self, item: Any) -> Any:
+        if self.parent:
+            _end_with(self.parent)
         if self.limit:
             limit_threads()
             if self.code != _code_of(self.function):
@@ -150,6 +176,18 @@ class _Named:
         except Exception as error:
             error.add_note(f"This happened for item {_label(item)}.")
             raise
+
+
+@lru_cache
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, as a worker of joblib does not: it would wait for work for minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _code_of(function: Callable) -> str:

@@ -34,11 +34,13 @@ from utils.artefacts import (
     read_artefact,
     remove,
     remove_leftovers,
+    temporary_folder,
     write_artefact,
 )
 from utils.code_hash import imported_names
 from utils.config import Config, load_config
 from utils.dataset.folders import walk
+from utils.parallel import remove_leftovers_of_workers
 from utils.paths import ROOT
 from utils.progress import HEADLESS
 from utils.synthetic.__main__ import make_data
@@ -147,6 +149,7 @@ def remove_all_leftovers(run: Run) -> None:
     """Remove what killed processes left half-written in all places to which a run writes."""
     for folder in (*places(run).values(), *([] if run.config.data else [run.config.data_root])):
         remove_leftovers(folder)
+    remove_leftovers_of_workers()
 
 
 def run_stage(run: Run, stage: str, data: str) -> None:
@@ -187,12 +190,13 @@ def data_fingerprint(root: Path) -> str:
 def execute(run: Run, stage: str) -> None:
     """Execute a notebook with papermill; what it prints goes on to this process's output."""
     import papermill
+    from traitlets.config import Config as Traits
 
     path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     os.environ.update({**KERNEL, "PYTHONPATH": path})
     book, failed = run.books / f"{stage}.ipynb", run.books / f"{stage}.failed.ipynb"
-    with atomic_path(book) as temporary:
+    with temporary_folder(run.books, "kernel") as folder, atomic_path(book) as temporary:
         try:
             papermill.execute_notebook(
                 NOTEBOOKS / book.name,
@@ -203,6 +207,8 @@ def execute(run: Run, stage: str) -> None:
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
+                # How the kernel is reached, else in the system's temporary folder, where a killed run would leave it.
+                config=Traits(KernelManager={"connection_file": str(folder / "connection.json")}),
                 extra_arguments=["--log-level=50"],  # the kernel tells of its transport and of its end, nothing else
             )
         except papermill.PapermillExecutionError as error:

@@ -28,12 +28,12 @@ from utils.train.protocol import (
     run_leaking_fold,
 )
 from utils.train.settings import TrainConfig
-from utils.train.stacking import Learner, Stack, UnitsFirst, fit_stack, stacking_weights
+from utils.train.stacking import Learner, Stack, fit_stack, stacking_weights
 from utils.train.units_first import units_first_predictor
 
 # Names of rows.
 SCRATCH, PRETRAINED, TUNED_HARD = "ours, from scratch", "ours, pretrained", "ours, pretrained, tuned hard"
-UNITS_FIRST = "ours, units first"
+UNITS_FIRST = "units first"
 OURS, ZERO_SHOT, RECALIBRATED = "ours", "zero-shot", "zero-shot, recalibrated"
 Transform = Callable[[Samples], Samples]
 
@@ -71,31 +71,34 @@ def train_config(config: Config, **changes) -> TrainConfig:
     return TrainConfig(epochs=config.epochs or TrainConfig.epochs, **changes)
 
 
-def learners(config: Config) -> dict[str, Learner | UnitsFirst]:
-    """How our network is trained, by row: from scratch, from the weights taught by synthetic motion, gently and hard,
-    and as they are but for the table from units to emotions."""
+def learners(config: Config) -> dict[str, Learner]:
+    """How our network is trained, by row: from scratch, and from the weights taught by synthetic motion, gently and
+    hard."""
     kind = KINDS[config.n_views]
-    teacher = load_pretrained(kind)
-    taught = replace(teacher.model_config, classes=len(CLASSES), units=0)
+    taught = replace(load_pretrained(kind).model_config, classes=len(CLASSES), units=0)
     gently, hard = (replace(one, epochs=config.epochs or one.epochs) for one in (FINE_TUNE[kind], TUNE_HARD))
     return {
         SCRATCH: Learner(model_config(config), train_config(config)),
         PRETRAINED: Learner(taught, gently, initial_state(kind)),
         TUNED_HARD: Learner(taught, hard, initial_state(kind)),
-        UNITS_FIRST: UnitsFirst(teacher),
     }
 
 
 def main_variants(config: Config) -> dict[str, Variant]:
-    """Our network by all `learners`, and the weights taught by synthetic motion as they are, also with their emotions
-    set to the scale and the prevalences of the data."""
+    """Our network by all `learners`; and what the teacher of synthetic motion knows: its units with a table learnt from
+    the clips, its emotions set to the scale and the prevalences of the clips, and these as they are."""
     teacher = load_pretrained(KINDS[config.n_views])
-    rows = {name: Variant(one.predictor()) for name, one in learners(config).items()}
-    rows[RECALIBRATED] = Variant(units_first_predictor(teacher, "emotions"))
-    return rows | {ZERO_SHOT: Variant(zero_shot_predictor(teacher))}
+    rows = {
+        name: Variant(network_predictor(one.model, one.train, init=one.init)) for name, one in learners(config).items()
+    }
+    return rows | {
+        UNITS_FIRST: Variant(units_first_predictor(teacher)),
+        RECALIBRATED: Variant(units_first_predictor(teacher, "emotions")),
+        ZERO_SHOT: Variant(zero_shot_predictor(teacher)),
+    }
 
 
-def submitted(config: Config) -> dict[str, Learner | UnitsFirst]:
+def submitted(config: Config) -> dict[str, Learner]:
     """What `03_train` scores and `05_submit` submits, stacked: all learners, or from scratch alone."""
     return {name: one for name, one in learners(config).items() if config.pretrained or name == SCRATCH}
 

@@ -53,6 +53,7 @@ SMOKE_LABEL_SETS = {
     ("Positive", "Surprise"): 2,
 }
 TRUTH = Path("truth") / "clips.csv"  # written last
+UNFINISHED = "unfinished"  # folder of the truth of subjects who are written, while others are not
 PLAN = ["Id", "subject", "split", *CLASSES]  # columns of `plan_clips`
 MAX_DEALS = 10_000  # a possible plan was found within a few hundred
 
@@ -159,8 +160,9 @@ def make_dataset(
 ) -> Path:
     """Write a synthetic data root, as far as it is not there under the same parameters and code; returns it.
 
-    Where only clips are missing, those of their subjects are written again. A second process that makes the same root
-    waits. Raises DataError for a folder that holds other data.
+    What a killed writer left goes on with the subjects that it had not finished. Where only clips are missing, those of
+    their subjects are written again. A second process that makes the same root waits. Raises DataError for a folder
+    that holds other data.
     """
     parameters = (clip_table, n_subjects, n_test_subjects, data_seed)
     key = artefact_key((), [*parameters, obj_frames, expressions], make_subject)
@@ -168,32 +170,44 @@ def make_dataset(
     with FileLock(root / ".lock"):
         remove_leftovers(root)
         complete = is_current(root / TRUTH, key)
-        if not complete:
-            _clear(root)
         plan = read_artefact(root / TRUTH) if complete else plan_clips(*parameters)
-        how = data_seed, obj_frames, expressions
-        missing = [not (root / row.split / row.Id).is_dir() for row in plan.itertuples()]
+        truths = {subject: root / UNFINISHED / f"{subject}.csv" for subject in plan["subject"].unique()}
+        finished = [subject for subject, truth in truths.items() if is_current(truth, key)]
+        if not complete and not finished:
+            _clear(root)
+        missing = ~plan["subject"].isin(finished)
+        if complete:
+            missing = [not (root / row.split / row.Id).is_dir() for row in plan.itertuples()]
         tasks = [
-            (root, subject, plan.loc[plan["subject"] == subject, PLAN].to_dict("records"), *how)
+            (
+                (truths[subject], key),
+                (root, subject, plan.loc[plan["subject"] == subject, PLAN].to_dict("records")),
+                (data_seed, obj_frames, expressions),
+            )
             for subject in plan.loc[missing, "subject"].value_counts().index  # who has most first: no worker waits long
         ]
-        done = parallel_map(_make_subject, tasks, jobs, description="synthetic subjects") if tasks else []
+        if tasks:
+            parallel_map(_make_subject, tasks, jobs, description="synthetic subjects")
         if not complete:
-            rows = pd.DataFrame([row for rows in done for row in rows])
+            rows = pd.concat([read_artefact(truth) for truth in truths.values()])
             _write_tables(root, rows.sort_values("Id", ignore_index=True), key)
+        remove(root / UNFINISHED)
     return root
 
 
-def _make_subject(task: tuple) -> list[dict]:
-    return make_subject(*task)
+def _make_subject(task: tuple[tuple, tuple, tuple]) -> None:
+    """Write a subject's clips and, last, its truth."""
+    (truth, key), what, how = task
+    write_artefact(truth, pd.DataFrame(make_subject(*what, *how)), key)
 
 
 def _clear(root: Path) -> None:
     """Empty a data root of synthetic clips. DataError for what was not written here."""
     if (root / "train.csv").exists() and not (root / TRUTH).exists():
         raise DataError.at(root, "it holds data that are not synthetic", "choose another folder for the synthetic data")
-    for name in (TRUTH, "train", "test", "truth", "card", "train.csv", "sample_submission.csv", "solution.csv"):
-        remove(root / name)  # the truth first: without it the rest is known to be unfinished
+    remove(root / TRUTH)  # first: without it the rest is known to be unfinished
+    for name in (UNFINISHED, "train", "test", "truth", "card", "train.csv", "sample_submission.csv", "solution.csv"):
+        remove(root / name)
 
 
 def _write_tables(root: Path, truth: pd.DataFrame, key: str) -> None:

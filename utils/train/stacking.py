@@ -20,12 +20,10 @@ from utils.artefacts import read_artefact, remove, write_artefact
 from utils.dataset.samples import Samples
 from utils.progress import progress
 from utils.train.decision import Thresholds, average_thresholds, bootstrap_counts
-from utils.train.fit import fit_ensemble, network_predictor
+from utils.train.fit import fit_ensemble
 from utils.train.fitted import Fitted, load_fitted, predict, save_fitted
 from utils.train.network import ModelConfig
-from utils.train.protocol import Fold, Predictor
 from utils.train.settings import TrainConfig
-from utils.train.units_first import fit_units_first, units_first_predictor
 
 STEPS = 4  # weights are multiples of a fourth, before they are averaged over the resamples
 RESAMPLES = 400
@@ -38,29 +36,6 @@ class Learner:
     model: ModelConfig
     train: TrainConfig
     init: Mapping[str, Tensor] | None = None
-
-    def fit(self, train: Samples, inner: Sequence[Fold], seed: int) -> Fitted:
-        """One network per inner fold, averaged."""
-        return fit_ensemble(train, inner, self.model, self.train, seed, self.init)
-
-    def predictor(self) -> Predictor:
-        """The same for `protocol.cross_validate`."""
-        return network_predictor(self.model, self.train, init=self.init)
-
-
-@dataclass(frozen=True)
-class UnitsFirst:
-    """Another way: the teacher's action units as they are, and a table from them to the emotions."""
-
-    teacher: Fitted
-
-    def fit(self, train: Samples, inner: Sequence[Fold], seed: int) -> Fitted:
-        """One network; nothing in it is left to chance, so the seed changes nothing."""
-        return fit_units_first(train, inner, self.teacher)
-
-    def predictor(self) -> Predictor:
-        """The same for `protocol.cross_validate`."""
-        return units_first_predictor(self.teacher)
 
 
 @dataclass(frozen=True)
@@ -75,9 +50,8 @@ class Stack:
 
     @property
     def leading(self) -> Fitted:
-        """The part that weighs most of those trained epoch by epoch, or of all where none was."""
-        trained = [name for name, part in self.parts.items() if any(member.history for member in part.members)]
-        return self.parts[max(trained or self.weights, key=self.weights.get)]
+        """The part that weighs most."""
+        return self.parts[max(self.weights, key=self.weights.get)]
 
 
 # Weights --------------------------------------------------------------------------------------------------------------
@@ -110,13 +84,16 @@ def stacking_weights(truth: np.ndarray, probability: np.ndarray, subjects: np.nd
 
 
 def fit_stack(
-    train: Samples, inner: Sequence[Fold], learners: Mapping[str, Learner | UnitsFirst], seed: int = 0
+    train: Samples, inner: Sequence[tuple[np.ndarray, np.ndarray]], learners: Mapping[str, Learner], seed: int = 0
 ) -> Stack:
     """All learners on the same inner folds, which cover all clips, weighted by `stacking_weights`.
 
     A single one keeps its own thresholds.
     """
-    parts = {name: one.fit(train, inner, seed) for name, one in progress(learners.items(), "learners")}
+    parts = {
+        name: fit_ensemble(train, inner, one.model, one.train, seed, one.init)
+        for name, one in progress(learners.items(), "learners")
+    }
     held_out = np.stack([part.held_out for part in parts.values()])
     losses = log_losses(train.y, held_out).mean(1)
     if len(parts) == 1:

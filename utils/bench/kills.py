@@ -143,7 +143,7 @@ def kill_once(place: Path, options: list[str], part: str, after: float, everythi
 
 
 def leftovers(place: Path, calm: Path, shared: set[str]) -> list[str]:
-    """Temporary files below a folder that an undisturbed run does not leave, and new ones of workers in shared memory."""
+    """Temporary files below a folder that a calm run does not leave, and new ones of workers in shared memory."""
     files = [str(path.relative_to(place)) for path in place.rglob(".*") if TEMPORARY.fullmatch(path.name)]
     own = {path.name for path in (calm / TEMPORARIES).iterdir()}  # caches of libraries, which no kill leaves
     files += [f"{TEMPORARIES}/{path.name}" for path in (place / TEMPORARIES).iterdir() if path.name not in own]

@@ -11,7 +11,16 @@ import pytest
 from utils.dataset.reading import DataError
 from utils.experiments.flow_images import main, pictures_of, read_sources, run
 from utils.experiments.other_inputs import samples_with_apex
-from utils.experiments.robustness import across_databases, format_losses, losses, noisy, of_images, of_run
+from utils.experiments.robustness import (
+    CROPS,
+    across_databases,
+    crop_figure,
+    format_losses,
+    losses,
+    noisy,
+    of_images,
+    of_run,
+)
 from utils.experiments.shared_files import phases_of, read_flow_images, read_loso_tree, write_flow_images
 from utils.flow.shared_image import from_image
 from utils.pipeline import load_samples
@@ -342,6 +351,15 @@ def test_a_network_is_trained_once_and_judged_on_clips_seen_otherwise(tmp_path):
     assert set(across) == {"first", "second"} and across["first"]["uf1"]["value"] > 0.9
     table = format_losses({"rows": {"RBF-SVM": found}, "across": {"RBF-SVM": across}})
     assert "first, learnt from the others" in table and "source others" in table
+
+
+def test_the_picture_of_crops_shows_the_taught_network_in_all_of_them(tmp_path):
+    span = {"uf1": {"value": 0.7, "low": 0.6, "high": 0.8}}
+    conditions = dict.fromkeys(("as learnt", "noise of 1 of the motion", *CROPS, "source others"), span)
+    found = {"rows": {"network": conditions, "zero-shot": conditions, "zero-shot, crop by the test clips": conditions}}
+    (axis,) = crop_figure(found).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["source others", *list(CROPS)[::-1], "as learnt"]
+    assert len(axis.get_legend().get_texts()) == 2
 
 
 def test_noise_is_as_strong_as_it_is_called(tmp_path):

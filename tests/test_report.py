@@ -15,7 +15,7 @@ from utils.experiments.ablation import variants
 from utils.experiments.held_out import OURS, main_variants
 from utils.paths import ROOT
 from utils.report import readme as report
-from utils.report.readme import HEADLINE, MARKS, bench_tables, fill, flow_images, main, run_tables, times
+from utils.report.readme import HEADLINE, MARKS, bench_tables, fill, flow_images, main, robustness, run_tables, times
 from utils.report.record import data_digest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -249,6 +249,18 @@ def test_the_table_of_flow_images_has_intervals_gains_and_databases(tmp_path):
     spans = "0.780 [0.700, 0.860] | 0.780 [0.700, 0.860] | +0.010 [-0.020, +0.040]"
     assert line == f"| zero-shot | {spans} | 0.780 | 0.780 |"
     assert source.endswith("at commit 0123456.")
+
+
+def test_the_table_of_clips_seen_otherwise_has_a_column_for_each_network(tmp_path):
+    lost = {"uf1": SPAN, "difference": {"value": -0.1, "low": -0.2, "high": -0.05}}
+    rows = {"network": {"as learnt": lost, "half looser": lost}, "SVM": {"as learnt": lost, "half looser": lost}}
+    across = {"network": {"smic": {"uf1": SPAN}}}
+    write_artefact(tmp_path / "found.json", {"rows": rows, "across": across, "commit": COMMIT})
+    header, _, first, looser, other, _, source = robustness(tmp_path / "found.json").splitlines()
+    assert header == "| clips | network | SVM |" and source.endswith("at commit 0123456.")
+    assert first == "| as learnt | 0.780 [0.700, 0.860] | 0.780 [0.700, 0.860] |"
+    assert looser == "| half looser | -0.100 [-0.200, -0.050] | -0.100 [-0.200, -0.050] |"
+    assert other == "| smic, learnt from the others | 0.780 [0.700, 0.860] |  |"
 
 
 def test_the_digest_of_data_is_of_what_lies_there_and_not_of_where(tmp_path):

@@ -646,6 +646,22 @@ def forest(table: pd.DataFrame, reference: str, title: str = "") -> Figure:
     return figure
 
 
+def crop_scores(spans: Mapping[str, Mapping[str, Interval]]) -> Figure:
+    """UF1 with its interval by the crop that clips are seen in: spans by row of the table, then by crop, a colour per
+    row."""
+    crops = list(dict.fromkeys(crop for row in spans.values() for crop in row))
+    figure, axis = plt.subplots(figsize=(8, 0.5 * len(crops) + 1.4), layout="constrained")
+    for number, (name, row) in enumerate(spans.items()):
+        at = [len(crops) - 1 - crops.index(crop) - 0.14 * (number - (len(spans) - 1) / 2) for crop in row]
+        values = np.array([one.value for one in row.values()])
+        reach = np.array([(one.value - one.low, one.high - one.value) for one in row.values()]).T
+        colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
+        axis.errorbar(values, at, xerr=reach, fmt="o", color=colour, capsize=3, ms=5, lw=1.4, label=name)
+    axis.set(yticks=range(len(crops)), yticklabels=crops[::-1], xlabel="UF1, 95% interval", xlim=(0, 1))
+    axis.legend(loc="lower left", fontsize=9)
+    return figure
+
+
 def leaderboard_bars(board: pd.DataFrame) -> Figure:
     """Local leaderboard: macro-UF1 of ours and of trivial answers, with intervals where the table has them."""
     board = board.set_index("prediction")

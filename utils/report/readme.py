@@ -5,6 +5,8 @@ python -m utils.report.readme --bench    # from artefacts/bench, the tables of t
 python -m utils.report.readme --flow-images FILE.json    # what `utils.experiments.flow_images --json` wrote of one
 python -m utils.report.readme --flow-sources FILE.json   # source, and of several
 python -m utils.report.readme --audit FILE.json          # what `utils.experiments.audit --json` wrote
+python -m utils.report.readme --robust-images FILE.json  # what `utils.experiments.robustness --json` wrote of images
+python -m utils.report.readme --robust-run FILE.json     # and of a run
 
 A table stands between `<!-- name -->` and `<!-- /name -->` in either document, with the commit that its record names.
 Times come from artefacts/times.json, where it is, with every call: a list of {what, minutes, cores, commit}.
@@ -25,7 +27,10 @@ from utils.report.markdown import cell, markdown_table
 from utils.train.scores import Interval
 
 DOCUMENTS = ("README.md", "RESULTS.md")
-MARKS = ("times", "results", "headline", "ablation", "flow", "damaged", "real-skin", "apex", "bench", "flow-images")
+MARKS = (
+    *("times", "results", "headline", "ablation", "flow", "damaged", "real-skin", "apex", "bench"),
+    *("flow-images", "flow-sources", "audit", "robust-images", "robust-run"),
+)
 # The rows of the ablation that README.md shows; RESULTS.md shows all.
 HEADLINE = (
     "ours, from scratch",
@@ -242,6 +247,23 @@ def audit(path: Path) -> str:
     return markdown_table(pd.DataFrame(lines)) + made_by("python -m utils.experiments.audit", [record])
 
 
+def robustness(path: Path) -> str:
+    """What `robustness` wrote as a Markdown table: UF1 as learnt, and in other conditions the paired difference; of
+    networks that learnt from the other databases UF1."""
+    record = read_artefact(path)
+    columns = {}
+    for name, conditions in record["rows"].items():
+        (usual, first), *others = conditions.items()
+        column = {usual: str(Interval(**first["uf1"]))}
+        for condition, scores in others:
+            column[condition] = _signed([scores["difference"][end] for end in ("value", "low", "high")])
+        for dataset, scores in record.get("across", {}).get(name, {}).items():
+            column[f"{dataset}, learnt from the others"] = str(Interval(**scores["uf1"]))
+        columns[name] = column
+    table = pd.DataFrame(columns).fillna("").rename_axis("clips").reset_index()
+    return markdown_table(table) + made_by("python -m utils.experiments.robustness", [record])
+
+
 def times() -> str:
     """How long the commands take, from artefacts/times.json."""
     rows = [
@@ -348,6 +370,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--flow-images", type=Path, metavar="FILE", help="the table of real flow images")
     parser.add_argument("--flow-sources", type=Path, metavar="FILE", help="the same of several sources")
     parser.add_argument("--audit", type=Path, metavar="FILE", help="the table of the audit")
+    parser.add_argument("--robust-images", type=Path, metavar="FILE", help="the table of flow images seen otherwise")
+    parser.add_argument("--robust-run", type=Path, metavar="FILE", help="the table of a run's clips seen otherwise")
     options = parser.parse_args(arguments)
     tables = run_tables(options.run) if options.run else {}
     tables |= bench_tables() if options.bench else {}
@@ -357,6 +381,9 @@ def main(arguments: list[str] | None = None) -> None:
         tables["flow-sources"] = flow_images(options.flow_sources)
     if options.audit:
         tables["audit"] = audit(options.audit)
+    for name in ("robust-images", "robust-run"):
+        if path := getattr(options, name.replace("-", "_")):
+            tables[name] = robustness(path)
     if _times_path().exists():
         tables["times"] = times()
     write_tables(tables)

@@ -1,13 +1,27 @@
-"""Facts about the viewer: what it draws, and what its controls do."""
+"""Facts about the viewer: what it draws, what its controls do, and both in a real JupyterLab."""
 
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 from dataclasses import replace
+from urllib.request import urlopen
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from browser import find_chromium, open_browser
 from IPython.display import Image
 
+from utils.bench.cluster import wait_for
+from utils.paths import ROOT
 from utils.pipeline import jobs_by_id, load_samples
+from utils.progress import HEADLESS
 from utils.report import viewer
 from utils.report.viewer import CHANNELS, Choice, Clips, controls, draw_answers, draw_flow, draw_frames, png
 from utils.train.protocol import OutOfFold
@@ -97,3 +111,94 @@ def test_answers_stand_beside_the_clip(tiny_run, clips, jobs, ids):
 def test_where_nobody_moves_controls_the_first_picture_stands_for_them(jobs, ids):
     shown = viewer.flow(jobs, ids, "dis"), viewer.flow(jobs, ids, "dis")
     assert all(isinstance(one, Image) for one in shown) and shown[0].data == shown[1].data
+
+
+# In JupyterLab ------------------------------------------------------------------------------------------------------
+
+
+CELL = """
+import os, pickle, sys
+sys.path.insert(0, {root!r})
+from utils.pipeline import jobs_by_id, load_data
+from utils.report import viewer
+with open({config!r}, "rb") as file:
+    config = pickle.load(file)
+data = load_data(config)
+viewer.flow(jobs_by_id(config, data), data.train["Id"].tolist(), "dis")
+"""
+
+
+@contextmanager
+def jupyter_lab(folder):
+    """JupyterLab over a folder; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}"]
+    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
+    command += ["--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--ServerApp.disable_check_xsrf=True"]
+    away = {name: value for name, value in os.environ.items() if name != HEADLESS}
+    kernels = {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_CONFIG_DIR": str(folder / "config")}
+    with open(folder / "lab.log", "w") as log:
+        lab = subprocess.Popen(command, env=away | kernels, stdout=log, stderr=log, cwd=folder)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            lab.terminate()
+            try:
+                lab.wait(60)
+            except subprocess.TimeoutExpired:
+                lab.kill()
+                lab.wait()
+
+
+def test_in_jupyterlab_the_picture_follows_the_slider(tiny_run, tmp_path):
+    if find_chromium() is None:
+        pytest.skip("no Chromium on this machine")
+    with open(tmp_path / "config.pickle", "wb") as file:
+        pickle.dump(tiny_run.config, file)
+    source = CELL.format(root=str(ROOT), config=str(tmp_path / "config.pickle")).strip()
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata=metadata)
+    nbformat.write(book, tmp_path / "viewer.ipynb")
+    shown = "document.querySelector('.jp-OutputArea img')"
+    with jupyter_lab(tmp_path) as address, open_browser() as browser:
+        open_when_there(browser, f"{address}/lab/tree/viewer.ipynb")
+        browser.wait_until("document.querySelector('.jp-Notebook .cm-content') !== null", 600)
+        wait_for(lambda: kernel_states(address) == ["idle"], 600)  # one that is only starting drops what it is asked
+        browser.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells'); 0")
+        browser.wait_until(f"{shown}?.naturalWidth > 0", 600)
+        before = browser.evaluate(f"{shown}.src")
+        press_until(browser, "ArrowLeft", f"{shown}?.naturalWidth > 0 && {shown}.src !== {before!r}")
+
+
+def kernel_states(address):
+    """What the kernels of a JupyterLab do, by its own word."""
+    with urlopen(f"{address}/api/kernels", timeout=60) as answer:
+        return [kernel["execution_state"] for kernel in json.load(answer)]
+
+
+def open_when_there(browser, address):
+    """Open a page once its server answers."""
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        try:
+            urlopen(address, timeout=5).close()
+            break
+        except OSError:
+            time.sleep(1)
+    browser.open(address)
+
+
+def press_until(browser, key, expression, attempts=60):
+    """Press a key on the slider until something is there: its view listens a moment after it is seen."""
+    for attempt in range(attempts):
+        browser.evaluate("document.querySelector('.noUi-handle').focus()")
+        for kind in ("rawKeyDown", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=37)
+        try:
+            browser.wait_until(expression, 10)
+            return
+        except TimeoutError:
+            if attempt == attempts - 1:
+                raise

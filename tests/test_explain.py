@@ -16,16 +16,20 @@ from utils.experiments.explain import (
     average_precision,
     contributions,
     saliency,
+    side_names,
     unit_course,
     unit_evidence,
     unit_maps,
     unit_scores,
+    unit_sides,
     unit_table,
     why,
 )
 from utils.experiments.measure import load_truth
-from utils.face.expressions import ACTION_UNITS
+from utils.face.expressions import ACTION_UNITS, sides_of
+from utils.face.model import load_face_model
 from utils.pipeline import Job
+from utils.pretrain import classifier
 from utils.pretrain.classifier import load_pretrained, sample_dual, unit_probabilities
 from utils.report import plots
 from utils.train.augment import mirror
@@ -200,3 +204,42 @@ def test_why_owns_up_where_nothing_is_sure():
     assert line == (
         "a: no emotion above its threshold (most probable Repression 0.30), with no action unit from 0.3 up"
     )
+
+
+# Sides --------------------------------------------------------------------------------------------------------------
+
+
+def moved(weights, side):
+    """How far each AU moved on one side at the apex, (N, 19), from the weights (N, 3, 58) of the face units."""
+    index = load_face_model().unit_index
+    names = [[index[unit + side] for unit in units if len(sides_of(unit)) == 2] for units in ACTION_UNITS.values()]
+    return np.stack([weights[:, 1, units].sum(axis=1) for units in names], axis=1)
+
+
+def test_units_that_move_on_one_side_are_told_by_that_side(monkeypatch):
+    motions, sample = [], classifier.sample_motion
+    monkeypatch.setattr(classifier, "sample_motion", lambda *a, **k: motions.append(sample(*a, **k)) or motions[-1])
+    clips = sample_dual(1200, seed=992)
+    weights = np.concatenate([motion.weights for motion in motions])
+    left, right = moved(weights, "Left"), moved(weights, "Right")
+    units, sides = unit_probabilities("dual", clips.x), unit_sides(clips.x)
+    said = np.array([side_names(*one) for one in zip(units, sides, strict=True)])
+    uneven = (left - right) / np.maximum(left + right, 1e-6)
+    named = (units >= NAMED_FROM) & (left + right > 0.1)
+    one_sided, even = named & (np.abs(uneven) > 0.5), named & (np.abs(uneven) < 0.25)
+    true = np.where(uneven > 0, "left", "right")
+    assert one_sided.sum() > 50 and (said == true)[one_sided].mean() > 0.35
+    assert ((said != true) & (said != "both"))[one_sided].mean() < 0.05
+    assert (said == "both")[even].mean() > 0.85
+
+
+def test_sides_change_with_the_mirror_image(clips):
+    turned = mirror(torch.from_numpy(clips.x)).numpy()
+    np.testing.assert_allclose(unit_sides(turned), -unit_sides(clips.x), atol=1e-3)
+
+
+def test_only_named_units_that_have_sides_are_told_of():
+    units, sides = np.full(len(NAMES), 0.9), np.full(len(NAMES), 9.0)
+    units[NAMES.index("AU12")] = 0.1
+    found = dict(zip(NAMES, side_names(units, sides), strict=True))
+    assert found["AU12"] == "" and found["AU26"] == "" and found["AU14"] == "left"

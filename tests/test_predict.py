@@ -87,6 +87,7 @@ def test_a_video_gets_probabilities_moments_and_units_and_no_claim_for_real_peop
     moments = found["moments"]
     assert 0 <= moments["onset"] < moments["apex"] < moments["offset"] < clip[1] == found["frames"]
     assert {au: one["name"] for au, one in found["action_units"].items()} == AU_NAMES
+    assert {one["side"] for one in found["action_units"].values()} <= {"left", "right", "both", None}
     assert printed.splitlines()[0] == SHIPPED == found["weights"] and "no real person" in SHIPPED
     assert {path.name for path in out.iterdir()} == {"prediction.json", "prediction.png", "overlay.mp4"}
 

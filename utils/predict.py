@@ -25,7 +25,7 @@ from utils.dataset.labels import PHASE_COLUMNS
 from utils.dataset.reading import DataError, reading, reason
 from utils.dataset.sequences import open_sequence
 from utils.dataset.videos import VIDEO_SUFFIXES
-from utils.experiments.explain import AU_NAMES, why
+from utils.experiments.explain import AU_NAMES, side_names, unit_sides, why
 from utils.face.expressions import ACTION_UNITS
 from utils.flow.apex import VISIBLE_PX
 from utils.flow.features import Moments, clip_flows, features_of
@@ -75,6 +75,7 @@ class Prediction:
     flows: np.ndarray  # (V, P, S, S, 2) px
     classes: pd.DataFrame  # `judged`
     units: pd.Series  # probability by AU
+    sides: pd.Series  # "left", "right" or "both" by AU, "" where that is not told
     warnings: tuple[str, ...]
 
 
@@ -146,8 +147,9 @@ def predict(path: Path, config: Config, judge: Judge) -> Prediction:
     views = Views.from_arrays(views_of(path, **job.view_parameters))
     features = features_of(views, **job.feature_parameters)
     moments = tuple(features["moments"].tolist())
-    probability, _ = predict_stack(judge.stack, features["x"][None])
-    units = unit_probabilities(KINDS[config.n_views], features["x"][None])[0]
+    x = features["x"][None]
+    probability, _ = predict_stack(judge.stack, x)
+    units = unit_probabilities(KINDS[config.n_views], x)[0]
     return Prediction(
         job.id,
         config,
@@ -159,6 +161,7 @@ def predict(path: Path, config: Config, judge: Judge) -> Prediction:
         clip_flows(views, moments, config.flow_method),
         judged(judge, probability),
         pd.Series(units, index=list(ACTION_UNITS)),
+        pd.Series(side_names(units, unit_sides(x)[0]), index=list(ACTION_UNITS)),
         (*views.warnings, *_still(job.id, features["curve"], config)),
     )
 
@@ -197,7 +200,10 @@ def record_of(found: Prediction) -> dict[str, Any]:
         "crop": found.views.source,
         "moments": dict(zip(PHASE_COLUMNS, found.moments, strict=True)),
         "classes": found.classes.to_dict("index"),
-        "action_units": {au: {"name": AU_NAMES[au], "probability": p} for au, p in found.units.items()},
+        "action_units": {
+            au: {"name": AU_NAMES[au], "probability": p, "side": found.sides[au] or None}
+            for au, p in found.units.items()
+        },
         "warnings": found.warnings,
         "commit": commit(),
     }
@@ -224,7 +230,11 @@ def words_of(found: Prediction) -> str:
         lines.append(f"{name:<10} {row['probability']:.2f}  {row['answer'] or f'{decided} by its threshold alone'}")
     table = found.classes
     judgement = table["probability"].to_numpy(), table["decision"].to_numpy(), table.index, found.units.to_numpy()
-    return "\n".join([*lines, why(found.id, *judgement), calibration_words(found.judge)])
+    lines.append(why(found.id, *judgement))
+    for au, side in found.sides.items():
+        if side in ("left", "right"):
+            lines.append(f"{au} ({AU_NAMES[au]}) on the person's {side} alone, or nearly so")
+    return "\n".join([*lines, calibration_words(found.judge)])
 
 
 # Files --------------------------------------------------------------------------------------------------------------
@@ -239,7 +249,7 @@ def write_prediction(found: Prediction, folder: Path) -> None:
         found.curve,
         found.flows,
         found.classes.rename(lambda name: f"{name}: {found.classes.loc[name, 'answer'] or 'not calibrated'}"),
-        found.units.nlargest(SHOWN_UNITS).rename(lambda au: f"{AU_NAMES[au]} {au}"),
+        found.units.nlargest(SHOWN_UNITS).rename(lambda au: f"{AU_NAMES[au]} {au} {found.sides[au]}".strip()),
         f"{found.id}\n{found.judge.origin}",
     )
     largest = plots.largest_motion(found.flows, found.views.masks)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from browser import find_chromium, open_browser
 
-from utils.artefacts import write_artefact
+from utils.artefacts import read_artefact, write_artefact
 from utils.config import load_config
 from utils.dataset.samples import Samples
 from utils.dataset.tables import CLASSES
@@ -141,6 +141,13 @@ def test_scores_ablation_and_leaderboard_are_those_of_the_records(whole):
     text = whole()
     assert "0.781" in text and "[0.700, 0.860], 95% interval" in text
     assert "+0.100 [+0.100, +0.100]" in text and "0.400 [0.300, 0.500]" in text
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_a_run_says_that_its_faces_are_synthetic_where_its_data_are_gone(whole, synthetic):
+    told = read_artefact(whole.out / "run.json")
+    write_artefact(whole.out / "run.json", told | {"data": told.get("data", {}) | {"synthetic": synthetic}})
+    assert ("The faces are synthetic" in whole()) == synthetic
 
 
 def test_a_stage_of_other_parameters_is_told(whole):

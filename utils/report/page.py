@@ -137,9 +137,9 @@ def page(run: FinishedRun) -> str:
 
 def about(run: FinishedRun) -> dict[str, Any]:
     """What the run was made on, and when it was last at work."""
-    clips = run.predictions
+    clips, data = run.predictions, run.records.get(SUBMIT, {}).get("data", {})
     return {
-        "synthetic": (run.data / "truth").is_dir(),
+        "synthetic": data.get("synthetic", (run.data / "truth").is_dir()),  # its data may be gone by now
         "root": run.data.name,
         "clips": None if clips is None else len(clips),
         "people": None if clips is None else clips["subject"].nunique(),

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -81,18 +81,19 @@ def parallel_iter(
 
 
 def left_by_workers() -> list[Path]:
-    """The shared memory of joblib's workers, of this user's processes alive or dead."""
+    """The shared memory of joblib's workers, alive or dead."""
     folders = [folder for folder in (SHARED_MEMORY, Path(tempfile.gettempdir())) if folder.is_dir()]
-    paths = [path for folder in folders for path in folder.iterdir() if OF_WORKERS.match(path.name)]
-    user = getattr(os, "getuid", int)()  # a system without users has none but 0
-    return [path for path in paths if path.stat().st_uid == user]
+    return [path for folder in folders for path in folder.iterdir() if OF_WORKERS.match(path.name)]
 
 
 def remove_leftovers_of_workers() -> None:
-    """Remove the shared memory that killed processes could not give back."""
+    """Remove the shared memory that this user's killed processes could not give back."""
+    user = getattr(os, "getuid", int)()  # a system without users has none but 0
     for path in left_by_workers():
-        if not alive(int(OF_WORKERS.match(path.name)[1]), path.stat().st_mtime):
-            remove(path)
+        with suppress(FileNotFoundError):  # given back, or removed by another run, in this moment
+            status = path.stat()
+            if status.st_uid == user and not alive(int(OF_WORKERS.match(path.name)[1]), status.st_mtime):
+                remove(path)
 
 
 def _over_joblib(function: Callable, items: list, n_jobs: int, backend: str) -> Iterator[Any]:

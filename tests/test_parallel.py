@@ -201,14 +201,15 @@ def test_workers_end_soon_after_their_parent_was_killed(tmp_path):
     parent = subprocess.Popen([sys.executable, str(tmp_path / "orphans.py"), str(met)], env=environment)
     try:
         wait_for(lambda: len(list(met.iterdir())) == 2, 300)
-        workers = [psutil.Process(int(file.name)) for file in met.iterdir()]
+        started = [int(file.name) for file in met.iterdir()]
     finally:
+        family = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
         parent.wait()
-    _, alive = psutil.wait_procs(workers, 300)
-    for worker in alive:
-        worker.kill()
-    assert not alive
+        _, alive = psutil.wait_procs(family, 300)
+        for process in alive:
+            process.kill()
+    assert not alive and {process.pid for process in family} >= set(started)
 
 
 def test_the_shared_memory_of_the_dead_goes_and_that_of_the_living_stays(tmp_path, monkeypatch):

@@ -417,6 +417,16 @@ def test_clips_of_another_setting_do_not_stay(tiny, tmp_path):
     assert not (config.data_root / "train" / "S09_099").exists()
 
 
+def test_what_a_writer_left_that_was_killed_at_any_moment_is_known_as_its_own(tiny, tmp_path):
+    config = replace(tiny, data=str(shutil.copytree(tiny.data_root, tmp_path / "data")), jobs=1)
+    (config.data_root / synthetic.UNFINISHED).mkdir()  # as between the tables and the truth, which is written last
+    (config.data_root / "truth" / "clips.csv").unlink()
+    with tiny_clips():
+        make_root(config)
+    original, again = ((one.data_root / "truth" / "clips.csv").read_bytes() for one in (tiny, config))
+    assert original == again and not (config.data_root / synthetic.UNFINISHED).exists()
+
+
 def test_other_data_are_never_overwritten(tiny, tmp_path):
     (tmp_path / "train.csv").write_text("Id\n")
     with pytest.raises(DataError, match="not synthetic.*Remedy"):

@@ -81,19 +81,23 @@ def parallel_iter(
 
 
 def left_by_workers() -> list[Path]:
-    """The shared memory of joblib's workers, alive or dead."""
-    folders = [folder for folder in (SHARED_MEMORY, Path(tempfile.gettempdir())) if folder.is_dir()]
-    return [path for folder in folders for path in folder.iterdir() if OF_WORKERS.match(path.name)]
+    """The shared memory that killed processes of this user could not give back."""
+    user = getattr(os, "getuid", int)()  # a system without users has none but 0
+    folders, found = [folder for folder in (SHARED_MEMORY, Path(tempfile.gettempdir())) if folder.is_dir()], []
+    for path in (path for folder in folders for path in folder.iterdir()):
+        if made_by := OF_WORKERS.match(path.name):
+            with suppress(FileNotFoundError):  # given back in this moment
+                status = path.stat()
+                if status.st_uid == user and not alive(int(made_by[1]), status.st_mtime):
+                    found.append(path)
+    return found
 
 
 def remove_leftovers_of_workers() -> None:
-    """Remove the shared memory that this user's killed processes could not give back."""
-    user = getattr(os, "getuid", int)()  # a system without users has none but 0
+    """Remove `left_by_workers`."""
     for path in left_by_workers():
-        with suppress(FileNotFoundError):  # given back, or removed by another run, in this moment
-            status = path.stat()
-            if status.st_uid == user and not alive(int(OF_WORKERS.match(path.name)[1]), status.st_mtime):
-                remove(path)
+        with suppress(FileNotFoundError):  # removed by another run in this moment
+            remove(path)
 
 
 def _over_joblib(function: Callable, items: list, n_jobs: int, backend: str) -> Iterator[Any]:

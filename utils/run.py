@@ -196,7 +196,7 @@ def execute(run: Run, stage: str) -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     os.environ.update({**KERNEL, "PYTHONPATH": path})
     book, failed = run.books / f"{stage}.ipynb", run.books / f"{stage}.failed.ipynb"
-    with temporary_folder(run.books, "kernel") as folder, atomic_path(book) as temporary:
+    with atomic_path(book) as temporary, temporary_folder(run.books, "kernel") as folder:
         try:
             papermill.execute_notebook(
                 NOTEBOOKS / book.name,

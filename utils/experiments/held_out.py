@@ -85,8 +85,8 @@ def learners(config: Config) -> dict[str, Learner]:
 
 
 def main_variants(config: Config) -> dict[str, Variant]:
-    """Our network by all `learners`; and what the teacher of synthetic motion knows: its units with a table learnt from
-    the clips, its emotions set to the scale and the prevalences of the clips, and these as they are."""
+    """Our network by all `learners`; and what the teacher of synthetic motion knows: its units, or its emotions,
+    with a table learnt from the clips, and its emotions as they are."""
     teacher = load_pretrained(KINDS[config.n_views])
     rows = {
         name: Variant(network_predictor(one.model, one.train, init=one.init)) for name, one in learners(config).items()

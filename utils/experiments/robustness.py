@@ -168,6 +168,8 @@ def main() -> None:
             datasets = np.full(len(samples), "all")
     except (DataError, ValueError) as error:
         sys.exit(f"error: {error}")
+    if options.figure and ZERO_SHOT not in rows:
+        sys.exit(f"error: --figure shows the row {ZERO_SHOT!r}, which needs three classes. Remedy: leave it out.")
     found = {"rows": losses(samples, rows, tested, options.jobs), "clips": len(samples), "commit": commit()}
     if len(np.unique(datasets)) > 1:
         found["across"] = across_databases(samples, rows, datasets, options.jobs)

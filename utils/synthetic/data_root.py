@@ -53,7 +53,7 @@ SMOKE_LABEL_SETS = {
     ("Positive", "Surprise"): 2,
 }
 TRUTH = Path("truth") / "clips.csv"  # written last
-UNFINISHED = "unfinished"  # folder of the truth of subjects who are written, while others are not
+UNFINISHED = ".unfinished-synthetic"  # folder of the truth of subjects who are written, while others are not
 PLAN = ["Id", "subject", "split", *CLASSES]  # columns of `plan_clips`
 MAX_DEALS = 10_000  # a possible plan was found within a few hundred
 
@@ -175,9 +175,9 @@ def make_dataset(
         finished = [subject for subject, truth in truths.items() if is_current(truth, key)]
         if not complete and not finished:
             _clear(root)
-        missing = ~plan["subject"].isin(finished)
-        if complete:
-            missing = [not (root / row.split / row.Id).is_dir() for row in plan.itertuples()]
+        missing = np.array([not (root / row.split / row.Id).is_dir() for row in plan.itertuples()])
+        if not complete:
+            missing |= ~plan["subject"].isin(finished).to_numpy()
         tasks = [
             (
                 (truths[subject], key),
@@ -203,11 +203,14 @@ def _make_subject(task: tuple[tuple, tuple, tuple]) -> None:
 
 def _clear(root: Path) -> None:
     """Empty a data root of synthetic clips. DataError for what was not written here."""
-    if (root / "train.csv").exists() and not (root / TRUTH).exists():
+    unfinished = root / UNFINISHED  # stays while others go: it tells that what is left was written here
+    if (root / "train.csv").exists() and not ((root / TRUTH).exists() or unfinished.exists()):
         raise DataError.at(root, "it holds data that are not synthetic", "choose another folder for the synthetic data")
-    remove(root / TRUTH)  # first: without it the rest is known to be unfinished
-    for name in (UNFINISHED, "train", "test", "truth", "card", "train.csv", "sample_submission.csv", "solution.csv"):
-        remove(root / name)
+    unfinished.mkdir(parents=True, exist_ok=True)
+    for part in unfinished.iterdir():
+        remove(part)
+    for name in (TRUTH, "train", "test", "truth", "card", "train.csv", "sample_submission.csv", "solution.csv"):
+        remove(root / name)  # the truth first: without it the rest is known to be unfinished
 
 
 def _write_tables(root: Path, truth: pd.DataFrame, key: str) -> None:

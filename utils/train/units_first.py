@@ -51,7 +51,7 @@ class UnitTable:
 def learn_table(
     answers: np.ndarray, emotions: np.ndarray, truth: np.ndarray, inner: Sequence[Fold], single: bool
 ) -> tuple[UnitTable, np.ndarray]:
-    """The table, and what those of the inner folds say of the clips that they did not see, (N, K) probabilities.
+    """The table, and what those of the inner folds say of the clips whose truth they did not see, (N, K) probabilities.
 
     answers (M, N, A) and emotions (M, N, K) are the teacher's logits of N clips in M variants (a clip and its mirror
     image), truth (N, K). single: one emotion each, softmax for sigmoids. A logistic regression whose weights are drawn
@@ -109,10 +109,11 @@ def _loss(probability: np.ndarray, truth: np.ndarray, single: bool) -> np.ndarra
 def fit_units_first(train: Samples, inner: Sequence[Fold], teacher: Fitted, source: str = "units") -> Fitted:
     """The teacher with a head that reads emotions from its action units alone.
 
-    teacher: one network with a unit head. source "emotions": from its own emotions, which only sets them to this data's
-    scale and prevalences: the control that says what units add. The table is linear and so is the layer before it, so
-    what comes out is a network of the same shape with another head. Thresholds come from the inner folds, as do
-    `held_out` where they cover all clips. Raises ValueError for a source that is none and a teacher without units.
+    teacher: one network with a unit head. source "emotions": by such a table from its own emotions (matrix scaling, Guo
+    et al. 2017, "On calibration of modern neural networks"), the control that says what units add. The table is linear
+    and so is the layer before it, so what comes out is a network of the same shape with another head. Thresholds come
+    from the inner folds, as do `held_out` where they cover all clips. Raises ValueError for a source that is none and a
+    teacher without units.
     """
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}. Remedy: one of {', '.join(SOURCES)}.")

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import nbformat
@@ -173,9 +174,12 @@ def test_in_jupyterlab_the_picture_follows_the_slider(tiny_run, tmp_path):
 
 
 def kernel_states(address):
-    """What the kernels of a JupyterLab do, by its own word."""
-    with urlopen(f"{address}/api/kernels", timeout=60) as answer:
-        return [kernel["execution_state"] for kernel in json.load(answer)]
+    """What the kernels of a JupyterLab do, by its own word; nothing while it cannot say, as one is being started."""
+    try:
+        with urlopen(f"{address}/api/kernels", timeout=60) as answer:
+            return [kernel["execution_state"] for kernel in json.load(answer)]
+    except HTTPError:
+        return []
 
 
 def open_when_there(browser, address):

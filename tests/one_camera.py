@@ -29,7 +29,7 @@ def film(person: int, emotions: list[str], seed: int) -> tuple[np.ndarray, dict]
     vertices = pose_vertices(identity, act.contraction, act.angles, act.shift).astype(np.float32)
     ground = rng.uniform(40, 220)
     frames = []
-    for shape, tint in zip(vertices, light_face(vertices, light), strict=True):
+    for shape, tint in zip(vertices, light_face(vertices, light, model), strict=True):
         picture = get_renderer().render(TexturedMesh(shape, model.faces, model.uv, albedo, tint), [CAMERA])[0]
         image = np.where(picture.mask[..., None], picture.rgb, ground).astype(np.float32)
         image = cv2.GaussianBlur(image, (0, 0), 0.6) + rng.normal(0, SENSOR_NOISE, image.shape)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from utils.face.build_asset import ANCESTRIES
-from utils.face.model import SKIN, load_face_model, sample_identity, vertex_normals, with_macros
+from utils.face.model import SKIN, load_face_model, sample_identity, with_macros
 
 WHOLE = ("jaw", "mouth")  # these go to one side as a whole
 SIDED = [name.removesuffix("Left") for name in load_face_model().unit_names if name.endswith("Left")]
@@ -87,7 +87,7 @@ def test_a_persons_sides_are_alike_but_not_the_same(model):
 
 
 def test_normals_are_unit_long_point_out_and_close_the_seams(model):
-    normals = vertex_normals(np.stack([model.template] * 2))
+    normals = model.normals(np.stack([model.template] * 2))
     assert normals.shape == (2, *model.template.shape)
     assert np.allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-3)
     assert (normals[0, model.island == SKIN, 2] > 0).mean() > 0.85
@@ -97,6 +97,4 @@ def test_normals_are_unit_long_point_out_and_close_the_seams(model):
 
 def test_normals_turn_with_the_face(model):
     quarter = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]], np.float32)
-    assert np.allclose(
-        vertex_normals(model.template @ quarter.T), vertex_normals(model.template) @ quarter.T, atol=1e-3
-    )
+    assert np.allclose(model.normals(model.template @ quarter.T), model.normals(model.template) @ quarter.T, atol=1e-3)

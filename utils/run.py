@@ -1,6 +1,7 @@
 """Runs the notebooks of a run: those that are not current, in their order, one process of a name at a time.
 
     python -m utils.run submit [--profile demo] [--data DIR] [--set "seed=1 views=split"] [--jobs 2] [--name NAME]
+    python -m utils.run all [--profile demo] --world MODEL
     python -m utils.run check --data DIR [--sample 48]
     python -m utils.run validate --file submission.csv [--data DIR]
     python -m utils.run report --name NAME
@@ -71,6 +72,12 @@ class Run:
     name: str
     config: Config
     settings: str  # single parameters, "name=value name=value"
+    world: Path | None = None  # face model of which the people of its synthetic data are, rather than of ours
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the run makes its data itself."""
+        return bool(self.world) or not self.config.data
 
     @property
     def books(self) -> Path:
@@ -83,23 +90,35 @@ class Run:
         return values | {"JOBS": config.jobs} | ({"OUT": config.out} if stage == "05_submit" else {})
 
 
-def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "") -> Run:
-    """The run of these options. Raises ValueError for a parameter, RunError for a data root or a name."""
-    data = os.path.abspath(data) if data else ""
+def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "", world: str = "") -> Run:
+    """The run of these options. Raises ValueError for a parameter, RunError for a data root, a face model or a name."""
+    if data and world:
+        raise RunError("DATA and WORLD are given: WORLD makes data, DATA are there. Remedy: leave one of them out.")
     if data and not Path(data).is_dir():
         raise RunError(f"DATA={data}: there is no such folder. Remedy: name the data root, which holds train.csv.")
+    model = Path(os.path.abspath(world)) if world else None
+    if model and not model.exists():
+        raise RunError(f"WORLD={model}: it is not there. Remedy: name a folder of OBJ blend shapes, or a .glb file.")
+    data = place_of_data(profile, data, world)
     name = name or free_name(profile, data)
     check_name(name)
     config = load_config(
         profile, settings, data=data, work=str(ARTEFACTS / name), out=str(SUBMISSIONS / name), jobs=jobs
     )
-    return Run(name, config, settings)
+    return Run(name, config, settings, model)
 
 
 def check_name(name: str) -> None:
     """RunError for a name that is no name of one folder."""
     if not name or name.startswith(".") or re.search(r"[/\\\0]", name):
         raise RunError(f"RUN={name!r} is no name. Remedy: choose a word without slashes that begins with no dot.")
+
+
+def place_of_data(profile: str, data: str, world: str) -> str:
+    """The data root of these options, absolute; empty for the synthetic faces of the profile."""
+    if world:
+        return str(ROOT / "data" / "worlds" / load_config(profile).dataset / Path(os.path.abspath(world)).stem)
+    return os.path.abspath(data) if data else ""
 
 
 def free_name(profile: str, data: str) -> str:
@@ -137,8 +156,8 @@ def run_stages(run: Run, stages: Sequence[str]) -> None:
     with locked(run.name):
         remove_all_leftovers(run)
         write_artefact(run.config.work_root / "data_root.json", {"data": run.config.data})
-        if not run.config.data:
-            make_data(run.config)
+        if run.synthetic:
+            make_data(run.config, run.world)
         data = data_fingerprint(run.config.data_root)
         for stage in stages:
             run_stage(run, stage, data)
@@ -147,7 +166,7 @@ def run_stages(run: Run, stages: Sequence[str]) -> None:
 
 def remove_all_leftovers(run: Run) -> None:
     """Remove what killed processes left half-written in all places to which a run writes."""
-    for folder in (*places(run).values(), *([] if run.config.data else [run.config.data_root])):
+    for folder in (*places(run).values(), *([run.config.data_root] if run.synthetic else [])):
         remove_leftovers(folder)
     remove_leftovers_of_workers()
 
@@ -251,8 +270,8 @@ def check(run: Run, sample: int) -> int:
     from utils.check import check_root, words_of, write_check
 
     with locked(run.name):
-        if not run.config.data:
-            make_data(run.config)
+        if run.synthetic:
+            make_data(run.config, run.world)
         found = check_root(run.config, sample)
         folder = run.config.work_root / "check"
         write_check(found, folder)
@@ -299,10 +318,11 @@ def clean(name: str) -> None:
     say(f"removed artefacts/{name}")
 
 
-def clean_data(config: Config) -> None:
-    """Remove the synthetic data of a profile. Data roots given by DATA are never touched."""
-    remove(ROOT / "data" / config.dataset)
-    say(f"removed data/{config.dataset}")
+def clean_data(run: Run) -> None:
+    """Remove the synthetic data of a run, or of its profile. Data roots given by DATA are never touched."""
+    root = run.config.data_root if run.synthetic else ROOT / "data" / run.config.dataset
+    remove(root)
+    say(f"removed {shown(root)}")
 
 
 def say(text: str) -> None:
@@ -314,6 +334,7 @@ def main() -> None:
     parser.add_argument("what", choices=["check", "validate", "report", "data", *STAGES, "clean", "clean-data"])
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--data", default="", help="data root (default: the synthetic faces of the profile)")
+    parser.add_argument("--world", default="", help="face model of which the people of the synthetic data are")
     parser.add_argument("--set", default="", help="single parameters: name=value name=value")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--name", default="", help="of the run (default: profile, and base name of the data root)")
@@ -321,24 +342,25 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="submission that `validate` holds against the data's sample")
     options = parser.parse_args()
     try:
-        name = options.name or free_name(options.profile, os.path.abspath(options.data) if options.data else "")
+        data = place_of_data(options.profile, options.data, options.world)
+        name = options.name or free_name(options.profile, data)
         if options.what == "clean":
             clean(name)
             return
         if options.what == "report":
             say(f"report: {shown(report(name))}")
             return
-        run = open_run(options.profile, options.data, options.set, options.jobs, options.name)
+        run = open_run(options.profile, options.data, options.set, options.jobs, options.name, options.world)
         if options.what == "check":
             raise SystemExit(check(run, options.sample))
         if options.what == "validate":
             raise SystemExit(validate(run, options.file))
         if options.what == "clean-data":
-            clean_data(run.config)
+            clean_data(run)
         elif options.what == "data":
             if options.data:
                 raise RunError("make data writes the synthetic faces of the profile. Remedy: leave DATA out.")
-            make_data(run.config)
+            make_data(run.config, run.world)
             say(f"synthetic 4D faces: {run.config.data_root}")
         else:
             run_stages(run, STAGES[options.what])

@@ -62,6 +62,28 @@ def read_gltf(path: Path) -> list[Piece]:
     return pieces
 
 
+class MorphTargets(NamedTuple):
+    """A mesh and how it can be moved: vertices (V, 3), faces (F, 3), the offset (V, 3) of each target by its name."""
+
+    name: str
+    vertices: np.ndarray
+    faces: np.ndarray
+    targets: dict[str, np.ndarray]
+
+
+def read_morph_targets(path: Path) -> list[MorphTargets]:
+    """The meshes of a glTF file, one per primitive of every node of its scene, with the morph targets that have names.
+
+    All weights are zero, and a skeleton is at rest.
+    """
+    document = Document(path)
+    return [
+        document.morph_targets(node, primitive, pose)
+        for node, pose in document.nodes()
+        for primitive in document.triangles(node)
+    ]
+
+
 def read_gltf_image(image: Embedded) -> bytes:
     """The bytes of an image inside a glTF file, PNG or JPEG."""
     return Document(image.path).image(image.index)
@@ -115,21 +137,21 @@ class Document:
 
     def primitives(self, node: dict) -> list[dict]:
         """The triangles among a node's primitives. Raises DataError for a mesh that a skeleton or animation moves."""
-        mesh = self._item("meshes", node["mesh"])
         if "skin" in node:
             raise DataError.at(
                 self.path, "a skeleton moves its mesh", "apply the armature, so that the vertices themselves move"
             )
+        return self.triangles(node)
+
+    def triangles(self, node: dict) -> list[dict]:
+        """The triangles among a node's primitives."""
+        mesh = self._item("meshes", node["mesh"])
         return [part for part in mesh["primitives"] if part.get("mode", TRIANGLES) in (TRIANGLES, STRIP, FAN)]
 
     def piece(self, node: dict, primitive: dict, pose: np.ndarray) -> Piece:
         """One primitive with its vertices where the node stands."""
-        compressed = [name for name in primitive.get("extensions", {}) if name in REMEDIES]
-        positions = self._item("accessors", primitive["attributes"]["POSITION"])
-        if compressed and "bufferView" not in positions:
-            raise _refused(self.path, compressed[0])
         mesh = self._item("meshes", node["mesh"])
-        vertices = self._numbers(primitive["attributes"]["POSITION"], (3,))
+        vertices = self._positions(primitive)
         vertices = self._morphed(vertices, primitive, node.get("weights", mesh.get("weights")))
         if not np.array_equal(pose, np.eye(4)):
             vertices = vertices @ pose[:3, :3].T + pose[:3, 3]
@@ -141,6 +163,30 @@ class Document:
         name = str(material.get("name") or mesh.get("name") or node.get("name") or "without name")
         clamp = texture is not None and CLAMP in texture.wrap
         return Piece(name, vertices, faces, uv, self._colours(primitive), image, missing, clamp)
+
+    def morph_targets(self, node: dict, primitive: dict, pose: np.ndarray) -> MorphTargets:
+        """One primitive at rest where the node stands, and its morph targets by their names."""
+        mesh = self._item("meshes", node["mesh"])
+        turn = np.eye(4) if "skin" in node else pose  # a mesh with a skeleton stands where its vertices say
+        vertices = self._positions(primitive) @ turn[:3, :3].T + turn[:3, 3]
+        extras = {**primitive.get("extras", {}), **mesh.get("extras", {})}
+        targets = {
+            str(name): self._numbers(target["POSITION"], (3,)) @ turn[:3, :3].T
+            for name, target in zip(extras.get("targetNames", []), primitive.get("targets", []), strict=False)
+            if "POSITION" in target
+        }
+        if any(offset.shape != vertices.shape for offset in targets.values()):
+            raise ValueError("a morph target has another number of vertices than its mesh")
+        material = self._item("materials", primitive["material"]) if "material" in primitive else {}
+        name = " ".join(str(part.get("name", "")) for part in (node, mesh, material))
+        return MorphTargets(name, vertices, self._faces(primitive, len(vertices)), targets)
+
+    def _positions(self, primitive: dict) -> np.ndarray:
+        """The vertices (V, 3) of a primitive. Raises DataError for compressed ones."""
+        compressed = [name for name in primitive.get("extensions", {}) if name in REMEDIES]
+        if compressed and "bufferView" not in self._item("accessors", primitive["attributes"]["POSITION"]):
+            raise _refused(self.path, compressed[0])
+        return self._numbers(primitive["attributes"]["POSITION"], (3,))
 
     def _morphed(self, vertices: np.ndarray, primitive: dict, weights: list[float] | None) -> np.ndarray:
         """Vertices with the morph targets added by their weights. Raises DataError where no weights are given."""

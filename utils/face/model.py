@@ -6,7 +6,7 @@ ten times what a micro-expression uses. See `build_asset` for the source of the 
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import sparse
@@ -19,17 +19,39 @@ SKIN, MOUTH_CAVITY, SOCKETS = 0, 1, (2, 3)  # texture islands
 
 
 @dataclass(frozen=True)
-class FaceModel:
-    template: np.ndarray  # (V, 3) float32, the mean young adult
+class Surface:
+    """The mesh of a face model, as it is painted (`utils.face.skin`) and photographed."""
+
+    template: np.ndarray  # (V, 3) float32, the mean face, mm
     faces: np.ndarray  # (F, 3) int32
     uv: np.ndarray  # (V, 2) float32 into the albedo texture, v up
+    weld: np.ndarray  # (V,) int32, vertices at the same place share a number: the surface without texture seams
+
+    def normals(self, vertices: np.ndarray) -> np.ndarray:
+        """Unit normals (..., V, 3) of the surface with vertices (..., V, 3), smooth across texture seams."""
+        a, b, c = (vertices[..., self.faces[:, i], :] for i in range(3))
+        of_faces = np.cross(b - a, c - a)  # length: twice the area, which is the weight
+        flat = of_faces.reshape(-1, len(self.faces), 3)
+        welded = np.stack([self._welded_incidence @ frame for frame in flat])[:, self.weld]
+        welded /= np.linalg.norm(welded, axis=-1, keepdims=True) + 1e-9
+        return welded.reshape(vertices.shape)
+
+    @cached_property
+    def _welded_incidence(self) -> sparse.csr_array:
+        rows = self.weld[self.faces].ravel()
+        columns = np.repeat(np.arange(len(self.faces)), 3)
+        shape = (self.weld.max() + 1, len(self.faces))
+        return sparse.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)
+
+
+@dataclass(frozen=True)
+class FaceModel(Surface):
     island: np.ndarray  # (V,) uint8, the texture island of each vertex
     eyes: tuple[int, int]  # the islands of the eyeballs' front halves
     masks: dict[str, np.ndarray]  # name -> (V,) float32 in 0..1: lips, eyelids, ears, inside-mouth
     units: dict[str, np.ndarray]  # name -> (V, 3) float32
     macro: dict[str, np.ndarray]  # name -> (V, 3) float32, ancestry x sex x age and sex x age x weight
     local: dict[str, np.ndarray]  # name -> (V, 3) float32, local shape changes at full strength
-    weld: np.ndarray  # (V,) int32, vertices at the same place share a number: the surface without texture seams
 
     @property
     def unit_names(self) -> tuple[str, ...]:
@@ -127,23 +149,3 @@ def sample_identity(rng: np.random.Generator, diversity: float = 1.0) -> Identit
     size = np.ptp(shape[:, 0]) / np.ptp(model.template[:, 0])
     offsets = np.stack([model.units[name] for name in names]) * (size * gain[:, None, None])
     return Identity((shape - shape.mean(0)).astype(np.float32), offsets.astype(np.float32), traits)
-
-
-def vertex_normals(vertices: np.ndarray) -> np.ndarray:
-    """Unit normals (..., V, 3) of the model's surface, smooth across texture seams."""
-    model = load_face_model()
-    a, b, c = (vertices[..., model.faces[:, i], :] for i in range(3))
-    of_faces = np.cross(b - a, c - a)  # length: twice the area, which is the weight
-    flat = of_faces.reshape(-1, len(model.faces), 3)
-    welded = np.stack([_welded_incidence() @ frame for frame in flat])[:, model.weld]
-    welded /= np.linalg.norm(welded, axis=-1, keepdims=True) + 1e-9
-    return welded.reshape(vertices.shape)
-
-
-@lru_cache(maxsize=1)
-def _welded_incidence() -> sparse.csr_array:
-    model = load_face_model()
-    rows = model.weld[model.faces].ravel()
-    columns = np.repeat(np.arange(len(model.faces)), 3)
-    shape = (model.weld.max() + 1, len(model.faces))
-    return sparse.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)

@@ -118,7 +118,9 @@ def write_card(root: Path, key: str | None = None) -> dict:
     plots.save_figure(plots.contact_sheet(faces, shown["subject"].tolist()), root / "card" / "identities.png")
     counts = describe(truth, CLASSES).reset_index(names="class")
     bound = BOUNDS.format(**card["bounds"]) if card["bounds"] else "Bounds need three training subjects or more."
-    text = CARD.format(**card, table=markdown_table(counts), bound=bound)
+    # Only data of another face model than ours have it beside their truth.
+    shared = OTHER_MODEL if (root / "truth" / "face_model.npz").exists() else OUR_MODEL
+    text = CARD.format(**card, table=markdown_table(counts), bound=bound, shared=shared)
     with atomic_path(root / "card" / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     write_artefact(root / "card" / "card.json", card, key)
@@ -132,7 +134,7 @@ CARD = """# Synthetic 4D faces
 
 {table}
 
-The classifiers that ship were taught by motion of the same face model, of other people and without any picture. Which
+{shared} Which
 action units an emotion moves stands in a table of its own here, as coders of recordings have it, and in another there
 (`utils.face.expressions`: LITERATURE, EMFACS); a part of the combinations is in both, since a smile is a smile.
 `SET="expressions=emfacs"` draws these clips, too, from the teacher's table: then that is shared as well.
@@ -144,6 +146,12 @@ Peak motion on a 256 px face (5%, 50%, 95% of the clips), confounders (share of 
 ![lengths, apex, motion, confounders](statistics.png)
 ![one photograph of each person](identities.png)
 """
+
+OUR_MODEL = (
+    "The classifiers that ship were taught by motion of the same face model, of other people and without any picture."
+)
+OTHER_MODEL = """The people are of another face model than ours, by which the classifiers that ship were taught: the
+shapes of their heads and of what each muscle moves are its own. Skin, light and cameras are made as ever."""
 
 BOUNDS = """Macro-UF1 on held-out subjects of the training split of a classifier that is given the true intensity of
 every action unit: {true_units:.3f}; of the best trivial answer, every label for every clip: {all_ones:.3f}."""

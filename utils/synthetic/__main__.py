@@ -1,9 +1,12 @@
 """Write the synthetic data root of a profile, with its card.
 
-python -m utils.synthetic [--profile demo] [--data DIR] [--set "data_seed=9 obj_frames=True"] [--jobs 2]
+python -m utils.synthetic [--profile demo] [--data DIR] [--set "data_seed=9 obj_frames=True"] [--jobs 2] [--world MODEL]
+
+MODEL is a face model of the user (a folder or a glTF file, see `utils.face.blend_shapes`), of which people then are.
 """
 
 import argparse
+from pathlib import Path
 
 from utils.artefacts import artefact_key, is_current
 from utils.config import Config, load_config
@@ -11,9 +14,12 @@ from utils.report.data_card import write_card
 from utils.synthetic.data_root import TRUTH, make_dataset
 
 
-def make_data(config: Config) -> None:
-    """The data root of a configuration and its card, as far as they are not current."""
-    root = make_dataset(config.data_root, **config.synthetic, jobs=config.jobs)
+def make_data(config: Config, world: Path | None = None) -> None:
+    """The data root of a configuration and its card, as far as they are not current; people of the face model `world`.
+
+    Raises DataError for a face model that cannot be read.
+    """
+    root = make_dataset(config.data_root, **config.synthetic, jobs=config.jobs, world=world)
     key = artefact_key([root / TRUTH], None, write_card)
     if not is_current(root / "card" / "card.json", key):
         write_card(root, key)
@@ -25,9 +31,10 @@ def main() -> None:
     parser.add_argument("--data", default="", help="folder to write (default: the profile's)")
     parser.add_argument("--set", default="", help="single parameters, as in SET of the Makefile")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--world", type=Path, help="face model of which people are (default: ours)")
     options = parser.parse_args()
     config = load_config(options.profile, options.set, data=options.data, jobs=options.jobs)
-    make_data(config)
+    make_data(config, options.world)
     print(f"synthetic 4D faces: {config.data_root}")
 
 

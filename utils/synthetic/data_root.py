@@ -17,6 +17,7 @@ from utils.dataset.clips import FPS
 from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.dataset.tables import CLASSES
+from utils.face.blend_shapes import BlendShapes, load_blend_shapes, read_blend_shapes
 from utils.face.expressions import REPERTOIRES
 from utils.face.model import Identity, sample_identity
 from utils.face.skin import paint_skin
@@ -53,6 +54,7 @@ SMOKE_LABEL_SETS = {
     ("Positive", "Surprise"): 2,
 }
 TRUTH = Path("truth") / "clips.csv"  # written last
+FACE_MODEL = Path("truth") / "face_model.npz"  # where people are of another one than ours: as it was laid upon ours
 UNFINISHED = ".unfinished-synthetic"  # folder of the truth of subjects who are written, while others are not
 PLAN = ["Id", "subject", "split", *CLASSES]  # columns of `plan_clips`
 MAX_DEALS = 10_000  # a possible plan was found within a few hundred
@@ -94,27 +96,35 @@ def plan_clips(clip_table: str, n_subjects: int, n_test: int, seed: int) -> pd.D
     return table
 
 
-def make_identity(seed: int, subject: str) -> tuple[Identity, np.random.Generator]:
-    """The subject's person and the generator of everything else that stays with the person (skin, light)."""
+def make_identity(seed: int, subject: str, world: BlendShapes | None = None) -> tuple[Identity, np.random.Generator]:
+    """The subject's person and the generator of everything else that stays with the person (skin, light).
+
+    world: the face model of which people are, ours by default.
+    """
     rng = np.random.default_rng([seed, 2, int(subject[1:])])
-    return sample_identity(rng), rng
+    return (world.sample_identity if world else sample_identity)(rng), rng
 
 
 def make_subject(
-    root: Path, subject: str, clips: list[dict], seed: int, obj_frames: bool, expressions: str
+    root: Path, subject: str, clips: list[dict], seed: int, obj_frames: bool, expressions: str, world: bool = False
 ) -> list[dict]:
-    """Write all clips of one subject and their truth; returns the truth's rows."""
-    identity, rng_person = make_identity(seed, subject)
+    """Write all clips of one subject and their truth; returns the truth's rows.
+
+    world: whether people are of the face model in FACE_MODEL, rather than of ours.
+    """
+    model = load_blend_shapes(root / FACE_MODEL) if world else None
+    identity, rng_person = make_identity(seed, subject, model)
     albedo = paint_skin(identity, rng_person)
     light_seed = int(rng_person.integers(2**31))
-    source, camera, faces = scanner_surface()
+    source, camera, faces = scanner_surface(model)
     rows = []
     for clip in clips:
         rng = np.random.default_rng([seed, 3, int(clip["Id"].split("_")[1])])
         emotions = [name for name in CLASSES if clip[name]]
         act = perform(identity, emotions, rng, repertoire=REPERTOIRES[expressions])
         vertices = pose_vertices(identity, act.contraction, act.angles, act.shift)
-        photos = photograph(vertices, albedo, np.random.default_rng(light_seed), rng, act.confounders["flicker"])
+        light = np.random.default_rng(light_seed)
+        photos = photograph(vertices, albedo, light, rng, act.confounders["flicker"], model=model)
         folder = root / clip["split"] / clip["Id"]
         write_clip(folder, vertices[:, source], faces, scanner_uv(vertices, source, camera), FPS, photos)
         if obj_frames:
@@ -157,15 +167,19 @@ def make_dataset(
     obj_frames: bool,
     expressions: str,
     jobs: int = 1,
+    world: Path | None = None,
 ) -> Path:
     """Write a synthetic data root, as far as it is not there under the same parameters and code; returns it.
 
+    world: a face model of the user (see `utils.face.blend_shapes`), of which people are, rather than of ours.
+
     What a killed writer left goes on with the subjects that it had not finished. Where only clips are missing, those of
     their subjects are written again. A second process that makes the same root waits. Raises DataError for a folder
-    that holds other data.
+    that holds other data, and for a face model that cannot be read.
     """
     parameters = (clip_table, n_subjects, n_test_subjects, data_seed)
-    key = artefact_key((), [*parameters, obj_frames, expressions], make_subject)
+    models = [world] if world else []
+    key = artefact_key(models, [*parameters, obj_frames, expressions], make_subject)
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
         remove_leftovers(root)
@@ -175,6 +189,8 @@ def make_dataset(
         finished = [subject for subject, truth in truths.items() if is_current(truth, key)]
         if not complete and not finished:
             _clear(root)
+        if world and not is_current(root / FACE_MODEL, key):
+            write_artefact(root / FACE_MODEL, read_blend_shapes(world).arrays(), key)
         missing = np.array([not (root / row.split / row.Id).is_dir() for row in plan.itertuples()])
         if not complete:
             missing |= ~plan["subject"].isin(finished).to_numpy()
@@ -182,7 +198,7 @@ def make_dataset(
             (
                 (truths[subject], key),
                 (root, subject, plan.loc[plan["subject"] == subject, PLAN].to_dict("records")),
-                (data_seed, obj_frames, expressions),
+                (data_seed, obj_frames, expressions, bool(world)),
             )
             for subject in plan.loc[missing, "subject"].value_counts().index  # who has most first: no worker waits long
         ]

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from utils.face.model import load_face_model, vertex_normals
+from utils.face.model import Surface, load_face_model
 from utils.render.camera import Camera
 from utils.render.renderer import TexturedMesh, get_renderer
 
@@ -15,24 +15,24 @@ BACKGROUND = np.array([34, 33, 38], np.uint8)
 SENSOR_BLUR, SENSOR_NOISE = 0.6, 1.5  # pixels; grey levels at mid grey
 
 
-def scanner_surface() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def scanner_surface(model: Surface | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The mesh as the scanner delivers it: which model vertex each vertex is (W,), its camera (W,), faces (F, 3).
 
     A face takes its texture from the camera on its side; vertices on the border stand once for each camera.
     """
-    model = load_face_model()
+    model = model or load_face_model()
     camera_of_face = (model.template[model.faces, 0].mean(1) > 0).astype(int)
     keys = model.faces + len(model.template) * camera_of_face[:, None]
     kept, faces = np.unique(keys, return_inverse=True)
     return kept % len(model.template), kept // len(model.template), faces.reshape(-1, 3).astype(np.int32)
 
 
-def light_face(vertices: np.ndarray, rng_light: np.random.Generator) -> np.ndarray:
+def light_face(vertices: np.ndarray, rng_light: np.random.Generator, model: Surface) -> np.ndarray:
     """Baked light (T, V, 3) in 0..1: ambient, a key and a fill light, the same for all frames of a person."""
     key = rng_light.normal([0, 0.55, 0.8], [0.35, 0.15, 0.1])
     fill = rng_light.normal([0, 0.1, 0.9], [0.6, 0.2, 0.1])
     lights = np.stack([key, fill]) / np.linalg.norm([key, fill], axis=1, keepdims=True)
-    lit = np.clip(vertex_normals(vertices) @ lights.T.astype(np.float32), 0, None)
+    lit = np.clip(model.normals(vertices) @ lights.T.astype(np.float32), 0, None)
     warmth = 1 + rng_light.normal(0, 0.02, 3)
     return np.clip((0.38 + 0.42 * lit[..., :1] + 0.2 * lit[..., 1:]) * warmth, 0, 1)
 
@@ -44,13 +44,14 @@ def photograph(
     rng: np.random.Generator,
     flicker: bool,
     noise: float = SENSOR_NOISE,
+    model: Surface | None = None,
 ):
     """Yield the composite (PHOTO, 2 PHOTO, 3) uint8 of every frame: stereo pictures, flicker, blur and noise.
 
-    noise: deviation of the sensor's noise at mid grey, grey levels.
+    noise: deviation of the sensor's noise at mid grey, grey levels; model: whose vertices these are, ours by default.
     """
-    model, renderer = load_face_model(), get_renderer()
-    tints = light_face(vertices, rng_light)
+    model, renderer = model or load_face_model(), get_renderer()
+    tints = light_face(vertices, rng_light, model)
     frames = np.arange(len(vertices))
     gain = 1 + flicker * 0.01 * np.sin(2 * np.pi * (rng.uniform(0.05, 0.4) * frames + rng.random()))
     gain = gain * (1 + rng.normal(0, 0.003, len(frames)))

@@ -30,6 +30,7 @@ DOCUMENTS = ("README.md", "RESULTS.md")
 MARKS = (
     *("times", "results", "headline", "ablation", "flow", "damaged", "real-skin", "apex", "bench"),
     *("flow-images", "flow-sources", "audit", "robust-images", "robust-run"),
+    *("world-results", "world-headline", "world-ablation"),
 )
 # The rows of the ablation that README.md shows; RESULTS.md shows all.
 HEADLINE = (
@@ -61,17 +62,21 @@ FLOW_COLUMNS = (
 
 
 def run_tables(run: str) -> dict[str, str]:
-    """The tables of one run, by mark; those of the ablation only where it ran."""
+    """The tables of one run, by mark; those of the ablation only where it ran.
+
+    A run on faces of another model (WORLD=) has marks of its own.
+    """
     tables = {"results": results(run)}
     if (ROOT / "artefacts" / run / "ablation.csv").exists():
         tables |= {"headline": headline(run), "ablation": ablation(run)}
-    return tables
+    prefix = "world-" if _submission(run).get("data", {}).get("world") else ""
+    return {prefix + mark: table for mark, table in tables.items()}
 
 
 def results(run: str) -> str:
     """The figures of merit of one run as a Markdown table: those that its data allow."""
     card, flow, held = (_record(run, stage) for stage in ("01_render", "02_flow_apex", "03_train"))
-    submit = read_artefact(ROOT / "submissions" / run / "run.json")
+    submit = _submission(run)
     board = {row["prediction"]: row for row in submit["scores"].get("leaderboard", [])}
     rows = [("held-out subjects of the training split, macro-UF1", str(Interval(**held["scores"]["interval"])))]
     if board:
@@ -128,7 +133,11 @@ def scores_with_intervals(table: pd.DataFrame) -> pd.DataFrame:
 
 def _ablation_made_by(run: str) -> str:
     record = _record(run, "04_ablation")
-    return made_by(run_command("ablation", run, record), [record])
+    return made_by(run_command("ablation", run, record | {"data": _submission(run).get("data", {})}), [record])
+
+
+def _submission(run: str) -> dict[str, Any]:
+    return read_artefact(ROOT / "submissions" / run / "run.json")
 
 
 def _record(run: str, stage: str) -> dict[str, Any]:
@@ -298,7 +307,10 @@ def run_command(target: str, run: str, record: Mapping[str, Any]) -> str:
     changed = [f"{name}={value}" for name, value in parameters.items() if name != "jobs" and value != usual.get(name)]
     words = [f"make {target}", f"PROFILE={parameters['profile']}"]
     words += [f'SET="{" ".join(changed)}"'] if changed else []
-    return " ".join(words + ([f"RUN={run}"] if run != parameters["profile"] else []))
+    world = record.get("data", {}).get("world")
+    words += [f"WORLD=.../{world}"] if world else []
+    own = f"{parameters['profile']}-{world}" if world else parameters["profile"]
+    return " ".join(words + ([f"RUN={run}"] if run != own else []))
 
 
 def bench_command(rows: pd.DataFrame, record: Mapping[str, Any]) -> str:

@@ -88,6 +88,7 @@ def write_run(
         "training": len(data.train),
         "test": len(data.test_ids),
         "synthetic": (data.root / "truth").is_dir(),
+        "world": data.root.name if (data.root / "truth" / "face_model.npz").exists() else "",  # of which face model
         "digest": data_digest(data.root),
     }
     record["stages"] = {

@@ -313,7 +313,7 @@ def test_the_mesh_on_disk_moves_as_the_truth_says(tiny):
 def test_light_flickers_in_the_clips_whose_truth_says_so(tiny, tmp_path, monkeypatch):
     asked = []
 
-    def dark(vertices, albedo, rng_light, rng, flicker):
+    def dark(vertices, albedo, rng_light, rng, flicker, **_):
         asked.append(flicker)
         return np.zeros((len(vertices), PHOTO, 2 * PHOTO, 3), np.uint8)
 
@@ -327,7 +327,7 @@ def test_light_flickers_in_the_clips_whose_truth_says_so(tiny, tmp_path, monkeyp
 def test_clips_show_the_table_of_expressions_that_was_asked_for(tiny, tmp_path, monkeypatch):
     sneer = Repertoire({name: ((1, ("AU9",)),) for name in CLASSES}, {}, 0, (0.5, 1), 0, (0, 0))
     monkeypatch.setitem(synthetic.REPERTOIRES, "emfacs", sneer)
-    monkeypatch.setattr(synthetic, "photograph", lambda v, *_: np.zeros((len(v), PHOTO, 2 * PHOTO, 3), np.uint8))
+    monkeypatch.setattr(synthetic, "photograph", lambda v, *_, **__: np.zeros((len(v), PHOTO, 2 * PHOTO, 3), np.uint8))
     with tiny_clips():
         clips = plan_of(tiny).to_dict("records")[:3]
     units = {}

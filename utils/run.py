@@ -117,7 +117,9 @@ def check_name(name: str) -> None:
 def place_of_data(profile: str, data: str, world: str) -> str:
     """The data root of these options, absolute; empty for the synthetic faces of the profile."""
     if world:
-        return str(ROOT / "data" / "worlds" / load_config(profile).dataset / Path(os.path.abspath(world)).stem)
+        model = Path(os.path.abspath(world))
+        name = model.name if model.is_dir() else model.stem
+        return str(ROOT / "data" / "worlds" / load_config(profile).dataset / name)
     return os.path.abspath(data) if data else ""
 
 

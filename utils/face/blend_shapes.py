@@ -71,8 +71,8 @@ def load_blend_shapes(file: Path) -> BlendShapes:
 def read_blend_shapes(path: Path) -> BlendShapes:
     """The face model of a folder or file, brought to the place, size and extent of ours.
 
-    Raises DataError where a file cannot be read or has another topology, and where the face at rest or one of
-    NEEDED is missing.
+    Raises DataError where a file cannot be read or has another topology, where the face at rest is missing, and where
+    too few shapes move the parts of NEEDED.
     """
     rest = _read_gltf(path) if path.suffix.lower() in GLTF_SUFFIXES else _read_folder(path)
     model = load_face_model()
@@ -80,8 +80,11 @@ def read_blend_shapes(path: Path) -> BlendShapes:
     for unit, name in zip(units, model.unit_names, strict=True):
         for spelt in _spelt(name, rest.targets):
             unit += rest.targets[spelt]
-    if lacking := [name for name in NEEDED if not units[model.unit_index[name]].any()]:
-        raise DataError.at(path, f"no shape {lacking[0]} moves anything", f"add {lacking[0]}, by ARKit's names")
+    moving = [name for name, unit in zip(model.unit_names, units, strict=True) if unit.any()]
+    for part, example in NEEDED.items():
+        if sum(name.startswith(part) for name in moving) < 2:
+            fault = f"fewer than two shapes {part}... move anything, by which it is laid upon our face"
+            raise DataError.at(path, fault, f"name its shapes as ARKit does, such as {example}")
     people = [offset for name, offset in sorted(rest.targets.items()) if name.startswith("identity")]
     directions = np.stack(people) if people else np.zeros((0, *rest.vertices.shape), np.float32)
     neutral, kept, units, directions, bent = onto_ours(rest.vertices, rest.faces, units, directions)

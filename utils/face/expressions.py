@@ -6,7 +6,8 @@ and no single unit gives a class away. There are two repertoires: what the class
 synthetic challenge shows, so that a score there does not rest on a table learnt by heart.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -216,6 +217,26 @@ def gaze_units(direction: str) -> tuple[str, str]:
     """The face units that turn the left and the right eye when the left one turns to `direction` of GAZE."""
     opposite = {"In": "Out", "Out": "In"}.get(direction, direction)
     return f"eyeLook{direction}Left", f"eyeLook{opposite}Right"
+
+
+def within_reach(repertoire: Repertoire, units: Collection[str]) -> Repertoire:
+    """The repertoire as far as a face can show it that has these units: combinations whose AUs all move something.
+
+    Raises ValueError for an emotion of which none is left.
+    """
+    lacking = [au for au, own in ACTION_UNITS.items() if not any(side in units for u in own for side in sides_of(u))]
+    if not lacking:
+        return repertoire
+    combinations = {
+        emotion: tuple((odds, aus) for odds, aus in known if not set(aus) & set(lacking))
+        for emotion, known in repertoire.combinations.items()
+    }
+    if none := [emotion for emotion, known in combinations.items() if not known]:
+        names = ", ".join(f"{unit} ({au})" for au in lacking for unit in ACTION_UNITS[au])
+        raise ValueError(
+            f"the face model cannot show {none[0]}, since it lacks {names}. Remedy: add these blend shapes."
+        )
+    return replace(repertoire, combinations=combinations)
 
 
 def sample_expression(

@@ -76,6 +76,11 @@ class Identity:
         """How far each unit moves the vertex that it moves most, (52,) float32 mm at full contraction."""
         return np.linalg.norm(self.unit_offsets, axis=2).max(1)
 
+    @property
+    def moving(self) -> set[str]:
+        """The names of the units that move anything: all of ours, of another model those that it has."""
+        return {name for name, travel in zip(load_face_model().unit_names, self.unit_travel, strict=True) if travel > 0}
+
 
 @lru_cache(maxsize=1)
 def load_face_model() -> FaceModel:

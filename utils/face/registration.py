@@ -16,7 +16,8 @@ from scipy.spatial import Delaunay, cKDTree
 from utils.face.model import MOUTH_CAVITY, SKIN, load_face_model
 from utils.face.skin import TEXELS, texel_surface
 
-NEEDED = ("browInnerUp", "eyeBlinkLeft", "eyeBlinkRight", "jawOpen", "mouthPucker")  # without them, too few places
+NEEDED = {"brow": "browDownLeft", "eye": "eyeBlinkLeft", "mouth": "mouthSmileLeft"}  # two places of each, and examples
+MARGIN = 1.02  # of the outline of our face in front, beyond which another model's neck and skull are cut off
 SMOOTHING = 3.0  # of the bending: places of units are alike, not the same, mm
 DEEP_MM = 15.0  # from our skin, beyond which a surface lies inside the head
 EYE_MM = (8.0, 20.0)  # radius of an eyeball
@@ -43,8 +44,8 @@ def onto_ours(
     placed = ((neutral - own.mean(0)) @ turn + ours.mean(0)).astype(np.float32)
     own = (own - own.mean(0)) @ turn + ours.mean(0)
     bent = placed + RBFInterpolator(own, ours - own, kernel="linear", smoothing=SMOOTHING)(placed)
-    outline = Delaunay(model.template[:, :2])
-    within = (outline.find_simplex(bent[:, :2]) >= 0) & (bent[:, 2] >= model.template[:, 2].min())
+    outline = Delaunay(model.template[:, :2] * MARGIN)
+    within = (outline.find_simplex(bent[:, :2]) >= 0) & (bent[:, 2] >= model.template[:, 2].min() * MARGIN)
     kept = faces[within[faces].all(1)]
     used, kept = np.unique(kept, return_inverse=True)
     shapes = placed[used], kept.reshape(-1, 3).astype(np.int32), units[:, used] @ turn, directions[:, used] @ turn

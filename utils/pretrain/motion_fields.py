@@ -34,6 +34,7 @@ from utils.face.expressions import (
     sample_expression,
     sample_peak_px,
     sides_of,
+    within_reach,
 )
 from utils.face.model import Identity, load_face_model
 from utils.render.camera import Camera, surface_points
@@ -170,6 +171,7 @@ def sample_motion(
     """
     n, (index, au_of) = len(emotions), _unit_table()
     intensity = np.zeros((n, len(index)), np.float32)
+    repertoire = within_reach(repertoire, identity.moving)
     for row, names in zip(intensity, emotions, strict=True):
         for unit, value in sample_expression(list(names), rng, repertoire).items():
             row[index[unit]] = value

@@ -21,6 +21,7 @@ from utils.face.expressions import (
     sample_expression,
     sample_peak_px,
     sides_of,
+    within_reach,
 )
 from utils.face.model import Identity, load_face_model
 
@@ -47,16 +48,19 @@ def perform(
     strength: float = 1.0,
     repertoire: Repertoire = LITERATURE,
 ) -> Performance:
-    """One person's clip of the given emotions, with confounders. `strength` scales the peak motion."""
+    """One person's clip of the given emotions, with confounders. `strength` scales the peak motion.
+
+    What of the repertoire the person's face model cannot show is left out: ValueError where that is all of an emotion.
+    """
     index = load_face_model().unit_index
     course = sample_course(rng)
     expression = np.zeros((course.n_frames, len(index)), np.float32)
     travel = identity.unit_travel
     lag = {au: rng.integers(2**31) for au in ACTION_UNITS}  # both sides and all units of an AU move together
-    for unit, intensity in sample_expression(emotions, rng, repertoire).items():
+    for unit, intensity in sample_expression(emotions, rng, within_reach(repertoire, identity.moving)).items():
         au = next(au for au, units in ACTION_UNITS.items() if any(unit in sides_of(u) for u in units))
         shape = envelope(course, np.random.default_rng(lag[au]))
-        expression[:, index[unit]] = intensity / travel[index[unit]] * shape
+        expression[:, index[unit]] = intensity / max(travel[index[unit]], 1e-6) * shape
     peak_px = sample_peak_px(rng) * strength
     displacement = np.einsum("u,uvc->vc", expression[course.apex], identity.unit_offsets)
     expression *= peak_px / PIXELS_PER_MM / np.linalg.norm(displacement[:, :2], axis=1).max()

@@ -1,0 +1,204 @@
+"""Facts about face models that users bring: they are read, laid upon ours, painted, and photographed as data."""
+
+import numpy as np
+import pytest
+from face_models import HALVES, gltf_model, shapes, write_obj, write_obj_model
+
+from utils.artefacts import write_artefact
+from utils.dataset.reading import DataError
+from utils.dataset.sequences import open_sequence
+from utils.dataset.tables import CLASSES
+from utils.face.blend_shapes import load_blend_shapes, read_blend_shapes
+from utils.face.expressions import ACTION_UNITS, LITERATURE, sides_of, within_reach
+from utils.face.model import MOUTH_CAVITY, SKIN, load_face_model
+from utils.face.skin import TEXELS
+from utils.flow.truth import exact_flow
+from utils.render.views import make_views, view_cameras
+from utils.synthetic.data_root import FACE_MODEL, make_identity, make_subject
+from utils.synthetic.performance import perform
+
+CLIP = {"Id": "S01_001", "subject": "S01", "split": "train"} | {name: int(name == "Positive") for name in CLASSES}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_obj_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def glb(tmp_path_factory):
+    file = tmp_path_factory.mktemp("model") / "face.glb"
+    file.write_bytes(gltf_model().glb())
+    return file
+
+
+@pytest.fixture(scope="module", params=["folder", "glb"])
+def found(request):
+    return read_blend_shapes(request.getfixturevalue(request.param))
+
+
+def test_a_face_model_in_another_frame_is_brought_into_ours(found):
+    model = load_face_model()
+    index = model.unit_index
+    assert np.abs(found.template[found.faces].mean((0, 1)) - model.template[model.faces].mean((0, 1))).max() < 0.5  # mm
+    assert np.abs(np.ptp(found.template, 0) - np.ptp(model.template, 0)).max() < 1
+    for name in ("browInnerUp", "mouthSmileLeft", "jawOpen"):
+        moved, ours = (np.linalg.norm(units, axis=1).max() for units in (found.units[index[name]], model.units[name]))
+        assert moved == pytest.approx(ours, rel=0.01)
+    assert not found.units[index["cheekPuff"]].any()
+
+
+def test_what_is_transparent_is_left_out(found):
+    assert len(found.faces) == pytest.approx(len(load_face_model().faces), rel=0.01)
+
+
+def test_every_part_of_it_finds_its_like_in_our_atlas(found):
+    """The model is ours, so that each face knows where it should lie."""
+    model = load_face_model()
+    ours = {tuple(np.rint(place).astype(int)): i for i, place in enumerate(model.template[model.faces].mean(1) * 10)}
+    pairs = [
+        (face, ours[key])
+        for face, place in zip(found.faces, found.template[found.faces].mean(1) * 10, strict=True)
+        if (key := tuple(np.rint(place).astype(int))) in ours
+    ]
+    assert len(pairs) > 0.3 * len(model.faces)  # the rest is rounded elsewhere
+    theirs, own = np.array([face for face, _ in pairs]), model.faces[[i for _, i in pairs]]
+    island = model.island[own[:, 0]]
+    off = np.linalg.norm(found.uv[theirs].mean(1) - model.uv[own].mean(1), axis=1) * TEXELS
+    for part in (SKIN, *model.eyes):
+        assert np.median(off[island == part]) < 3 and np.quantile(off[island == part], 0.9) < 30  # texels
+    lip = (np.abs(model.template[own].mean(1) - model.template[model.masks["lips"] > 0.5].mean(0)) < [15, 8, 20]).all(1)
+    assert np.median(off[lip & (island == SKIN)]) < 10
+    dark, texel = found.uv[theirs[island == MOUTH_CAVITY]].mean(1), model.uv[model.island == MOUTH_CAVITY]
+    within = (dark > texel.min(0) - 0.01) & (dark < texel.max(0) + 0.01)  # one colour, wherever in it
+    assert within.all(1).mean() > 0.5
+
+
+def test_its_people_differ_by_its_own_directions_or_else_by_ours(folder, glb):
+    for path, least in ((folder, 0.1), (glb, 1.0)):
+        model = read_blend_shapes(path)
+        one, other = (model.sample_identity(np.random.default_rng(seed)) for seed in (0, 1))
+        again = model.sample_identity(np.random.default_rng(0))
+        assert np.abs(one.vertices - other.vertices).max() > least
+        assert np.array_equal(one.vertices, again.vertices) and one.traits == again.traits
+        assert not np.array_equal(one.unit_offsets, other.unit_offsets) and one.traits != other.traits
+    moved = one.vertices - model.template
+    step = np.linalg.norm(moved[model.faces[:, 0]] - moved[model.faces[:, 1]], axis=1)
+    assert np.quantile(step, 0.99) < 3  # mm between neighbours: what is carried over is smooth
+
+
+@pytest.fixture(scope="module")
+def root(folder, tmp_path_factory):
+    """A data root of one clip of a person of the folder's model, and the row of its truth."""
+    root = tmp_path_factory.mktemp("root")
+    write_artefact(root / FACE_MODEL, read_blend_shapes(folder).arrays())
+    return root, make_subject(root, "S01", [CLIP], 7, False, "literature", world=True)[0]
+
+
+def test_a_clip_of_its_people_is_photographed_and_drawn_as_any_other(root):
+    root, row = root
+    sequence = open_sequence(root / "train" / "S01_001")
+    views = make_views(sequence, size=128)
+    assert views.stabilised and views.source in ("mesh", "face") and not views.warnings
+    assert 0.2 < views.masks.mean() < 0.9 and views.frames[0][:, views.masks[0]].std() > 10
+    vertices, faces = sequence.vertices(), sequence.geometry(0)[1]
+    camera = view_cameras(vertices[0], 128, 25.0, [tuple(box) for box in views.boxes])[0]
+    flow, seen = exact_flow(vertices[0], vertices[row["apex"]], faces, camera)
+    assert 0.02 < np.linalg.norm(flow[seen], axis=1).max() < 20
+
+
+def test_what_was_laid_upon_ours_comes_back_from_the_data_root(root, folder):
+    kept, read = load_blend_shapes(root[0] / FACE_MODEL), read_blend_shapes(folder)
+    assert all(np.array_equal(kept.arrays()[name], part) for name, part in read.arrays().items())
+    assert np.array_equal(make_identity(7, "S01", kept)[0].vertices, make_identity(7, "S01", read)[0].vertices)
+
+
+def test_a_folder_without_a_face_at_rest_or_with_another_mesh_is_refused(folder, tmp_path):
+    with pytest.raises(DataError, match="neutral.*Remedy"):
+        read_blend_shapes(tmp_path)
+    for file in folder.glob("*.obj"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "jawOpen.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    with pytest.raises(DataError, match="jawOpen.obj.*faces are not those.*Remedy"):
+        read_blend_shapes(tmp_path)
+    (tmp_path / "jawOpen.obj").write_text("no mesh")
+    with pytest.raises(DataError, match="jawOpen.obj.*Remedy"):
+        read_blend_shapes(tmp_path)
+
+
+def test_a_model_whose_shapes_are_named_otherwise_or_move_nothing_is_refused(folder, tmp_path):
+    for file in folder.glob("*.obj"):
+        name = file.name.replace("browDown", "corrugator")
+        if not name.startswith("browOuterUp"):
+            (tmp_path / name).write_bytes(file.read_bytes())
+    for half in HALVES:
+        write_obj(tmp_path / f"{half}.obj", load_face_model().template)
+    with pytest.raises(DataError, match="two shapes brow.*browDownLeft"):
+        read_blend_shapes(tmp_path)
+
+
+def cut(gltf):
+    gltf.json["meshes"][0]["primitives"][0]["targets"][0]["POSITION"] = gltf.numbers(np.zeros((3, 3), "<f4"))
+
+
+def without_names(gltf):
+    del gltf.json["meshes"][0]["extras"]
+
+
+def without_a_mouth(gltf):
+    names = gltf.json["meshes"][0]["extras"]["targetNames"]
+    names[:] = [name.replace("mouth", "lips").replace("jaw", "chin") for name in names]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [(cut, "number of vertices"), (without_names, "with names"), (without_a_mouth, "shapes mouth")]
+)
+def test_a_gltf_whose_targets_do_not_fit_or_have_no_names_is_refused(tmp_path, damage, words):
+    gltf = gltf_model()
+    damage(gltf)
+    (tmp_path / "face.glb").write_bytes(gltf.glb())
+    with pytest.raises(DataError, match=f"face.glb.*{words}.*Remedy"):
+        read_blend_shapes(tmp_path / "face.glb")
+
+
+def test_a_mesh_with_a_skeleton_is_taken_at_rest(tmp_path, glb):
+    gltf = gltf_model()
+    gltf.json["nodes"][0] |= {"skin": 0, "translation": [5, 5, 5]}
+    gltf.json["skins"] = [{"joints": [0]}]
+    (tmp_path / "face.glb").write_bytes(gltf.glb())
+    assert np.allclose(read_blend_shapes(tmp_path / "face.glb").template, read_blend_shapes(glb).template, atol=1e-3)
+
+
+def test_a_damaged_model_ends_in_an_error_that_names_it(glb, tmp_path):
+    data, rng = glb.read_bytes(), np.random.default_rng(0)
+    for n in range(20):
+        broken = bytearray(data[: rng.integers(100, len(data))] if n % 2 else data)
+        for place in rng.integers(0, 3000, 3):
+            broken[place] = rng.integers(256)
+        (tmp_path / "face.glb").write_bytes(broken)
+        try:
+            read_blend_shapes(tmp_path / "face.glb")
+        except DataError as error:
+            assert "face.glb" in str(error) and "Remedy" in str(error)
+
+
+def test_shapes_have_arkits_names():
+    assert {"mouthSmile_L", "mouthSmileRight", "browInnerUp_L"} <= shapes().keys()
+
+
+def test_a_face_that_lacks_muscles_shows_what_it_can(found):
+    """Clips of each emotion, of combinations whose units all move something."""
+    identity = found.sample_identity(np.random.default_rng(0))
+    lacking = [
+        au for au, units in ACTION_UNITS.items() if not {side for u in units for side in sides_of(u)} & identity.moving
+    ]
+    assert "AU9" in lacking and "AU12" not in lacking
+    index, rng = load_face_model().unit_index, np.random.default_rng(1)
+    for emotion in CLASSES:
+        for act in (perform(identity, [emotion], rng) for _ in range(10)):
+            assert np.isfinite(act.contraction).all()
+            moved = np.einsum("u,uvc->vc", act.expression[act.course.apex], identity.unit_offsets)
+            assert np.linalg.norm(moved[:, :2], axis=1).max() > 0.2  # mm
+    assert within_reach(LITERATURE, set(index)) is LITERATURE
+    with pytest.raises(ValueError, match="cannot show Positive.*mouthSmile.*Remedy"):
+        within_reach(LITERATURE, {name for name in index if "Smile" not in name})

@@ -8,7 +8,7 @@ from utils.artefacts import write_artefact
 from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import CLASSES
-from utils.face.blend_shapes import load_blend_shapes, read_blend_shapes
+from utils.face.blend_shapes import load_blend_shapes, plain_name, read_blend_shapes
 from utils.face.expressions import ACTION_UNITS, LITERATURE, sides_of, within_reach
 from utils.face.model import MOUTH_CAVITY, SKIN, load_face_model
 from utils.face.skin import TEXELS
@@ -182,8 +182,13 @@ def test_a_damaged_model_ends_in_an_error_that_names_it(glb, tmp_path):
             assert "face.glb" in str(error) and "Remedy" in str(error)
 
 
-def test_shapes_have_arkits_names():
-    assert {"mouthSmile_L", "mouthSmileRight", "browInnerUp_L"} <= shapes().keys()
+@pytest.mark.parametrize(
+    "spelt", ["browDownLeft", "browDown_L", "BrowDown_left", "blendShape1.browDown_L", "head|lod0:browDownLeft"]
+)
+def test_a_shape_is_known_by_every_usual_spelling(spelt):
+    assert plain_name(spelt) == "browdownleft"
+    assert plain_name("mouthFunnel") == "mouthfunnel" and plain_name("jawOpen") == "jawopen"  # no side
+    assert {"mouthSmile_L", "mouthSmileRight", "browInnerUp_L"} <= shapes().keys()  # which these models mix
 
 
 def test_a_face_that_lacks_muscles_shows_what_it_can(found):

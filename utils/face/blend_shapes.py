@@ -1,10 +1,11 @@
 """Face models that a user brings: a face at rest and its blend shapes, brought into the place of ours.
 
 A model is a folder of OBJ files of one topology, or a glTF file (`.glb`, `.gltf`) whose mesh has morph targets. Blend
-shapes have ARKit's names, in any case, with `Left` or `_L` for a side (browDownLeft.obj or browDown_L.obj; what is
-missing does not move). In a folder the face at rest has `neutral` in its name. Where there are any, shapes named
-identity000, identity001 and so on are other people at rest, which are taken for directions in which faces differ.
-ICT-FaceKit (github.com/ICT-VGL/ICT-FaceKit, folder FaceXModel) is such a folder.
+shapes have ARKit's names in any case, with `Left`, `_L` or `_left` for a side and with or without the exporter's prefix
+(browDownLeft.obj, browDown_L.obj, blendShape1.browDownLeft); what is missing does not move. In a folder the face at
+rest has `neutral` in its name. Where there are any, shapes named identity000, identity001 and so on are other people at
+rest, which are taken for directions in which faces differ. ICT-FaceKit (github.com/ICT-VGL/ICT-FaceKit, folder
+FaceXModel) is such a folder.
 
 Its textures are not used: people are painted by `utils.face.skin`, whose atlas is laid upon the mesh
 (`utils.face.registration`).
@@ -22,7 +23,7 @@ from utils.dataset.gltf import MorphTargets, read_morph_targets
 from utils.dataset.meshes import GLTF_SUFFIXES
 from utils.dataset.reading import DataError, reading
 from utils.dataset.wavefront import read_obj
-from utils.face.expressions import SIDES, without_side
+from utils.face.expressions import SIDES
 from utils.face.model import Identity, Surface, load_face_model, sample_identity
 from utils.face.registration import NEEDED, carry_over, lay_atlas, onto_ours
 
@@ -75,17 +76,18 @@ def read_blend_shapes(path: Path) -> BlendShapes:
     too few shapes move the parts of NEEDED.
     """
     rest = _read_gltf(path) if path.suffix.lower() in GLTF_SUFFIXES else _read_folder(path)
+    targets = {plain_name(name): offset for name, offset in rest.targets.items()}
     model = load_face_model()
     units = np.zeros((len(model.units), *rest.vertices.shape), np.float32)
     for unit, name in zip(units, model.unit_names, strict=True):
-        for spelt in _spelt(name, rest.targets):
-            unit += rest.targets[spelt]
+        for spelt in _spelt(name, targets):
+            unit += targets[spelt]
     moving = [name for name, unit in zip(model.unit_names, units, strict=True) if unit.any()]
     for part, example in NEEDED.items():
         if sum(name.startswith(part) for name in moving) < 2:
             fault = f"fewer than two shapes {part}... move anything, by which it is laid upon our face"
             raise DataError.at(path, fault, f"name its shapes as ARKit does, such as {example}")
-    people = [offset for name, offset in sorted(rest.targets.items()) if name.startswith("identity")]
+    people = [offset for name, offset in sorted(targets.items()) if name.startswith("identity")]
     directions = np.stack(people) if people else np.zeros((0, *rest.vertices.shape), np.float32)
     neutral, kept, units, directions, bent = onto_ours(rest.vertices, rest.faces, units, directions)
     source, uv, faces = lay_atlas(neutral, kept, bent)
@@ -93,17 +95,25 @@ def read_blend_shapes(path: Path) -> BlendShapes:
     return BlendShapes(neutral[source], faces, uv, weld[source], units[:, source], directions[:, source])
 
 
+def plain_name(shape: str) -> str:
+    """A blend shape's name as all of its spellings have it: small letters, no prefix, the side in full."""
+    name = re.split(r"[.:|]", shape)[-1].lower()
+    for side in SIDES:
+        if name.endswith(f"_{side[0].lower()}"):
+            name = name[:-1] + side.lower()
+    return name.replace("_", "").replace(" ", "")
+
+
 def _spelt(unit: str, shapes: dict[str, np.ndarray]) -> list[str]:
-    """The shapes of a unit: its own by either spelling, else those of its two halves."""
-    stem = without_side(unit)
-    short = f"{stem}_{unit[len(stem)]}" if unit != stem else unit
-    own = [name for name in (unit.lower(), short.lower()) if name in shapes][:1]
-    halves = [f"{unit}{end}".lower() for side in SIDES for end in (f"_{side[0]}", side)]
-    return own or [name for name in halves if name in shapes]
+    """The shapes of a unit: its own, else those of its two halves."""
+    own = [plain_name(unit)]
+    return [name for name in own if name in shapes] or [
+        name for side in SIDES if (name := plain_name(unit + side)) in shapes
+    ]
 
 
 def _read_folder(folder: Path) -> MorphTargets:
-    """The OBJ files of a folder as one mesh, all its materials together, and its targets by name in small letters."""
+    """The OBJ files of a folder as one mesh, all its materials together, and its targets by name."""
     files = {file.stem.lower(): file for file in sorted(folder.glob("*")) if file.suffix.lower() == ".obj"}
     neutral = next((name for name in files if "neutral" in name), None)
     if neutral is None:
@@ -137,10 +147,9 @@ def _read_gltf(file: Path) -> MorphTargets:
         fault = "no mesh in it has morph targets with names"
         raise DataError.at(file, fault, "export the shape keys with their names (mesh.extras.targetNames)")
     still = [np.zeros_like(piece.vertices) for piece in pieces]
-    named = [{name.lower(): offset for name, offset in piece.targets.items()} for piece in pieces]
     targets = {
-        name: np.concatenate([own.get(name, zero) for own, zero in zip(named, still, strict=True)])
-        for name in sorted({name for own in named for name in own})
+        name: np.concatenate([piece.targets.get(name, zero) for piece, zero in zip(pieces, still, strict=True)])
+        for name in sorted({name for piece in pieces for name in piece.targets})
     }
     vertices, faces = _joined([piece.vertices for piece in pieces], [piece.faces for piece in pieces])
     return MorphTargets(file.stem, vertices, faces, targets)

@@ -106,10 +106,8 @@ def plain_name(shape: str) -> str:
 
 def _spelt(unit: str, shapes: dict[str, np.ndarray]) -> list[str]:
     """The shapes of a unit: its own, else those of its two halves."""
-    own = [plain_name(unit)]
-    return [name for name in own if name in shapes] or [
-        name for side in SIDES if (name := plain_name(unit + side)) in shapes
-    ]
+    own, *halves = (plain_name(unit + side) for side in ("", *SIDES))
+    return [own] if own in shapes else [name for name in halves if name in shapes]
 
 
 def _read_folder(folder: Path) -> MorphTargets:

@@ -13,7 +13,7 @@ HALVES = ("browInnerUp_L", "browInnerUp_R")  # some models have two of what ours
 # A few, by which each emotion can be shown in one way at least
 UNITS = ("eyeBlinkLeft", "eyeBlinkRight", "jawOpen", "mouthPucker", "mouthSmileLeft", "mouthSmileRight", "browDownLeft")
 UNITS += ("browDownRight", "browOuterUpLeft", "browOuterUpRight", "mouthFrownLeft", "mouthFrownRight")
-UNITS += ("mouthDimpleLeft", "mouthDimpleRight")
+UNITS += ("mouthDimpleLeft", "mouthDimpleRight", "eyeSquintLeft", "eyeSquintRight")
 
 
 def elsewhere(vertices):

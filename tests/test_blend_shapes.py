@@ -1,20 +1,22 @@
 """Facts about face models that users bring: they are read, laid upon ours, painted, and photographed as data."""
 
+import re
+
 import numpy as np
 import pytest
-from face_models import HALVES, gltf_model, shapes, write_obj, write_obj_model
+from face_models import HALVES, TURN, elsewhere, gltf_model, shapes, write_obj, write_obj_model
 
 from utils.artefacts import write_artefact
 from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import CLASSES
-from utils.face.blend_shapes import load_blend_shapes, plain_name, read_blend_shapes
+from utils.face.blend_shapes import known_name, load_blend_shapes, read_blend_shapes
 from utils.face.expressions import ACTION_UNITS, LITERATURE, sides_of, within_reach
 from utils.face.model import MOUTH_CAVITY, SKIN, load_face_model
 from utils.face.skin import TEXELS
 from utils.flow.truth import exact_flow
 from utils.render.views import make_views, view_cameras
-from utils.synthetic.data_root import FACE_MODEL, make_identity, make_subject
+from utils.synthetic.data_root import FACE_MODEL, make_dataset, make_identity, make_subject
 from utils.synthetic.performance import perform
 
 CLIP = {"Id": "S01_001", "subject": "S01", "split": "train"} | {name: int(name == "Positive") for name in CLASSES}
@@ -133,8 +135,36 @@ def test_a_model_whose_shapes_are_named_otherwise_or_move_nothing_is_refused(fol
             (tmp_path / name).write_bytes(file.read_bytes())
     for half in HALVES:
         write_obj(tmp_path / f"{half}.obj", load_face_model().template)
-    with pytest.raises(DataError, match="two shapes brow.*browDownLeft"):
+    with pytest.raises(DataError, match="two shapes of the brow.*known by name are.*browDownLeft"):
         read_blend_shapes(tmp_path)
+
+
+def test_what_else_lies_in_a_folder_is_not_read(folder, tmp_path):
+    for file in folder.glob("*.obj"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "glasses.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    (tmp_path / "._neutral.obj").write_bytes(b"\0\5\26\7")
+    assert np.array_equal(read_blend_shapes(tmp_path).template, read_blend_shapes(folder).template)
+    (tmp_path / "my_neutral_too.obj").write_text("v 0 0 0")
+    with pytest.raises(DataError, match="both have neutral.*Remedy"):
+        read_blend_shapes(tmp_path)
+    with pytest.raises(DataError, match="neither a folder.*Remedy"):
+        read_blend_shapes(tmp_path / "jawOpen.obj")
+
+
+def test_shapes_may_lack_the_uv_of_the_face_at_rest(folder, tmp_path):
+    for file in folder.glob("*.obj"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    neutral = tmp_path / "generic_neutral_mesh.obj"
+    lines = neutral.read_text().splitlines()
+    faces = [
+        " ".join(["f", *(f"{v}/{i % 3 + 1}" for i, v in enumerate(line.split()[1:]))])
+        for line in lines
+        if line[0] == "f"
+    ]
+    uv = ["vt 0 0", "vt 0 1", "vt 1 1"]
+    neutral.write_text("\n".join([line for line in lines if line[0] == "v"] + uv + faces))
+    assert np.array_equal(read_blend_shapes(tmp_path).uv, read_blend_shapes(folder).uv)
 
 
 def cut(gltf):
@@ -150,15 +180,80 @@ def without_a_mouth(gltf):
     names[:] = [name.replace("mouth", "lips").replace("jaw", "chin") for name in names]
 
 
-@pytest.mark.parametrize(
-    ("damage", "words"), [(cut, "number of vertices"), (without_names, "with names"), (without_a_mouth, "shapes mouth")]
-)
-def test_a_gltf_whose_targets_do_not_fit_or_have_no_names_is_refused(tmp_path, damage, words):
+def exchange_sides(gltf):
+    names = gltf.json["meshes"][0]["extras"]["targetNames"]
+    other = {"L": "R", "R": "L", "Left": "Right", "Right": "Left"}
+    names[:] = [re.sub(r"(Left|Right|(?<=_)[LR])$", lambda side: other[side[0]], name) for name in names]
+
+
+def on_one_place(gltf):
+    targets = gltf.json["meshes"][0]["primitives"][0]["targets"]
+    targets[:] = [targets[0]] * len(targets)
+
+
+def twice(gltf):
+    names = gltf.json["meshes"][0]["extras"]["targetNames"]
+    names[names.index("mouthPucker")] = "a.jawOpen"
+
+
+def no_number(gltf):
+    primitive = gltf.json["meshes"][0]["primitives"][0]
+    count = gltf.json["accessors"][primitive["attributes"]["POSITION"]]["count"]
+    primitive["targets"][0]["POSITION"] = gltf.numbers(np.full((count, 3), np.nan, "<f4"))
+
+
+def one_side(gltf):
+    names = gltf.json["meshes"][0]["extras"]["targetNames"]
+    names[:] = [f"{i}" if re.search(r"(Right|_R)$", name) else name for i, name in enumerate(names)]
+
+
+DAMAGE = {
+    cut: "number of vertices",
+    without_names: "with names",
+    without_a_mouth: "shapes of the mouth",
+    exchange_sides: "left and right are exchanged",
+    on_one_place: "one line",
+    twice: "two shapes are a jawopen",
+    no_number: "no finite number",
+    one_side: "right side",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_gltf_whose_targets_do_not_fit_is_refused(tmp_path, damage):
     gltf = gltf_model()
     damage(gltf)
     (tmp_path / "face.glb").write_bytes(gltf.glb())
-    with pytest.raises(DataError, match=f"face.glb.*{words}.*Remedy"):
+    with pytest.raises(DataError, match=f"face.glb.*{DAMAGE[damage]}.*Remedy"):
         read_blend_shapes(tmp_path / "face.glb")
+
+
+def test_hair_is_left_out_and_faces_may_be_inside_out(tmp_path, glb):
+    gltf, model = gltf_model(), load_face_model()
+    gltf.part(elsewhere(model.template * 1.1 + [0, 20, 0]) / 100, model.faces, name="Hair")  # it has no target
+    indices = gltf.json["accessors"][gltf.json["meshes"][0]["primitives"][0]["indices"]]
+    view = gltf.json["bufferViews"][indices["bufferView"]]
+    at = slice(view["byteOffset"], view["byteOffset"] + view["byteLength"])
+    turned = np.frombuffer(gltf.binary[at], "<u4").reshape(-1, 3)[:, ::-1].tobytes()
+    gltf.binary = gltf.binary[: at.start] + turned + gltf.binary[at.stop :]
+    (tmp_path / "face.glb").write_bytes(gltf.glb())
+    found, plain = read_blend_shapes(tmp_path / "face.glb"), read_blend_shapes(glb)
+    assert len(found.faces) == pytest.approx(len(plain.faces), rel=0.02)
+    assert found.normals(found.template)[:, 2].mean() > 0.2 and plain.normals(plain.template)[:, 2].mean() > 0.2
+
+
+def test_meshes_of_one_file_move_together_whatever_their_prefix(tmp_path):
+    """Head.jawOpen and Teeth.jawOpen are one."""
+    gltf, model = gltf_model(), load_face_model()
+    names = gltf.json["meshes"][0]["extras"]["targetNames"]
+    lower = gltf.part(elsewhere(model.template * 0.5 + [0, -30, 0]) / 100, model.faces, name="Teeth")
+    down = np.asarray(np.full((len(model.template), 3), [0, -20, 0]) @ TURN.T / 1000, "<f4")
+    lower["targets"] = [{"POSITION": gltf.numbers(down)}]
+    gltf.json["meshes"][-1]["extras"] = {"targetNames": ["Teeth.jawOpen"]}
+    names[:] = [f"Head.{name}" for name in names]
+    (tmp_path / "face.glb").write_bytes(gltf.glb())
+    jaw = read_blend_shapes(tmp_path / "face.glb").units[model.unit_index["jawOpen"]]
+    assert (np.linalg.norm(jaw, axis=1) > 1).sum() > (np.linalg.norm(model.units["jawOpen"], axis=1) > 1).sum()
 
 
 def test_a_mesh_with_a_skeleton_is_taken_at_rest(tmp_path, glb):
@@ -183,11 +278,18 @@ def test_a_damaged_model_ends_in_an_error_that_names_it(glb, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spelt", ["browDownLeft", "browDown_L", "BrowDown_left", "blendShape1.browDown_L", "head|lod0:browDownLeft"]
+    "spelt", ["browDownLeft", "browDown_L", "BrowDown_left", "browDown.L", "browDown-L", "browDownL"]
 )
-def test_a_shape_is_known_by_every_usual_spelling(spelt):
-    assert plain_name(spelt) == "browdownleft"
-    assert plain_name("mouthFunnel") == "mouthfunnel" and plain_name("jawOpen") == "jawopen"  # no side
+@pytest.mark.parametrize("around", ["{}", "blendShape1.{}", "head|lod0:{}", "head_{}", "{}.001"])
+def test_a_shape_is_known_by_every_usual_spelling(spelt, around):
+    assert known_name(around.format(spelt)) == "browdownleft"
+
+
+def test_a_shape_without_side_has_none_and_another_is_not_known():
+    for name in ("mouthFunnel", "jawOpen", "browInnerUp", "mouthRollUpper", "jawLeft", "eyeLookUpRight"):
+        assert known_name(name) == name.lower()
+    assert known_name("browInnerUp_L") == "browinnerupleft" and known_name("identity012") == "identity012"
+    assert known_name("glasses") is None and known_name("PupilDilate_L") is None
     assert {"mouthSmile_L", "mouthSmileRight", "browInnerUp_L"} <= shapes().keys()  # which these models mix
 
 
@@ -205,5 +307,29 @@ def test_a_face_that_lacks_muscles_shows_what_it_can(found):
             moved = np.einsum("u,uvc->vc", act.expression[act.course.apex], identity.unit_offsets)
             assert np.linalg.norm(moved[:, :2], axis=1).max() > 0.2  # mm
     assert within_reach(LITERATURE, set(index)) is LITERATURE
-    with pytest.raises(ValueError, match="cannot show Positive.*mouthSmile.*Remedy"):
+    with pytest.raises(ValueError, match="cannot show Positive.*Remedy.*mouthSmile"):
         within_reach(LITERATURE, {name for name in index if "Smile" not in name})
+
+
+def test_the_truth_of_its_clips_is_an_intensity_and_not_the_inverse_of_nothing(root):
+    """Of a unit that the model lacks it is zero."""
+    row = root[1]
+    values = np.array([row[au] for au in ACTION_UNITS])
+    assert (np.abs(values) < 2).all() and row["AU9"] == 0
+
+
+def test_nothing_is_lost_where_a_model_cannot_be_read_or_shows_too_little(folder, tmp_path):
+    root = tmp_path / "data"
+    (root / "mine").mkdir(parents=True)
+    parameters = {"clip_table": "smoke", "n_subjects": 6, "n_test_subjects": 2, "data_seed": 7, "obj_frames": False}
+    with pytest.raises(DataError, match="not synthetic"):
+        make_dataset(root, **parameters, expressions="literature", world=folder)
+    few = tmp_path / "few"
+    few.mkdir()
+    for file in folder.glob("*.obj"):
+        if "Smile" not in file.name:
+            (few / file.name).write_bytes(file.read_bytes())
+    other = tmp_path / "other"
+    with pytest.raises(DataError, match="few.*cannot show Positive.*Remedy.*mouthSmile"):
+        make_dataset(other, **parameters, expressions="literature", world=few)
+    assert not other.exists() and list(root.glob("[!.]*")) == [root / "mine"]

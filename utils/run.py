@@ -55,6 +55,7 @@ STAGES = {
     "submit": ("01_render", "02_flow_apex", "03_train", "05_submit"),
     "all": ("01_render", "02_flow_apex", "03_train", "05_submit", "04_ablation"),
 }
+MODEL = ".world"  # in a data root: the path of the face model of which its people are
 PAGE = "report.html"  # that a run ends in, beside its submission
 # Two workers with two threads each are slower on two cores than with one each. The hash seed is for repeatable runs.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1", HEADLESS: "1"}
@@ -97,8 +98,6 @@ def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "", 
     if data and not Path(data).is_dir():
         raise RunError(f"DATA={data}: there is no such folder. Remedy: name the data root, which holds train.csv.")
     model = Path(os.path.abspath(world)) if world else None
-    if model and not model.exists():
-        raise RunError(f"WORLD={model}: it is not there. Remedy: name a folder of OBJ blend shapes, or a .glb file.")
     data = place_of_data(profile, data, world)
     name = name or free_name(profile, data)
     check_name(name)
@@ -115,11 +114,16 @@ def check_name(name: str) -> None:
 
 
 def place_of_data(profile: str, data: str, world: str) -> str:
-    """The data root of these options, absolute; empty for the synthetic faces of the profile."""
+    """The data root of these options, absolute; empty for the synthetic faces of the profile.
+
+    Another face model of the same name, whose data are already there, is told apart by a hash of its path.
+    """
     if world:
         model = Path(os.path.abspath(world))
-        name = model.name if model.is_dir() else model.stem
-        return str(ROOT / "data" / "worlds" / load_config(profile).dataset / name)
+        root = ROOT / "data" / "worlds" / load_config(profile).dataset / (model.name if model.is_dir() else model.stem)
+        if (root / MODEL).exists() and (root / MODEL).read_text(encoding="utf-8") != str(model):
+            return f"{root}-{hashlib.sha256(str(model).encode()).hexdigest()[:6]}"
+        return str(root)
     return os.path.abspath(data) if data else ""
 
 
@@ -159,11 +163,21 @@ def run_stages(run: Run, stages: Sequence[str]) -> None:
         remove_all_leftovers(run)
         write_artefact(run.config.work_root / "data_root.json", {"data": run.config.data})
         if run.synthetic:
-            make_data(run.config, run.world)
+            make_own_data(run)
         data = data_fingerprint(run.config.data_root)
         for stage in stages:
             run_stage(run, stage, data)
         remove_all_leftovers(run)  # those of a kernel that outlived its killed run for a moment, too
+
+
+def make_own_data(run: Run) -> None:
+    """Make the synthetic data of a run, as far as they are not current. RunError for a face model that is not there."""
+    if run.world and not run.world.exists():
+        fault = f"WORLD={run.world}: it is not there"
+        raise RunError(f"{fault}. Remedy: name a folder of OBJ blend shapes, or a .glb file.")
+    make_data(run.config, run.world)
+    if run.world:
+        (run.config.data_root / MODEL).write_text(str(run.world), encoding="utf-8")
 
 
 def remove_all_leftovers(run: Run) -> None:
@@ -273,7 +287,7 @@ def check(run: Run, sample: int) -> int:
 
     with locked(run.name):
         if run.synthetic:
-            make_data(run.config, run.world)
+            make_own_data(run)
         found = check_root(run.config, sample)
         folder = run.config.work_root / "check"
         write_check(found, folder)
@@ -362,7 +376,7 @@ def main() -> None:
         elif options.what == "data":
             if options.data:
                 raise RunError("make data writes the synthetic faces of the profile. Remedy: leave DATA out.")
-            make_data(run.config, run.world)
+            make_own_data(run)
             say(f"synthetic 4D faces: {run.config.data_root}")
         else:
             run_stages(run, STAGES[options.what])

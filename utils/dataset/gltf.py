@@ -168,13 +168,14 @@ class Document:
         """One primitive at rest where the node stands, and its morph targets by their names."""
         mesh = self._item("meshes", node["mesh"])
         turn = np.eye(4) if "skin" in node else pose  # a mesh with a skeleton stands where its vertices say
-        vertices = self._positions(primitive) @ turn[:3, :3].T + turn[:3, 3]
         extras = {**primitive.get("extras", {}), **mesh.get("extras", {})}
-        targets = {
-            str(name): self._numbers(target["POSITION"], (3,)) @ turn[:3, :3].T
-            for name, target in zip(extras.get("targetNames", []), primitive.get("targets", []), strict=False)
-            if "POSITION" in target
-        }
+        with np.errstate(invalid="ignore"):  # who reads them looks for numbers that are not finite
+            vertices = self._positions(primitive) @ turn[:3, :3].T + turn[:3, 3]
+            targets = {
+                str(name): self._numbers(target["POSITION"], (3,)) @ turn[:3, :3].T
+                for name, target in zip(extras.get("targetNames", []), primitive.get("targets", []), strict=False)
+                if "POSITION" in target
+            }
         if any(offset.shape != vertices.shape for offset in targets.values()):
             raise ValueError("a morph target has another number of vertices than its mesh")
         material = self._item("materials", primitive["material"]) if "material" in primitive else {}

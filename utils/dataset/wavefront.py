@@ -71,11 +71,29 @@ def read_obj(path: Path) -> tuple[list[Piece], tuple[int, int, int]]:
     A vertex with several uv is doubled, so that each has one; vertices keep the file's order. Raises DataError for a
     line that does not parse and for faces that name what is not there: signs of a file that was cut off.
     """
+    lines, vertices, uv, faces, counts = _parse(path)
+    return _pieces(path, lines, vertices, uv, faces) if faces else [], counts
+
+
+def read_obj_surface(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Vertices (V, 3) as the file numbers them, triangles (F, 3), and the material's name of each; no uv.
+
+    Raises DataError as `read_obj`.
+    """
+    lines, vertices, _, faces, _ = _parse(path)
+    if not faces:
+        return vertices, np.zeros((0, 3), np.int64), []
+    names = list(lines.names)
+    return vertices[:, :3], faces.vertices, [names[number] for number in faces.material]
+
+
+def _parse(path: Path) -> tuple[Lines, np.ndarray, np.ndarray, Faces | None, tuple[int, int, int]]:
+    """The lines of an OBJ file, its vertices and uv, its triangles if it has any, and how many lines v, vt and f."""
     text = decode_text(read_bytes(path, "the mesh"))
     lines = split_lines(text)
     vertices, uv = _table(path, "v", lines.vertices, 3), _table(path, "vt", lines.uv, 1)
     if not lines.faces or not len(vertices):
-        return [], (len(vertices), len(uv), 0)
+        return lines, vertices, uv, None, (len(vertices), len(uv), 0)
     if len(lines.names) + len(lines.libraries) > MOST_PARTS:
         raise too_many_parts(path)
     counts = (len(vertices), len(uv), sum(n for _, n in lines.material))
@@ -83,7 +101,7 @@ def read_obj(path: Path) -> tuple[list[Piece], tuple[int, int, int]]:
     faces = _triangles(path, lines)
     _check_range(path, "vertex", faces.vertices, 0, len(vertices))
     _check_range(path, "texture coordinate", faces.uv, -1, len(uv))
-    return _pieces(path, lines, vertices, uv, faces), counts
+    return lines, vertices, uv, faces, counts
 
 
 def decode_text(data: bytes) -> str:

@@ -51,6 +51,7 @@ class Repertoire:
     intensity: tuple[float, float]  # of an AU, uniform between
     distracted: float  # share of the clips with another AU beside,
     distractor: tuple[float, float]  # of this intensity
+    distractors: tuple[str, ...] = tuple(ACTION_UNITS)  # and these are drawn from
 
 
 # What the teacher of the classifiers knows: after Ekman and Friesen's EMFACS.
@@ -231,12 +232,13 @@ def within_reach(repertoire: Repertoire, units: Collection[str]) -> Repertoire:
         emotion: tuple((odds, aus) for odds, aus in known if not set(aus) & set(lacking))
         for emotion, known in repertoire.combinations.items()
     }
-    if none := [emotion for emotion, known in combinations.items() if not known]:
-        names = ", ".join(f"{unit} ({au})" for au in lacking for unit in ACTION_UNITS[au])
-        raise ValueError(
-            f"the face model cannot show {none[0]}, since it lacks {names}. Remedy: add these blend shapes."
-        )
-    return replace(repertoire, combinations=combinations)
+    for emotion, known in combinations.items():
+        if not known:
+            least = min((set(aus) & set(lacking) for _, aus in repertoire.combinations[emotion]), key=len)
+            names = ", ".join(f"{unit} ({au})" for au in ACTION_UNITS if au in least for unit in ACTION_UNITS[au])
+            raise ValueError(f"it cannot show {emotion}. Remedy: add at least the blend shapes {names}.")
+    moving = tuple(au for au in repertoire.distractors if au not in lacking)
+    return replace(repertoire, combinations=combinations, distractors=moving)
 
 
 def sample_expression(
@@ -263,7 +265,7 @@ def sample_expression(
         for au in combinations[rng.choice(len(odds), p=np.array(odds) / sum(odds))]:
             contract(au, rng.uniform(*repertoire.intensity))
     if rng.random() < repertoire.distracted:
-        contract(str(rng.choice(list(ACTION_UNITS))), rng.uniform(*repertoire.distractor))
+        contract(str(rng.choice(repertoire.distractors)), rng.uniform(*repertoire.distractor))
     return contraction
 
 

@@ -79,7 +79,7 @@ class Identity:
     @property
     def moving(self) -> set[str]:
         """The names of the units that move anything: all of ours, of another model those that it has."""
-        return {name for name, travel in zip(load_face_model().unit_names, self.unit_travel, strict=True) if travel > 0}
+        return moving_units(self.unit_offsets)
 
 
 @lru_cache(maxsize=1)
@@ -147,10 +147,19 @@ def sample_identity(rng: np.random.Generator, diversity: float = 1.0) -> Identit
         spread = 0.1 if name.startswith("asym") else 0.16
         strength.setdefault(twin, abs(rng.normal(0, spread * diversity)))
         shape += strength[twin] * model.local[name]
-    names = model.unit_names
-    pairs = [without_side(name) for name in names]
-    common = {pair: rng.normal(0, 0.2) for pair in pairs}
-    gain = np.exp([diversity * (common[pair] + rng.normal(0, 0.1)) for pair in pairs])
+    gain = sample_gains(rng, diversity)
     size = np.ptp(shape[:, 0]) / np.ptp(model.template[:, 0])
-    offsets = np.stack([model.units[name] for name in names]) * (size * gain[:, None, None])
+    offsets = np.stack(list(model.units.values())) * (size * gain[:, None, None])
     return Identity((shape - shape.mean(0)).astype(np.float32), offsets.astype(np.float32), traits)
+
+
+def sample_gains(rng: np.random.Generator, diversity: float = 1.0) -> np.ndarray:
+    """How far a person's units go, (52,) factors, nearly the same on both sides. diversity: of their logarithms."""
+    pairs = [without_side(name) for name in load_face_model().unit_names]
+    common = {pair: rng.normal(0, 0.2) for pair in pairs}
+    return np.exp([diversity * (common[pair] + rng.normal(0, 0.1)) for pair in pairs])
+
+
+def moving_units(offsets: np.ndarray) -> set[str]:
+    """The names of the units whose offsets (52, V, 3) move anything."""
+    return {name for name, offset in zip(load_face_model().unit_names, offsets, strict=True) if offset.any()}

@@ -175,6 +175,7 @@ def sample_motion(
     for row, names in zip(intensity, emotions, strict=True):
         for unit, value in sample_expression(list(names), rng, repertoire).items():
             row[index[unit]] = value
+    intensity *= identity.unit_travel > 0  # a half that another face model lacks does not move
     apex = intensity / np.maximum(identity.unit_travel, 1e-6)
     moved = np.linalg.norm(
         (apex @ identity.unit_offsets.reshape(len(index), -1)).reshape(n, -1, 3)[..., :2], axis=2

@@ -33,8 +33,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--world", type=Path, help="face model of which people are (default: ours)")
     options = parser.parse_args()
-    config = load_config(options.profile, options.set, data=options.data, jobs=options.jobs)
-    make_data(config, options.world)
+    try:
+        config = load_config(options.profile, options.set, data=options.data, jobs=options.jobs)
+        make_data(config, options.world)
+    except ValueError as error:  # of the parameters, the folder or the face model
+        raise SystemExit(str(error)) from None
     print(f"synthetic 4D faces: {config.data_root}")
 
 

@@ -17,8 +17,8 @@ from utils.dataset.clips import FPS
 from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
 from utils.dataset.tables import CLASSES
-from utils.face.blend_shapes import BlendShapes, load_blend_shapes, read_blend_shapes
-from utils.face.expressions import REPERTOIRES
+from utils.face.blend_shapes import BlendShapes, files_of, load_blend_shapes, read_blend_shapes
+from utils.face.expressions import REPERTOIRES, Repertoire, within_reach
 from utils.face.model import Identity, sample_identity
 from utils.face.skin import paint_skin
 from utils.parallel import parallel_map
@@ -178,8 +178,11 @@ def make_dataset(
     that holds other data, and for a face model that cannot be read.
     """
     parameters = (clip_table, n_subjects, n_test_subjects, data_seed)
-    models = [world] if world else []
-    key = artefact_key(models, [*parameters, obj_frames, expressions], make_subject)
+    key = artefact_key(files_of(world) if world else (), [*parameters, obj_frames, expressions], make_subject)
+    model = None
+    if world and not is_current(root / FACE_MODEL, key):  # read before anything is touched
+        model = read_blend_shapes(world)
+        _check_reach(world, model, REPERTOIRES[expressions])
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
         remove_leftovers(root)
@@ -189,8 +192,8 @@ def make_dataset(
         finished = [subject for subject, truth in truths.items() if is_current(truth, key)]
         if not complete and not finished:
             _clear(root)
-        if world and not is_current(root / FACE_MODEL, key):
-            write_artefact(root / FACE_MODEL, read_blend_shapes(world).arrays(), key)
+        if model:
+            write_artefact(root / FACE_MODEL, model.arrays(), key)
         missing = np.array([not (root / row.split / row.Id).is_dir() for row in plan.itertuples()])
         if not complete:
             missing |= ~plan["subject"].isin(finished).to_numpy()
@@ -211,6 +214,15 @@ def make_dataset(
     return root
 
 
+def _check_reach(world: Path, model: BlendShapes, repertoire: Repertoire) -> None:
+    """DataError for a face model that cannot show an emotion of a repertoire."""
+    try:
+        within_reach(repertoire, model.moving)
+    except ValueError as error:
+        fault, _, remedy = str(error).removesuffix(".").partition(". Remedy: ")
+        raise DataError.at(world, fault, remedy) from None
+
+
 def _make_subject(task: tuple[tuple, tuple, tuple]) -> None:
     """Write a subject's clips and, last, its truth."""
     (truth, key), what, how = task
@@ -220,7 +232,8 @@ def _make_subject(task: tuple[tuple, tuple, tuple]) -> None:
 def _clear(root: Path) -> None:
     """Empty a data root of synthetic clips. DataError for what was not written here."""
     unfinished = root / UNFINISHED  # stays while others go: it tells that what is left was written here
-    if (root / "train.csv").exists() and not ((root / TRUTH).exists() or unfinished.exists()):
+    others = any(not part.name.startswith(".") for part in root.iterdir())
+    if others and not ((root / TRUTH).exists() or unfinished.exists()):
         raise DataError.at(root, "it holds data that are not synthetic", "choose another folder for the synthetic data")
     unfinished.mkdir(parents=True, exist_ok=True)
     for part in unfinished.iterdir():

@@ -60,7 +60,8 @@ def perform(
     for unit, intensity in sample_expression(emotions, rng, within_reach(repertoire, identity.moving)).items():
         au = next(au for au, units in ACTION_UNITS.items() if any(unit in sides_of(u) for u in units))
         shape = envelope(course, np.random.default_rng(lag[au]))
-        expression[:, index[unit]] = intensity / max(travel[index[unit]], 1e-6) * shape
+        if travel[index[unit]] > 0:  # a half that another face model lacks does not move
+            expression[:, index[unit]] = intensity / travel[index[unit]] * shape
     peak_px = sample_peak_px(rng) * strength
     displacement = np.einsum("u,uvc->vc", expression[course.apex], identity.unit_offsets)
     expression *= peak_px / PIXELS_PER_MM / np.linalg.norm(displacement[:, :2], axis=1).max()

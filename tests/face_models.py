@@ -32,6 +32,7 @@ def shapes() -> dict[str, np.ndarray]:
 
 def write_obj_model(folder: Path) -> Path:
     """A folder of OBJ files, one of another person."""
+    folder.mkdir(exist_ok=True)
     template = load_face_model().template
     write_obj(folder / "generic_neutral_mesh.obj", template)
     write_obj(folder / "identity000.obj", template * [1.05, 1, 1])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY_LABEL_SETS, make_root, plan_of, tiny_clips
+from face_models import write_obj_model
 
 from utils.config import load_config
 from utils.dataset.reading import DataError
@@ -15,6 +16,7 @@ from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import CLASSES, open_data
 from utils.face.expressions import ACTION_UNITS, BLINK, Repertoire, rotation
 from utils.face.model import SKIN, load_face_model
+from utils.report.data_card import write_card
 from utils.synthetic import data_root as synthetic
 from utils.synthetic.data_root import LABEL_SETS, make_identity, make_subject
 from utils.synthetic.performance import (
@@ -406,6 +408,44 @@ def test_a_killed_writer_goes_on_with_the_subjects_that_it_had_not_finished(tiny
     before, after = files.values()
     assert before.keys() == after.keys()
     assert all(before[name].read_bytes() == after[name].read_bytes() for name in before if name.suffix != ".key")
+
+
+def test_a_writer_of_another_face_model_that_was_killed_goes_on(tiny, tmp_path, monkeypatch):
+    """Killed before the first subject was finished, and after it."""
+    world = write_obj_model(tmp_path / "model")
+    config, write = replace(tiny, data=str(tmp_path / "data"), jobs=1), synthetic.write_clip
+    whole = tmp_path / "whole"
+
+    def make(root=config.data_root):
+        return synthetic.make_dataset(root, **config.synthetic, world=world)
+
+    def killed_at(clip):
+        left = iter(range(clip))
+
+        def written(*arguments):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return write(*arguments)
+
+        return written
+
+    with tiny_clips():
+        make(whole)
+        for clip in (1, 5):
+            monkeypatch.setattr(synthetic, "write_clip", killed_at(clip))
+            with pytest.raises(KeyboardInterrupt):
+                make()
+        monkeypatch.setattr(synthetic, "write_clip", write)
+        make()
+    for file in whole.rglob("*.*"):
+        if file.is_file() and file.suffix != ".key":
+            assert file.read_bytes() == (config.data_root / file.relative_to(whole)).read_bytes(), file
+    assert "another face model" in make_card(config)
+
+
+def make_card(config):
+    write_card(config.data_root)
+    return (config.data_root / "card" / "README.md").read_text()
 
 
 def test_clips_of_another_setting_do_not_stay(tiny, tmp_path):

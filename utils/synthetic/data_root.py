@@ -192,8 +192,8 @@ def make_dataset(
         finished = [subject for subject, truth in truths.items() if is_current(truth, key)]
         if not complete and not finished:
             _clear(root)
-        if model:
-            write_artefact(root / FACE_MODEL, model.arrays(), key)
+        if world and not is_current(root / FACE_MODEL, key):
+            write_artefact(root / FACE_MODEL, (model or read_blend_shapes(world)).arrays(), key)
         missing = np.array([not (root / row.split / row.Id).is_dir() for row in plan.itertuples()])
         if not complete:
             missing |= ~plan["subject"].isin(finished).to_numpy()

@@ -222,7 +222,7 @@ def test_each_face_model_has_data_and_a_run_of_its_own(place, worlds):
     made = []
     for model in (*worlds, *worlds):
         run = open_run("smoke", "", "", 1, world=str(model))
-        assert run.synthetic
+        assert run.synthetic and run.config.axes == "y-up" and "axes=y-up" in run.parameters("01_render")["SET"]
         run_stages(run, STAGES)
         assert (run.config.data_root / "train.csv").read_text() == model.parent.name
         made.append((run.name, run.config.data))
@@ -235,6 +235,7 @@ def test_each_face_model_has_data_and_a_run_of_its_own(place, worlds):
 def test_a_face_model_that_is_not_there_or_beside_data_is_refused(place, worlds):
     with pytest.raises(RunError, match="is not there.*Remedy"):
         run_stages(open_run("smoke", "", "", 1, world=str(worlds[0]) + "x"), STAGES)
+    assert open_run("smoke", "", "axes=auto seed=3", 1, world=str(worlds[0])).settings == "axes=auto seed=3"
     with pytest.raises(RunError, match="DATA and WORLD.*Remedy"):
         open_run("smoke", str(place.data), "", 1, world=str(worlds[0]))
 

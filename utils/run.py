@@ -98,6 +98,8 @@ def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "", 
     if data and not Path(data).is_dir():
         raise RunError(f"DATA={data}: there is no such folder. Remedy: name the data root, which holds train.csv.")
     model = Path(os.path.abspath(world)) if world else None
+    if model and "axes=" not in settings:
+        settings = f"{settings} axes=y-up".lstrip()  # known, since they are made here; a made-up face may show none
     data = place_of_data(profile, data, world)
     name = name or free_name(profile, data)
     check_name(name)

@@ -89,7 +89,7 @@ def _turn(where: Path, own: np.ndarray, ours: np.ndarray, front: np.ndarray) -> 
     front (3,): from the middle of the model's head to that of its places, so that it does not look backwards.
     """
     length, width, _ = np.linalg.svd(own, compute_uv=False)
-    if width < LEAST_WIDTH * length:
+    if width <= LEAST_WIDTH * length:
         fault = "its blend shapes move one line of the face alone"
         raise DataError.at(where, fault, "add shapes of the brows, the eyes and the mouth, by ARKit's names")
     u, s, vt = np.linalg.svd(own.T @ ours)

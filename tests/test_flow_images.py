@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from utils.dataset.reading import DataError
-from utils.experiments.flow_images import main, pictures_of, read_sources, run
+from utils.experiments.flow_images import leave_one_subject_out_scores, main, pictures_of, read_sources, run
 from utils.experiments.other_inputs import samples_with_apex
 from utils.experiments.robustness import (
     CROPS,
@@ -174,7 +174,6 @@ def test_the_fields_loso_tree_is_read_from_its_test_halves_alone(tmp_path):
 
 def test_the_command_scores_every_row_pooled_and_per_dataset(tmp_path, monkeypatch, capsys):
     root, labels = write_sample(tmp_path)
-    monkeypatch.setattr("utils.experiments.flow_images.MEMBERS", 1)
     monkeypatch.setattr(
         "utils.experiments.flow_images.TRAIN", TrainConfig(mode="single-label", patience=0, batch=16, epochs=20)
     )
@@ -190,6 +189,21 @@ def test_the_command_scores_every_row_pooled_and_per_dataset(tmp_path, monkeypat
             assert found["rows"][row][part]["uf1"]["value"] > 0.9
     assert found["rows"]["best constant"]["pooled"]["uf1"]["value"] < 0.5
     assert "best constant + RBF-SVM" in capsys.readouterr().out
+
+
+def test_members_are_averaged_and_recorded(tmp_path, monkeypatch):
+    root, labels = write_sample(tmp_path)
+    quick = TrainConfig(mode="single-label", patience=0, batch=16, epochs=2)
+    monkeypatch.setattr("utils.experiments.flow_images.TRAIN", quick)
+    pictures = pictures_of(read_sources([str(root)], str(labels))[0])
+    one, two = (leave_one_subject_out_scores(pictures, ["network"], (0,), 1, n)["network"] for n in (1, 2))
+    assert not np.allclose(one.probability, two.probability) and np.allclose(two.probability.sum(-1), 1, atol=1e-5)
+    assert [len(note["epochs"]) for note in two.notes[0]] == [2] * 6
+    out = tmp_path / "scores.json"
+    main(["--root", str(root), "--labels", str(labels), "--members", "3", "--rows", "LDA", "--json", str(out)])
+    assert json.loads(out.read_text())["members"] == 3
+    with pytest.raises(SystemExit):
+        main(["--root", str(root), "--labels", str(labels), "--members", "0"])
 
 
 def test_an_unknown_row_is_named(tmp_path):

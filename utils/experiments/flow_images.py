@@ -1,6 +1,6 @@
 """Precomputed flow images: score honestly on those that the field shares, and write those of any clips.
 
-    python -m utils.experiments.flow_images --root DIR [DIR ...] --labels FILE.csv [--jobs 2] [--seeds 2] [--json OUT]
+    python -m utils.experiments.flow_images --root DIR [DIR ...] --labels FILE.csv [--jobs 2] [--seeds 2] [--members 2]
     python -m utils.experiments.flow_images --write OUT --data ROOT [--set "views=single flow_method=dis"]
 
 The layout is that of `utils.experiments.shared_files`. A public source: the data folder of the repository HTNet
@@ -48,32 +48,32 @@ class UnknownRowError(ValueError):
 # Scoring ---------------------------------------------------------------------------------------------
 
 TRAIN = TrainConfig(mode="single-label", patience=0, batch=64)  # all epochs on all training subjects: nothing is chosen
-MEMBERS = 1  # networks whose probabilities are averaged in one row
+MEMBERS = 2  # networks of different starts whose probabilities are averaged in one row, unless told otherwise
 PLUS = " + "  # between the rows whose probabilities an average row averages
 REFERENCE = "network"  # the others are held against it, paired
 AS_IT_IS = ", crop as it is"  # end of rows that are shown the pictures uncropped
 SECOND, BOTH, ALL = ", second phase", ", both phases", "all pictures"  # names of pictures, or their ends
 
 
-def predictors(samples: Samples) -> dict[str, Predictor]:
+def predictors(samples: Samples, members: int = MEMBERS) -> dict[str, Predictor]:
     """name -> predictor: the baselines, our network, and for three classes the one taught by synthetic motion.
 
-    samples: one view; the pictures of a clip are its phases, one or more. "network" is the mean of networks with
-    different starts; "zero-shot" has seen no real clip, "units first" learns a table from its action units to the
-    classes, "fine-tuned" goes on from its weights. These see the clips in the crop that suits them best, found without
-    a label (`utils.train.crop_match`). They take the classes for negative, positive, surprise, in this order, and read
-    single pictures; so do the controls.
+    samples: one view; the pictures of a clip are its phases, one or more. "network" is the mean of `members` networks
+    with different starts; "zero-shot" has seen no real clip, "units first" learns a table from its action units to the
+    classes, "fine-tuned" goes on from its weights, `members` times. These see the clips in the crop that suits them
+    best, found without a label (`utils.train.crop_match`). They take the classes for negative, positive, surprise, in
+    this order, and read single pictures; so do the controls.
     """
     pictures = samples.x.shape[2]
     model_config = ModelConfig(classes=len(samples.classes), views=1, phases=pictures)
-    network = network_predictor(model_config, TRAIN, how="all", members=MEMBERS)
+    network = network_predictor(model_config, TRAIN, how="all", members=members)
     found = {**baselines("single-label"), "network": network}
     if len(samples.classes) == len(THREE) and pictures == 1:
         taught = load_pretrained("single")
         known = {
             "zero-shot": zero_shot_predictor(taught),
             "units first": units_first_predictor(taught),
-            "fine-tuned": fine_tuned_predictor("single", len(THREE), how="all"),
+            "fine-tuned": fine_tuned_predictor("single", len(THREE), how="all", members=members),
         }
         for name, predictor in known.items():
             found[name] = crop_matched(predictor, taught, pixels=False)
@@ -132,18 +132,23 @@ def _on(row: str, picture: str, first: str) -> str:
 
 
 def leave_one_subject_out_scores(
-    pictures: Mapping[str, Samples], rows: Sequence[str] | None = None, seeds: Sequence[int] = (0, 1), jobs: int = 1
+    pictures: Mapping[str, Samples],
+    rows: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0, 1),
+    jobs: int = 1,
+    members: int = MEMBERS,
 ) -> dict[str, OutOfFold]:
     """row -> held-out predictions of every clip, each row on the same folds and seeds.
 
-    pictures: of `pictures_of`. A row "a + b" averages the probabilities of rows a and b, with equal weights, so that it
-    needs no choice and no training of its own. Raises UnknownRowError for a row or a picture that is none.
+    pictures: of `pictures_of`; members: as `predictors` takes them. A row "a + b" averages the probabilities of rows a
+    and b, with equal weights, so that it needs no choice and no training of its own. Raises UnknownRowError for a row
+    or a picture that is none.
     """
     first = next(iter(pictures))
     folds, found, rows = leave_one_subject_out(pictures[first].subjects), {}, rows_of(pictures, rows)
     for name in dict.fromkeys(part for row in rows for part in row.split(PLUS)):
         row, _, picture = name.removesuffix("]").partition(" [")
-        available = predictors(pictures[picture or first]) if (picture or first) in pictures else {}
+        available = predictors(pictures[picture or first], members) if (picture or first) in pictures else {}
         if row not in available:
             names, seen = ", ".join(predictors(pictures[first])), ", ".join(pictures)
             raise UnknownRowError(
@@ -243,8 +248,11 @@ def score(options: argparse.Namespace) -> None:
     """Score the images under `--root`, print the table, and leave it as JSON where that is asked for."""
     sources, datasets = read_sources(options.root, options.labels)
     start = time.perf_counter()
-    results = leave_one_subject_out_scores(pictures_of(sources), options.rows, range(options.seeds), options.jobs)
+    results = leave_one_subject_out_scores(
+        pictures_of(sources), options.rows, range(options.seeds), options.jobs, options.members
+    )
     found = scores_by_row(results, datasets) | {
+        "members": options.members,
         "wall_seconds": round(time.perf_counter() - start, 1),
         "commit": commit(),
     }
@@ -274,6 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reads.add_argument("--root", nargs="+", metavar="DIR", help="folders of flow images, or the folder of a LOSO tree")
     reads.add_argument("--labels", help="table with dataset, sub, label, imagename; without it DIR is a LOSO tree")
     reads.add_argument("--seeds", type=int, default=2, help="repetitions of every row")
+    reads.add_argument("--members", type=int, default=MEMBERS, help="networks averaged in each row that trains them")
     reads.add_argument("--rows", nargs="+", help='rows of the table, in this order, such as "network" "fine-tuned"')
     reads.add_argument("--json", help="file for the scores; - for standard output")
     writes = parser.add_argument_group("flow images of a data root")
@@ -286,6 +295,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     writes.add_argument("--zoom", type=float, default=1.0, help="how much closer than the crop of notebook 01")
     writes.add_argument("--megc", action="store_true", help="the three classes of MEGC 2019: 0, 1, 2")
     options = parser.parse_args(arguments)
+    if options.members < 1:
+        parser.error("--members starts at 1")
     if bool(options.root) == bool(options.write):
         parser.error("give --root to score, or --write to write")
     if options.root:

@@ -74,7 +74,7 @@ def seen_otherwise(samples: Samples, pixels: bool) -> dict[str, Samples]:
 def of_images(sources: Mapping[str, Samples]) -> tuple[Samples, dict[str, Predictor], dict[str, Samples]]:
     """Flow images of the first source: clips, rows, and the clips seen otherwise, also by the other sources."""
     first, *others = ((name, each.take_phases([0])) for name, each in sources.items())
-    samples, available = first[1], predictors(first[1])
+    samples, available = first[1], predictors(first[1], members=1)
     wanted = ("network", "RBF-SVM", ZERO_SHOT, BY_TEST_CLIPS)
     tested = seen_otherwise(samples, pixels=False) | {f"{SOURCE}{name}": each for name, each in others}
     return samples, {name: available[name] for name in wanted if name in available}, tested

@@ -198,7 +198,7 @@ def test_members_are_averaged_and_recorded(tmp_path, monkeypatch):
     pictures = pictures_of(read_sources([str(root)], str(labels))[0])
     one, two = (leave_one_subject_out_scores(pictures, ["network"], (0,), 1, n)["network"] for n in (1, 2))
     assert not np.allclose(one.probability, two.probability) and np.allclose(two.probability.sum(-1), 1, atol=1e-5)
-    assert [len(note["epochs"]) for note in two.notes[0]] == [2] * 6
+    assert [len(note["parts"][0]["epochs"]) for note in two.notes[0]] == [2] * 6
     out = tmp_path / "scores.json"
     main(["--root", str(root), "--labels", str(labels), "--members", "3", "--rows", "LDA", "--json", str(out)])
     assert json.loads(out.read_text())["members"] == 3

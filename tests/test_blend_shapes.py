@@ -10,13 +10,14 @@ from utils.artefacts import write_artefact
 from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import CLASSES
-from utils.face.blend_shapes import known_name, load_blend_shapes, read_blend_shapes
+from utils.face.blend_shapes import files_of, known_name, load_blend_shapes, read_blend_shapes
 from utils.face.expressions import ACTION_UNITS, LITERATURE, sides_of, within_reach
 from utils.face.model import MOUTH_CAVITY, SKIN, load_face_model
 from utils.face.skin import TEXELS
 from utils.flow.truth import exact_flow
+from utils.paths import FACE_MODEL
 from utils.render.views import make_views, view_cameras
-from utils.synthetic.data_root import FACE_MODEL, make_dataset, make_identity, make_subject
+from utils.synthetic.data_root import make_dataset, make_identity, make_subject
 from utils.synthetic.performance import perform
 
 CLIP = {"Id": "S01_001", "subject": "S01", "split": "train"} | {name: int(name == "Positive") for name in CLASSES}
@@ -110,7 +111,7 @@ def test_a_clip_of_its_people_is_photographed_and_drawn_as_any_other(root):
 
 
 def test_what_was_laid_upon_ours_comes_back_from_the_data_root(root, folder):
-    kept, read = load_blend_shapes(root[0] / FACE_MODEL), read_blend_shapes(folder)
+    kept, read = load_blend_shapes(root[0] / FACE_MODEL, 0), read_blend_shapes(folder)
     assert all(np.array_equal(kept.arrays()[name], part) for name, part in read.arrays().items())
     assert np.array_equal(make_identity(7, "S01", kept)[0].vertices, make_identity(7, "S01", read)[0].vertices)
 
@@ -333,3 +334,26 @@ def test_nothing_is_lost_where_a_model_cannot_be_read_or_shows_too_little(folder
     with pytest.raises(DataError, match="few.*cannot show Positive.*Remedy.*mouthSmile"):
         make_dataset(other, **parameters, expressions="literature", world=few)
     assert not other.exists() and list(root.glob("[!.]*")) == [root / "mine"]
+
+
+def test_a_shape_that_moves_by_rounding_alone_is_none(tmp_path):
+    gltf, model = gltf_model(), load_face_model()
+    noise = np.random.default_rng(0).normal(0, 1e-5, model.template.shape)  # metres; the head measures 0.26
+    gltf.json["meshes"][0]["primitives"][0]["targets"].append({"POSITION": gltf.numbers(np.asarray(noise, "<f4"))})
+    gltf.json["meshes"][0]["extras"]["targetNames"].append("noseSneerLeft")
+    (tmp_path / "face.glb").write_bytes(gltf.glb())
+    assert "noseSneerLeft" not in read_blend_shapes(tmp_path / "face.glb").moving
+
+
+def test_the_buffers_of_a_gltf_are_part_of_it(tmp_path):
+    for name in ("face.gltf", "face.bin", "face.glb"):
+        (tmp_path / name).write_bytes(b"")
+    assert files_of(tmp_path / "face.gltf") == [tmp_path / "face.gltf", tmp_path / "face.bin"]
+    assert files_of(tmp_path / "face.glb") == [tmp_path / "face.glb"] and files_of(tmp_path) == [tmp_path]
+
+
+def test_what_is_seen_at_rest_is_skin_or_eye(found):
+    """A mouth that is closed shows nothing of its inside, which our atlas has in one colour."""
+    inside = load_face_model().uv[load_face_model().island == MOUTH_CAVITY]
+    dark = ((found.uv > inside.min(0)) & (found.uv < inside.max(0))).all(1)[found.faces].all(1)
+    assert not dark[found.template[found.faces].mean(1)[:, 2].argsort()[-200:]].any()  # the foremost

@@ -72,8 +72,8 @@ class BlendShapes(Surface):
 
 
 @lru_cache(maxsize=1)
-def load_blend_shapes(file: Path) -> BlendShapes:
-    """What `BlendShapes.arrays` gave, from the artefact that holds it."""
+def load_blend_shapes(file: Path, changed: int) -> BlendShapes:
+    """What `BlendShapes.arrays` gave, from the artefact that holds it; changed: its time, so that none is outdated."""
     return BlendShapes(**read_artefact(file))
 
 

@@ -18,6 +18,7 @@ from utils.artefacts import atomic_path, read_artefact, write_artefact
 from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import CLASSES
 from utils.face.expressions import ACTION_UNITS, CONFOUNDERS
+from utils.paths import FACE_MODEL
 from utils.report import plots
 from utils.report.markdown import markdown_table
 from utils.train.decision import choose_thresholds, decide
@@ -118,8 +119,7 @@ def write_card(root: Path, key: str | None = None) -> dict:
     plots.save_figure(plots.contact_sheet(faces, shown["subject"].tolist()), root / "card" / "identities.png")
     counts = describe(truth, CLASSES).reset_index(names="class")
     bound = BOUNDS.format(**card["bounds"]) if card["bounds"] else "Bounds need three training subjects or more."
-    # Only data of another face model than ours have it beside their truth.
-    shared = OTHER_MODEL if (root / "truth" / "face_model.npz").exists() else OUR_MODEL
+    shared = OTHER_MODEL if (root / FACE_MODEL).exists() else OUR_MODEL
     text = CARD.format(**card, table=markdown_table(counts), bound=bound, shared=shared)
     with atomic_path(root / "card" / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ from utils.config import Config
 from utils.dataset.folders import walk
 from utils.dataset.reading import MAX_BYTES
 from utils.dataset.tables import DataRoot
-from utils.paths import ROOT
+from utils.paths import FACE_MODEL, ROOT
 from utils.render.renderer import get_renderer
 
 TABLES = (".csv", ".toml", ".xlsx", ".xlsm")  # of a data root, whose content goes into its digest
@@ -88,7 +88,7 @@ def write_run(
         "training": len(data.train),
         "test": len(data.test_ids),
         "synthetic": (data.root / "truth").is_dir(),
-        "world": data.root.name if (data.root / "truth" / "face_model.npz").exists() else "",  # of which face model
+        "world": data.root.name if (data.root / FACE_MODEL).exists() else "",  # of which face model
         "digest": data_digest(data.root),
     }
     record["stages"] = {

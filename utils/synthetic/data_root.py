@@ -22,6 +22,7 @@ from utils.face.expressions import REPERTOIRES, Repertoire, within_reach
 from utils.face.model import Identity, sample_identity
 from utils.face.skin import paint_skin
 from utils.parallel import parallel_map
+from utils.paths import FACE_MODEL
 from utils.synthetic.performance import (
     PIXELS_PER_MM,
     Performance,
@@ -54,7 +55,6 @@ SMOKE_LABEL_SETS = {
     ("Positive", "Surprise"): 2,
 }
 TRUTH = Path("truth") / "clips.csv"  # written last
-FACE_MODEL = Path("truth") / "face_model.npz"  # where people are of another one than ours: as it was laid upon ours
 UNFINISHED = ".unfinished-synthetic"  # folder of the truth of subjects who are written, while others are not
 PLAN = ["Id", "subject", "split", *CLASSES]  # columns of `plan_clips`
 MAX_DEALS = 10_000  # a possible plan was found within a few hundred
@@ -112,7 +112,8 @@ def make_subject(
 
     world: whether people are of the face model in FACE_MODEL, rather than of ours.
     """
-    model = load_blend_shapes(root / FACE_MODEL) if world else None
+    file = root / FACE_MODEL
+    model = load_blend_shapes(file, file.stat().st_mtime_ns) if world else None
     identity, rng_person = make_identity(seed, subject, model)
     albedo = paint_skin(identity, rng_person)
     light_seed = int(rng_person.integers(2**31))
@@ -219,8 +220,7 @@ def _check_reach(world: Path, model: BlendShapes, repertoire: Repertoire) -> Non
     try:
         within_reach(repertoire, model.moving)
     except ValueError as error:
-        fault, _, remedy = str(error).removesuffix(".").partition(". Remedy: ")
-        raise DataError.at(world, fault, remedy) from None
+        raise DataError(f"{world}: {error}") from None
 
 
 def _make_subject(task: tuple[tuple, tuple, tuple]) -> None:

@@ -14,7 +14,7 @@ from fuzzing import assert_survives
 
 from utils import pipeline
 from utils.config import load_config
-from utils.dataset.sequences import write_clip
+from utils.dataset.writers import write_clip
 from utils.face.expressions import Course
 from utils.face.skin import paint_skin
 from utils.parallel import limit_threads

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 
 SECONDS = 5  # that one case may take
 MEMORY = 2**30  # bytes beyond what the process has at the start

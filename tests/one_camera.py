@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from utils.dataset.images import write_image
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
 from utils.face.model import load_face_model
 from utils.face.skin import paint_skin
 from utils.render.camera import Camera

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from utils.config import load_config
-from utils.dataset.samples import CHANNELS, Samples
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CHANNELS, CLASSES, Samples
 from utils.experiments.ablation import ablate
-from utils.pretrain.classifier import load_pretrained
 from utils.train.baselines import all_ones
-from utils.train.decision import Classifier, Thresholds
+from utils.train.decision import Thresholds
+from utils.train.estimator import Classifier
 from utils.train.fitted import Fitted
 from utils.train.network import ModelConfig, count_parameters
 from utils.train.protocol import check_paired
+from utils.train.shipped import load_pretrained
 
 PLACES = list(product(("left", "right"), ("rise", "fall"), CHANNELS))  # a clip's maps: view, phase, channel
 WHOLE = 2.0 ** len(PLACES)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from one_camera import film
 
-from utils.dataset.sequences import open_sequence, write_clip
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
+from utils.dataset.sequences import open_sequence
+from utils.dataset.writers import write_clip
 from utils.flow.apex import EYES, Spotting, find_eyes, motion_amount, motion_curve, motion_masks, spot_apex
 from utils.render.crops import crop_image, frontal_mask
 from utils.render.faces import frontal_face

@@ -32,8 +32,8 @@ from utils.bench.training import augment_clip, people_to_train_and_test
 from utils.config import PROFILES
 from utils.face.expressions import CONFOUNDERS
 from utils.parallel import parallel_map
+from utils.provenance import commit
 from utils.report.plots import memory_curves
-from utils.report.record import commit
 from utils.train.augment import augment
 from utils.train.settings import TrainConfig
 

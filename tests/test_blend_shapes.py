@@ -7,11 +7,12 @@ import pytest
 from face_models import HALVES, TURN, elsewhere, gltf_model, shapes, write_obj, write_obj_model
 
 from utils.artefacts import write_artefact
-from utils.dataset.reading import DataError
+from utils.dataset.samples import CLASSES
 from utils.dataset.sequences import open_sequence
-from utils.dataset.tables import CLASSES
+from utils.errors import DataError
+from utils.face.action_units import ACTION_UNITS, sides_of
 from utils.face.blend_shapes import files_of, known_name, load_blend_shapes, read_blend_shapes
-from utils.face.expressions import ACTION_UNITS, LITERATURE, sides_of, within_reach
+from utils.face.expressions import LITERATURE, within_reach
 from utils.face.model import MOUTH_CAVITY, SKIN, load_face_model
 from utils.face.registration import lay_atlas
 from utils.face.skin import TEXELS

@@ -5,7 +5,7 @@ import codecs
 import pytest
 
 from utils.dataset.cells import MAX_COLUMNS, read_cells
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 
 PLAIN = "Id,subject,Note\n007, s1 ,é\n008,s2,\n"
 

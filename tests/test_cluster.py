@@ -17,8 +17,7 @@ from utils import pipeline
 from utils.artefacts import remove_leftovers
 from utils.bench import cluster as processes
 from utils.bench.cluster import Cluster, end, wait_for
-from utils.dataset.samples import Samples
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES, Samples
 from utils.parallel import parallel_map
 from utils.train.fit import network_predictor
 from utils.train.network import ModelConfig

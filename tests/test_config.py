@@ -3,7 +3,7 @@
 import pytest
 
 from utils.config import CHOICES, PROFILES, load_config
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
 from utils.face.expressions import REPERTOIRES
 from utils.flow.methods import FLOW_METHODS
 from utils.paths import ROOT

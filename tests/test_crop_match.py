@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from utils.experiments.flow_images import AS_IT_IS, predictors
-from utils.pretrain.classifier import load_pretrained, sample_dual, sample_single, zero_shot_predictor
+from utils.pretrain.classifier import sample_dual, sample_single
 from utils.train.crop_match import Crop, crop_matched, cropped, information, match_crop
 from utils.train.fitted import predict
 from utils.train.protocol import cross_validate, grouped_folds
 from utils.train.scores import pooled_score
+from utils.train.shipped import load_pretrained, zero_shot_predictor
 
 
 def test_a_crop_shows_the_middle_larger_and_the_motion_in_its_pixels():

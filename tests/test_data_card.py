@@ -8,7 +8,7 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier
 
 from utils.artefacts import read_artefact
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
 from utils.report import data_card
 from utils.report.data_card import bounds, describe, write_card
 

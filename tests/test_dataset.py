@@ -9,9 +9,10 @@ import trimesh
 from PIL import Image
 
 from utils.dataset.images import write_image
-from utils.dataset.reading import DataError
-from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
+from utils.dataset.sequences import open_sequence
 from utils.dataset.tables import load_labels, load_sample_submission, open_data
+from utils.dataset.writers import write_clip, write_obj_sequence
+from utils.errors import DataError
 
 CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")
 T, SIDE = 3, 5

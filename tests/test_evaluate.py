@@ -7,7 +7,8 @@ from sklearn.metrics import f1_score, recall_score
 
 from utils.dataset.samples import Samples
 from utils.train.baselines import best_constant, lda, rbf_svm
-from utils.train.decision import Classifier, Thresholds, choose_thresholds, decide, fit_calibration
+from utils.train.decision import Thresholds, choose_thresholds, decide, fit_calibration
+from utils.train.estimator import Classifier
 from utils.train.protocol import (
     Row,
     average_predictions,

@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from utils.artefacts import read_artefact, write_artefact
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
 from utils.experiments.explain import (
     AU_NAMES,
     NAMED_FROM,
@@ -26,14 +26,15 @@ from utils.experiments.explain import (
     why,
 )
 from utils.experiments.measure import load_truth
-from utils.face.expressions import ACTION_UNITS, sides_of
+from utils.face.action_units import ACTION_UNITS, sides_of
 from utils.face.model import load_face_model
 from utils.pipeline import Job
 from utils.pretrain import classifier
-from utils.pretrain.classifier import load_pretrained, sample_dual, unit_probabilities
+from utils.pretrain.classifier import sample_dual
 from utils.report import plots
 from utils.train.augment import mirror
 from utils.train.fitted import load_network
+from utils.train.shipped import load_pretrained, unit_probabilities
 
 NAMES = list(ACTION_UNITS)
 

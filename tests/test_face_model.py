@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.face.build_asset import ANCESTRIES
-from utils.face.model import SKIN, load_face_model, sample_identity, with_macros
+from utils.face.model import ANCESTRIES, SKIN, load_face_model, sample_identity, with_macros
 
 WHOLE = ("jaw", "mouth")  # these go to one side as a whole
 SIDED = [name.removesuffix("Left") for name in load_face_model().unit_names if name.endswith("Left")]

@@ -6,8 +6,9 @@ from one_camera import film
 
 from utils.config import AXIS_NAMES
 from utils.dataset.images import write_image
-from utils.dataset.reading import DataError
-from utils.dataset.sequences import open_sequence, write_clip
+from utils.dataset.sequences import open_sequence
+from utils.dataset.writers import write_clip
+from utils.errors import DataError
 from utils.face.model import load_face_model
 from utils.face.skin import paint_skin
 from utils.render.axes import AXES, bulges

@@ -5,7 +5,7 @@ import pytest
 
 from utils.flow.features import clip_features, flow_maps
 from utils.flow.methods import phase_flows
-from utils.render.views import Views
+from utils.render.view_set import Views
 
 FULL = np.ones((2, 56, 56), bool)
 

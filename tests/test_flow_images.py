@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 from utils.experiments.flow_images import leave_one_subject_out_scores, main, pictures_of, read_sources, run
 from utils.experiments.other_inputs import samples_with_apex
 from utils.experiments.robustness import (

@@ -14,14 +14,15 @@ from one_camera import write_video
 from openpyxl import Workbook
 from PIL import Image
 
+from utils.dataset.boxes import read_boxes
 from utils.dataset.cells import read_cells
 from utils.dataset.clips import CLIP, read_clip
 from utils.dataset.images import read_image
 from utils.dataset.layout import LAYOUT, read_layout
-from utils.dataset.reading import DataError
+from utils.dataset.samples import CLASSES
 from utils.dataset.sequences import open_sequence
-from utils.dataset.tables import CLASSES, load_labels
-from utils.render.crops import read_boxes
+from utils.dataset.tables import load_labels
+from utils.errors import DataError
 
 COUNT = 170  # cases of a format, times --fuzz
 RNG = np.random.default_rng(0)

@@ -12,8 +12,8 @@ import pytest
 from utils.dataset.clips import CLIP, read_clip
 from utils.dataset.geometry import MAX_TILES, check_mesh
 from utils.dataset.images import write_image
-from utils.dataset.reading import DataError
 from utils.dataset.sequences import open_sequence
+from utils.errors import DataError
 
 T = 3
 

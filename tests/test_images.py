@@ -11,8 +11,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from utils.dataset.images import MAX_SIDE, UPRIGHT, decode_image, read_image, significant_bits, to_8_bits, write_image
-from utils.dataset.reading import DataError, read_bytes
-from utils.dataset.sequences import open_sequence, write_clip
+from utils.dataset.sequences import open_sequence
+from utils.dataset.writers import write_clip
+from utils.errors import DataError, read_bytes
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)

@@ -17,8 +17,9 @@ from stand_ins import (
 )
 
 from utils.dataset.labels import parse_units
-from utils.dataset.reading import DataError
-from utils.dataset.tables import CLASSES, open_data
+from utils.dataset.samples import CLASSES
+from utils.dataset.tables import open_data
+from utils.errors import DataError
 
 
 def labels(data):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from mesh_files import BLUE, RED, Gltf, grid, obj_text, plain, png, textured, write_objs, write_png
 
-from utils.dataset.reading import DataError
-from utils.dataset.sequences import open_sequence, write_obj_sequence
+from utils.dataset.sequences import open_sequence
 from utils.dataset.wavefront import parse_map, parse_mtl
+from utils.dataset.writers import write_obj_sequence
+from utils.errors import DataError
 from utils.render.views import make_views
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(written) (w) file closefile\nshowpage\n"

@@ -7,9 +7,9 @@ import pytest
 from conftest import plan_of
 
 from utils.config import load_config
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
+from utils.face.action_units import ACTION_UNITS, sides_of
 from utils.face.expressions import (
-    ACTION_UNITS,
     BLINK,
     EMFACS,
     GAZE,
@@ -22,7 +22,6 @@ from utils.face.expressions import (
     sample_course,
     sample_drift,
     sample_expression,
-    sides_of,
 )
 from utils.face.model import load_face_model
 

@@ -10,10 +10,11 @@ import pytest
 from notebook_runs import BOOKS, run_as_on_kaggle, run_notebooks
 
 from utils.config import load_config
-from utils.dataset.tables import CLASSES, load_sample_submission
+from utils.dataset.samples import CLASSES
+from utils.dataset.tables import load_sample_submission
 from utils.paths import ROOT
 from utils.predict import predict, prepare
-from utils.report.record import commit
+from utils.provenance import commit
 from utils.report.submission import validate_submission
 from utils.synthetic.__main__ import make_data
 

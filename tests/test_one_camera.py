@@ -13,10 +13,10 @@ from stand_ins import write_casme2
 from utils import pipeline
 from utils.artefacts import read_artefact
 from utils.config import load_config
-from utils.dataset.reading import DataError
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
+from utils.errors import DataError
 from utils.experiments.held_out import PRETRAINED, final_network
-from utils.pretrain.classifier import KINDS, load_pretrained, unit_probabilities
+from utils.train.shipped import KINDS, load_pretrained, unit_probabilities
 from utils.train.stacking import predict_stack
 
 CLASS_OF = ("Positive", "Surprise", "Negative", "Repression", "Others")  # of `stand_ins.EMOTIONS`

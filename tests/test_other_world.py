@@ -3,7 +3,7 @@
 import numpy as np
 from face_models import write_obj_model
 
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
 from utils.experiments.other_world import world
 from utils.face.blend_shapes import read_blend_shapes
 

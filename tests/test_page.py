@@ -11,10 +11,8 @@ from browser import find_chromium, open_browser
 
 from utils.artefacts import read_artefact, write_artefact
 from utils.config import load_config
-from utils.dataset.samples import Samples
-from utils.dataset.tables import CLASSES
-from utils.face.expressions import ACTION_UNITS
-from utils.face.unit_names import AU_NAMES
+from utils.dataset.samples import CLASSES, Samples
+from utils.face.action_units import ACTION_UNITS, AU_NAMES
 from utils.paths import ROOT
 from utils.report import page as report
 from utils.report.page import CAPTIONS, write_page

@@ -11,10 +11,10 @@ import pytest
 from conftest import refusing
 
 from utils import artefacts, pipeline
+from utils.dataset.boxes import read_boxes
 from utils.dataset.images import write_image
-from utils.dataset.reading import DataError
-from utils.dataset.samples import Samples
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES, Samples
+from utils.errors import DataError
 from utils.pipeline import (
     extract_all,
     jobs_by_id,
@@ -25,7 +25,6 @@ from utils.pipeline import (
     render_all,
     unread_clips,
 )
-from utils.render.crops import read_boxes
 
 
 @pytest.fixture

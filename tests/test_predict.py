@@ -13,9 +13,8 @@ from one_camera import film, write_film, write_video
 from utils import predict as command
 from utils.artefacts import write_artefact
 from utils.config import load_config
-from utils.dataset.reading import DataError
-from utils.dataset.samples import Samples
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES, Samples
+from utils.errors import DataError
 from utils.experiments.explain import AU_NAMES
 from utils.pipeline import load_data
 from utils.predict import SHIPPED, judge_of_run, predict, prepare, record_of, write_prediction

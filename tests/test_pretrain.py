@@ -6,23 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from utils.dataset.tables import CLASSES
-from utils.face.expressions import ACTION_UNITS
-from utils.pretrain.classifier import (
-    RECIPES,
-    THREE,
-    WEIGHTS,
-    controls,
+from utils.dataset.samples import CLASSES
+from utils.face.action_units import ACTION_UNITS
+from utils.pretrain.classifier import RECIPES, THREE, WEIGHTS, controls, pretrain, sample_dual, sample_single
+from utils.train.fit import fit
+from utils.train.shipped import (
     fine_tuned_predictor,
     initial_state,
     load_pretrained,
-    pretrain,
-    sample_dual,
-    sample_single,
     unit_probabilities,
     zero_shot_predictor,
 )
-from utils.train.fit import fit
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from utils.bench.photographs import (
 from utils.bench.real_clips import STEP, clip_rows
 from utils.bench.setting import Setting
 from utils.dataset.images import write_image
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 
 STILL = Warp("still", np.zeros((SIZE, SIZE, 2), np.float32), np.zeros((SIZE, SIZE, 2), np.float32))
 PIXELS = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), -1).astype(np.float32)

@@ -14,9 +14,9 @@ from utils.dataset.folders import walk
 from utils.experiments.ablation import variants
 from utils.experiments.held_out import OURS, main_variants
 from utils.paths import ROOT
+from utils.provenance import data_digest
 from utils.report import readme as report
 from utils.report.readme import HEADLINE, MARKS, bench_tables, fill, flow_images, main, robustness, run_tables, times
-from utils.report.record import data_digest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SPAN = {"value": 0.78, "low": 0.7, "high": 0.86}

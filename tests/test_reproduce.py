@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from utils.provenance import data_digest, versions
 from utils.report import reproduce as again
-from utils.report.record import data_digest, versions
 from utils.report.reproduce import ReproduceError, departures, folder_of, reproduce
 
 SUBMISSION = "Id,Negative,Positive\na,0,1\nb,1,0\n"

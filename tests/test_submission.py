@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from utils import run as runs
-from utils.dataset.reading import DataError
 from utils.dataset.tables import load_sample_submission
+from utils.errors import DataError
 from utils.report import record
 from utils.report.record import run_record
 from utils.report.submission import leaderboard, prior_labels, validate_submission, write_submission

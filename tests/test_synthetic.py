@@ -11,10 +11,12 @@ from conftest import TINY_LABEL_SETS, make_root, plan_of, tiny_clips
 from face_models import write_obj_model
 
 from utils.config import load_config
-from utils.dataset.reading import DataError
+from utils.dataset.samples import CLASSES
 from utils.dataset.sequences import open_sequence
-from utils.dataset.tables import CLASSES, open_data
-from utils.face.expressions import ACTION_UNITS, BLINK, Repertoire, rotation
+from utils.dataset.tables import open_data
+from utils.errors import DataError
+from utils.face.action_units import ACTION_UNITS
+from utils.face.expressions import BLINK, Repertoire, rotation
 from utils.face.model import SKIN, load_face_model
 from utils.report.data_card import write_card
 from utils.synthetic import data_root as synthetic

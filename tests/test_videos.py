@@ -5,9 +5,10 @@ import pytest
 from one_camera import write_video
 
 from utils.dataset.images import write_image
-from utils.dataset.reading import DataError
+from utils.dataset.samples import CLASSES
 from utils.dataset.sequences import MAX_CLIP, open_sequence
-from utils.dataset.tables import CLASSES, open_data
+from utils.dataset.tables import open_data
+from utils.errors import DataError
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 LEVELS = np.arange(20, 240, 20)  # of the frames of a video, so that each tells which it is

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils.dataset.boxes import read_boxes
 from utils.dataset.images import write_image
-from utils.dataset.reading import DataError
-from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
+from utils.dataset.sequences import open_sequence
+from utils.dataset.writers import write_clip, write_obj_sequence
+from utils.errors import DataError
 from utils.face.expressions import rotation
 from utils.flow.methods import estimate_flow
-from utils.render.crops import crop_image, ellipse_mask, read_boxes, square_box
+from utils.render.crops import crop_image, ellipse_mask, square_box
 from utils.render.pictures import half_projection, silhouette
 from utils.render.views import align_rigidly, make_views, mesh_box, view_cameras, wide_cameras
 from utils.synthetic.photography import BACKGROUND

@@ -19,10 +19,11 @@ from utils.config import Config
 from utils.dataset.clips import CLIP
 from utils.dataset.labels import PHASE_COLUMNS
 from utils.dataset.layout import LAYOUT
-from utils.dataset.reading import DataError
+from utils.dataset.samples import CLASSES
 from utils.dataset.sequence import Sequence
 from utils.dataset.sequences import MeshSequence, frame_files, video_of
-from utils.dataset.tables import CLASSES, DataRoot, open_data
+from utils.dataset.tables import DataRoot, open_data
+from utils.errors import DataError
 from utils.experiments.held_out import outer_folds
 from utils.parallel import parallel_map
 from utils.pipeline import Job, jobs_of, samples_of

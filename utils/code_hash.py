@@ -1,9 +1,9 @@
 """What code makes an artefact: a hash that follows the imports of a function within this package.
 
 The modules that a function's module imports, they import, and so on, enter by their syntax trees without docstrings, so
-that a reworded comment does not cost ten minutes of work. So do the files of `assets/` and `weights/` that one of them
-names: the face model, the weights of a network with the record beside them. Nothing is listed by hand, and nothing is
-imported.
+that a reworded comment does not cost ten minutes of work. So do the data files that one of them names in a call of
+`utils.paths.data_file`: the face model, the weights of a network with their record. Nothing is listed by hand, and
+nothing is imported.
 """
 
 import ast
@@ -13,10 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.paths import ASSETS, ROOT, WEIGHTS
+from utils.paths import ROOT, data_file
 
 PACKAGE = __name__.partition(".")[0]
-DATA_FOLDERS = (ASSETS.name, WEIGHTS.name)
 
 Code = Callable | str  # a function or class of this package, or the dotted name of a module or of a name in one
 
@@ -26,7 +25,7 @@ class Module(NamedTuple):
 
     digest: str  # of its syntax tree
     imports: tuple[str, ...]  # dotted names within the package: modules, or names in modules
-    texts: frozenset[str]  # all string literals, among them the names of data files
+    files: frozenset[str]  # the data files that it names, by their paths in the package
 
 
 def code_hash(code: Code | Iterable[Code], root: Path = ROOT) -> str:
@@ -55,11 +54,9 @@ def reached_modules(code: Code | Iterable[Code], root: Path = ROOT) -> list[str]
 
 
 def data_files(names: Iterable[str], root: Path = ROOT) -> list[Path]:
-    """The files of DATA_FOLDERS whose names stand as texts in these modules, with those of the same stem, sorted."""
-    texts = frozenset().union(*(_module(name, root).texts for name in names))
-    files = [file for folder in DATA_FOLDERS for file in (root / PACKAGE / folder).glob("*")]
-    named = {file.with_suffix("") for file in files if file.name in texts}
-    return sorted(file for file in files if file.with_suffix("") in named)
+    """The data files that these modules name, sorted."""
+    named = frozenset().union(*(_module(name, root).files for name in names))
+    return sorted(root / PACKAGE / file for file in named)
 
 
 def _name_of(code: Code) -> str:
@@ -92,8 +89,16 @@ def _parsed(file: Path, package: str, mtime_ns: int) -> Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = node.body[ast.get_docstring(node) is not None :]
-    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
-    return Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports, frozenset(texts))
+    return Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports, frozenset(_named_files(tree)))
+
+
+def _named_files(tree: ast.AST) -> Iterator[str]:
+    """The literals with which a source calls `data_file`. ValueError for another argument, which no key could follow."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == data_file.__name__:
+            if len(node.args) != 1 or not isinstance(node.args[0], ast.Constant):
+                raise ValueError(f"{ast.unparse(node)}: not a literal. Remedy: name the data file itself.")
+            yield node.args[0].value
 
 
 def imported_names(source: str) -> list[str]:

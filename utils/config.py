@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from utils.paths import ROOT
+from utils.render.view_set import N_VIEWS
 
 # Axes of meshes, see `utils.render.axes`; "auto": y-up where that shows a face, else those that do.
 AXIS_NAMES = ("y-up", "z-up", "z-up-back", "camera", "back", "x-front", "x-back", "z-up-x", "y-down", "z-down")
-N_VIEWS = {"render": 2, "split": 2, "single": 1}  # by the way in which they are made
 # What a parameter may be, where that is one of a few words.
 CHOICES: dict[str, tuple[str, ...]] = {
     "clip_table": ("4dme", "smoke"),

@@ -22,23 +22,24 @@ from utils.artefacts import atomic_path, read_artefact, write_artefact
 from utils.config import Config, load_config, parse_settings
 from utils.dataset.folders import Clip
 from utils.dataset.labels import PHASE_COLUMNS
-from utils.dataset.reading import DataError, reading, reason
 from utils.dataset.sequences import open_sequence
 from utils.dataset.videos import VIDEO_SUFFIXES
+from utils.errors import DataError, reading, reason
 from utils.experiments.explain import AU_NAMES, side_names, unit_sides, why
-from utils.face.expressions import ACTION_UNITS
+from utils.face.action_units import ACTION_UNITS
 from utils.flow.apex import VISIBLE_PX
 from utils.flow.features import Moments, clip_flows, features_of
 from utils.parallel import limit_threads
 from utils.paths import ROOT
 from utils.pipeline import FEATURE_PARAMETERS, VIEW_PARAMETERS, Job
-from utils.pretrain.classifier import KINDS, load_pretrained, unit_probabilities
-from utils.render.views import Views, views_of
+from utils.provenance import commit
+from utils.render.view_set import Views
+from utils.render.views import views_of
 from utils.report import plots
 from utils.report.film import flow_overlay, write_film
-from utils.report.record import commit
 from utils.train.conformal import ERROR, answer, possible_values
 from utils.train.decision import decide
+from utils.train.shipped import KINDS, load_pretrained, unit_probabilities
 from utils.train.stacking import Stack, load_stack, predict_stack
 
 PARAMETERS = (*VIEW_PARAMETERS, *FEATURE_PARAMETERS, "moments")  # of the config, that change what is made of one clip

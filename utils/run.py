@@ -301,8 +301,9 @@ def check(run: Run, sample: int) -> int:
 def validate(run: Run, file: Path | None) -> int:
     """Say all that is wrong with a submission to the data root of a run; 1 where something is, else 0."""
     from utils.check import grouped
-    from utils.dataset.reading import DataError
-    from utils.dataset.tables import CLASSES, load_sample_submission
+    from utils.dataset.samples import CLASSES
+    from utils.dataset.tables import load_sample_submission
+    from utils.errors import DataError
     from utils.report.submission import validate_submission
 
     file = file or run.config.out_root / "submission.csv"

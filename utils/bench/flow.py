@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.bench.setting import SEEDS, Setting, row
 from utils.config import load_config
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
 from utils.face.skin import paint_skin
 from utils.flow.classical import fit_affine
 from utils.flow.faceflow import BATCH, face_motion, face_motions, faceflow

@@ -27,8 +27,8 @@ from utils.artefacts import TEMPORARY
 from utils.parallel import left_by_workers
 from utils.paths import ROOT
 from utils.progress import say
+from utils.provenance import data_digest
 from utils.report.markdown import markdown_table
-from utils.report.record import data_digest
 
 PARTS = ("data", "01_render", "02_flow_apex", "03_train", "05_submit")  # of `utils.run submit`
 COMPARED = ("submission.csv", "units.csv", "conformal.csv", "model.json")

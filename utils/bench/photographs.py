@@ -15,7 +15,7 @@ import numpy as np
 from scipy.interpolate import RBFInterpolator
 
 from utils.dataset.images import IMAGE_SUFFIXES, read_image
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 from utils.face.model import load_face_model, sample_identity
 from utils.flow.truth import exact_flow
 from utils.pretrain.frontal import FrontalCrop, frontal_view

@@ -9,11 +9,12 @@ import pandas as pd
 from utils.bench.photographs import SIZE
 from utils.bench.setting import Setting, row
 from utils.dataset.folders import entries
-from utils.dataset.reading import DataError
+from utils.dataset.geometry import Box
 from utils.dataset.sequence import Sequence
 from utils.dataset.sequences import open_sequence
+from utils.errors import DataError
 from utils.flow.methods import FlowMethod
-from utils.render.crops import Box, crop_image, frontal_mask
+from utils.render.crops import crop_image, frontal_mask
 from utils.render.pictures import detect_box
 
 STEP = 5  # frames to the middle of three, and again to the last

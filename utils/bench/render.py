@@ -11,7 +11,8 @@ from PIL import Image
 
 from utils.bench.setting import Setting, measured_clips, resident_mb, row, seconds_of
 from utils.config import load_config
-from utils.dataset.sequences import open_sequence, write_clip
+from utils.dataset.sequences import open_sequence
+from utils.dataset.writers import write_clip
 from utils.render.camera import Camera
 from utils.render.renderer import Picture, PyrenderRenderer, TexturedMesh, close_renderer, get_renderer
 from utils.render.views import make_views, stable_vertices, view_cameras

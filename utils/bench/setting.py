@@ -11,7 +11,7 @@ import psutil
 
 from utils.artefacts import read_artefact, remove, write_artefact
 from utils.config import Config, load_config
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
 from utils.synthetic.data_root import make_dataset
 
 # Of the measured people, six for each. No rule, network or parameter was ever chosen on them: the synthetic challenge

@@ -18,11 +18,12 @@ from utils.dataset.samples import Samples
 from utils.parallel import parallel_map
 from utils.pretrain.classifier import PER_PERSON, sample_dual
 from utils.train.augment import mix
-from utils.train.decision import Classifier, choose_thresholds, fit_calibration
+from utils.train.decision import choose_thresholds, fit_calibration
+from utils.train.estimator import Classifier, Fold, Predictor
 from utils.train.fit import class_weights, focal_loss, network_predictor, warm_up_and_cosine
 from utils.train.fitted import Fitted, Member, predict, scale_maps
 from utils.train.network import ModelConfig
-from utils.train.protocol import Fold, FoldResult, OutOfFold, Predictor, run_fold
+from utils.train.protocol import FoldResult, OutOfFold, run_fold
 from utils.train.scores import compare, interval
 from utils.train.settings import TrainConfig
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.dataset.reading import DataError, read_bytes, reason
 from utils.dataset.sheets import AS_XLSX, WORKBOOK_SUFFIXES, sheet_rows
+from utils.errors import DataError, read_bytes, reason
 
 MAX_TABLE = 2**24  # bytes: 100,000 clips
 MAX_COLUMNS = 1000

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.dataset.geometry import MAX_FACES, MAX_VERTICES, check_mesh
-from utils.dataset.reading import DataError, check_regular, reading
+from utils.errors import DataError, check_regular, reading
 
 CLIP = "clip.npz"
 FPS = 60.0  # of 4DME, where the files do not say

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.dataset.reading import DataError, reading
 from utils.dataset.sequence import Span
 from utils.dataset.videos import VIDEO_SUFFIXES
+from utils.errors import DataError, reading
 
 
 class Clip(NamedTuple):

@@ -6,9 +6,11 @@ Units and axes: vertices (V, 3) float32, in a sequence in millimetres, x to the 
 viewer; faces (F, 3) int32; uv (V, 2) float32 as in OBJ files, u right, v up from the lower left.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 
 MAX_VERTICES, MAX_FACES = 2**22, 2**23  # of a mesh: 4 and 8 million, far beyond any scanner's face
 MAX_COORDINATE = 1e7  # in the file's own unit: a face in micrometres measures 2e5
@@ -117,3 +119,15 @@ def _check_uv(where: object, uv: np.ndarray, tiled: bool) -> None:
         raise DataError.at(where, fault, f"export uv as shares of the texture{'' if tiled else ', without tiles'}")
     if np.ptp(uv.reshape(-1, 2), axis=0).max() < MIN_UV_EXTENT:
         raise DataError.at(where, "all its uv are one point", "export it with its texture coordinates")
+
+
+BOX_SIDES = (4.0, 32766.0)  # pixels of the uncropped view: a face of 4 mm, and the end of OpenCV's warps
+
+
+Box = tuple[float, float, float]  # x, y of the first pixel and side, in pixels of the uncropped view
+
+
+def is_box(box: Iterable[float]) -> bool:
+    """Whether a square can be cut out of an image of any size that is read."""
+    x, y, side = box
+    return BOX_SIDES[0] <= side <= BOX_SIDES[1] and max(abs(x), abs(y)) <= BOX_SIDES[1]  # False for NaN

@@ -17,7 +17,7 @@ import numpy as np
 
 from utils.dataset.geometry import MAX_FACES, MAX_VERTICES
 from utils.dataset.mesh_parts import AGAIN, MOST_PARTS, Embedded, Piece, find_named, too_many_parts
-from utils.dataset.reading import DataError, read_bytes
+from utils.errors import DataError, read_bytes
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils.dataset.layout import Layout, plain
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 
 PHASE_COLUMNS = ("onset", "apex", "offset")
 MAX_FRAMES = 1_000_000  # of a sequence

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.dataset.presets import PRESETS
-from utils.dataset.reading import DataError, read_bytes, reading
+from utils.errors import DataError, read_bytes, reading
 
 LAYOUT = "layout.toml"
 MAX_LAYOUT = 2**18  # bytes

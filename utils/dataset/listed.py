@@ -12,8 +12,8 @@ from utils.dataset.cells import read_cells
 from utils.dataset.folders import Clip, find_inside
 from utils.dataset.labels import MAX_FRAMES, PHASE_COLUMNS, add_classes, as_position
 from utils.dataset.layout import FIELD, LAYOUT, Layout, check_inside, filled, plain
-from utils.dataset.reading import DataError, reading
 from utils.dataset.sequences import numbered_files, video_of
+from utils.errors import DataError, reading
 
 MAX_PLACES = 500  # folders below the root in which the clips are looked for
 TRIED = 20  # rows by which a place is judged

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.dataset.images import IMAGE_SUFFIXES
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 
 AGAIN = "export or copy this frame again"  # remedy of a damaged file
 MOST_PARTS = 1000  # of one mesh file; each is looked for in all faces, and drawn by itself

@@ -14,8 +14,8 @@ from utils.dataset.geometry import check_mesh, size_of
 from utils.dataset.gltf import read_gltf, read_gltf_image
 from utils.dataset.images import decode_image, read_image
 from utils.dataset.mesh_parts import AGAIN, Embedded, Mesh, Piece, find_named, join
-from utils.dataset.reading import MAX_BYTES, DataError, check_regular, read_bytes, reading
 from utils.dataset.wavefront import read_obj
+from utils.errors import MAX_BYTES, DataError, check_regular, read_bytes, reading
 
 GLTF_SUFFIXES = (".glb", ".gltf")
 MESH_SUFFIXES = (".obj", ".ply", *GLTF_SUFFIXES)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 
 NUMBER_FRAMES = "name frames like frame_0001"
 

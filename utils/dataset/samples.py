@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.artefacts import DamagedError, read_artefact, write_artefact
 
+CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")  # in this order everywhere
 CHANNELS = ("u", "v", "magnitude")
 
 

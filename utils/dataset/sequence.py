@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 
 Span = tuple[int, int]  # numbers of the first and the last frame of a clip within a recording
 

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.dataset.reading import DataError, check_regular, reading
+from utils.errors import DataError, check_regular, reading
 
 WORKBOOK_SUFFIXES = (".xlsx", ".xlsm")
 MAX_WORKBOOK, MAX_UNPACKED, MAX_MEMBERS = 2**26, 2**26, 2000  # bytes, bytes, files within

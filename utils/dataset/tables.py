@@ -20,12 +20,12 @@ from utils.dataset.folders import Clip, match_entries
 from utils.dataset.labels import MAX_FRAMES, PHASE_COLUMNS, add_classes, as_position, first_id, parse_units, unit_text
 from utils.dataset.layout import LAYOUT, Layout, read_layout
 from utils.dataset.listed import read_listed, renamed
-from utils.dataset.reading import DataError, Refuse, raise_it
+from utils.dataset.samples import CLASSES
 from utils.dataset.sequence import Sequence
 from utils.dataset.sequences import numbered_files, open_sequence, video_of
 from utils.dataset.sheets import WORKBOOK_SUFFIXES
+from utils.errors import DataError, Refuse, raise_it
 
-CLASSES = ("Negative", "Positive", "Repression", "Surprise", "Others")  # in this order everywhere
 PLAIN = Layout()
 MAX_ID = 200  # bytes: file systems end at 255, and artefacts add to the name
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from utils.dataset.clips import MAX_FPS
-from utils.dataset.reading import DataError, check_regular, reading
 from utils.dataset.sequence import Sequence, Span
+from utils.errors import DataError, check_regular, reading
 
 VIDEO_SUFFIXES = (".mp4", ".avi")
 MAX_VIDEO = 2**34  # bytes

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.dataset.mesh_parts import AGAIN, MOST_PARTS, Piece, find_named, too_many_parts
-from utils.dataset.reading import DataError, read_bytes, reading
+from utils.errors import DataError, read_bytes, reading
 
 # Options of a texture in a material and how many values they take; those of -s, -o and -t may be fewer.
 MAP_OPTIONS = {

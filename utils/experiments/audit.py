@@ -19,15 +19,16 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
+from utils.errors import DataError
 from utils.experiments.flow_images import TRAIN, read_sources
-from utils.report.record import commit
+from utils.provenance import commit
 from utils.train.baselines import OFF_APEXNET, PLAIN, STSTNET, OffApexNetConfig, STSTNetConfig, plain_network
+from utils.train.estimator import Predictor
 from utils.train.fit import network_predictor
 from utils.train.htnet import HTNetConfig
 from utils.train.network import ModelConfig
-from utils.train.protocol import Predictor, Row, cross_validate_rows, leave_one_subject_out, run_fold, run_leaking_fold
+from utils.train.protocol import Row, cross_validate_rows, leave_one_subject_out, run_fold, run_leaking_fold
 from utils.train.scores import Interval, compare, interval
 from utils.train.settings import TrainConfig
 

@@ -15,16 +15,15 @@ from scipy.special import logit
 
 from utils.config import Config
 from utils.dataset.samples import Samples
-from utils.face.expressions import ACTION_UNITS, sides_of
-from utils.face.unit_names import AU_NAMES
+from utils.face.action_units import ACTION_UNITS, AU_NAMES, sides_of
 from utils.flow.features import clip_features
 from utils.pipeline import Job
-from utils.pretrain.classifier import KINDS, load_pretrained, unit_probabilities
-from utils.render.views import Views
+from utils.render.view_set import Views
 from utils.train.augment import mirror
 from utils.train.decision import decide
 from utils.train.fitted import Fitted, load_network, resize_maps, scale_maps
 from utils.train.scores import subject_weights
+from utils.train.shipped import KINDS, load_pretrained, unit_probabilities
 from utils.train.stacking import Stack, predict_stack
 
 # A unit is named from this probability: on 2000 clips of `sample_dual(2000, 991)`, people never trained on,

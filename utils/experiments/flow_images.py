@@ -24,20 +24,22 @@ import numpy as np
 import torch
 
 from utils.config import Config, load_config
-from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
+from utils.errors import DataError
 from utils.experiments.shared_files import phases_of, read_flow_images, read_loso_tree, write_flow_images
 from utils.pipeline import load_data
-from utils.pretrain.classifier import THREE, controls, fine_tuned_predictor, load_pretrained, zero_shot_predictor
-from utils.report.record import commit
+from utils.pretrain.classifier import THREE, controls
+from utils.provenance import commit
 from utils.train.baselines import baselines
 from utils.train.crop_match import crop_matched
+from utils.train.estimator import Predictor
 from utils.train.fit import network_predictor
 from utils.train.fitted import resize_maps
 from utils.train.network import ModelConfig
-from utils.train.protocol import OutOfFold, Predictor, average_predictions, cross_validate, leave_one_subject_out
+from utils.train.protocol import OutOfFold, average_predictions, cross_validate, leave_one_subject_out
 from utils.train.scores import Interval, compare, interval, pooled_score
 from utils.train.settings import TrainConfig
+from utils.train.shipped import fine_tuned_predictor, load_pretrained, zero_shot_predictor
 from utils.train.units_first import units_first_predictor
 
 

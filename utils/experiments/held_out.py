@@ -11,14 +11,12 @@ import numpy as np
 
 from utils.artefacts import DamagedError, artefact_key, is_current, read_artefact, write_artefact
 from utils.config import Config
-from utils.dataset.samples import Samples
-from utils.dataset.tables import CLASSES
-from utils.pretrain.classifier import FINE_TUNE, KINDS, TUNE_HARD, initial_state, load_pretrained, zero_shot_predictor
+from utils.dataset.samples import CLASSES, Samples
+from utils.train.estimator import Predictor
 from utils.train.fit import network_predictor
 from utils.train.network import ModelConfig
 from utils.train.protocol import (
     OutOfFold,
-    Predictor,
     Row,
     average_predictions,
     cross_validate_rows,
@@ -28,6 +26,7 @@ from utils.train.protocol import (
     run_leaking_fold,
 )
 from utils.train.settings import TrainConfig
+from utils.train.shipped import FINE_TUNE, KINDS, TUNE_HARD, initial_state, load_pretrained, zero_shot_predictor
 from utils.train.stacking import Learner, Stack, fit_stack, stacking_weights
 from utils.train.units_first import units_first_predictor
 

@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 
 from utils.config import Config, load_config
-from utils.dataset.samples import Samples
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES, Samples
 from utils.experiments.held_out import OURS, SCRATCH, learners, main_variants, outer_folds
 from utils.face.blend_shapes import BlendShapes, read_blend_shapes
 from utils.face.expressions import LITERATURE, rotation

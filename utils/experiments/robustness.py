@@ -22,20 +22,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from utils.config import Config, load_config
-from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
 from utils.dataset.tables import DataRoot
+from utils.errors import DataError
 from utils.experiments.flow_images import predictors, read_sources
 from utils.experiments.held_out import SCRATCH, TUNED_HARD, ZERO_SHOT, main_variants
 from utils.experiments.other_inputs import OTHER_FLOWS, samples_with_apex, samples_with_flow
 from utils.pipeline import load_data, load_samples
-from utils.pretrain.classifier import KINDS, load_pretrained
 from utils.pretrain.flow_noise import smooth_noise
+from utils.provenance import commit
 from utils.report import plots
-from utils.report.record import commit
 from utils.train.crop_match import Crop, crop_matched, cropped
-from utils.train.protocol import OutOfFold, Predictor, cross_validate, grouped_folds, judge_elsewhere
+from utils.train.estimator import Predictor
+from utils.train.protocol import OutOfFold, cross_validate, grouped_folds, judge_elsewhere
 from utils.train.scores import Interval, compare, interval
+from utils.train.shipped import KINDS, load_pretrained
 
 FOLDS = 8
 AS_LEARNT, SOURCE = "as learnt", "source "

@@ -18,9 +18,9 @@ from utils.artefacts import atomic_path
 from utils.config import Config
 from utils.dataset.cells import read_cells
 from utils.dataset.images import IMAGE_SUFFIXES, read_image, write_image
-from utils.dataset.reading import DataError
 from utils.dataset.samples import Samples
 from utils.dataset.tables import DataRoot
+from utils.errors import DataError
 from utils.flow.features import clip_flows
 from utils.flow.shared_image import from_image, strain_maps, to_image
 from utils.parallel import parallel_map

@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_limits
 from utils.artefacts import read_artefact
 from utils.dataset.gltf import read_morph_targets
 from utils.dataset.meshes import GLTF_SUFFIXES
-from utils.dataset.reading import DataError, reading
 from utils.dataset.wavefront import read_obj_surface
-from utils.face.expressions import SIDES
+from utils.errors import DataError, reading
+from utils.face.action_units import SIDES
 from utils.face.model import Identity, Surface, load_face_model, moving_units, sample_gains, sample_identity
 from utils.face.registration import Shapes, carry_over, lay_atlas, onto_ours
 

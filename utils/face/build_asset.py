@@ -21,15 +21,11 @@ import cv2
 import numpy as np
 
 from utils.artefacts import atomic_path
-from utils.face.expressions import SIDES
-from utils.paths import ASSETS
+from utils.face.action_units import SIDES
+from utils.face.model import AGES, ANCESTRIES, ASSET, BODY_WEIGHTS, QUANTUM, SEXES
 
-ASSET = ASSETS / "face_model.npz"
 GROUPS = ("body", "helper-l-eye", "helper-r-eye")  # the source keeps the eyeballs among its helpers
 DECIMETRE = 100.0  # the sources' unit, in millimetres
-QUANTUM = 0.01  # millimetres per step of the stored int16 offsets
-ANCESTRIES, SEXES, AGES = ("african", "asian", "caucasian"), ("female", "male"), ("young", "old")
-BODY_WEIGHTS = ("minweight", "averageweight", "maxweight")
 LOCAL_FOLDERS = ("head", "forehead", "eyebrows", "cheek", "chin", "eyes", "nose", "mouth", "asym")
 MASKS = ("lips", "eyelids", "ears", "inside-mouth")
 # Targets that move the head as a whole, or shape what a front view cannot tell apart.

@@ -11,33 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-# AU -> the face units that it contracts; a unit without side stands for its left and right half.
-ACTION_UNITS: dict[str, tuple[str, ...]] = {
-    "AU1": ("browInnerUp",),
-    "AU2": ("browOuterUp",),
-    "AU4": ("browDown",),
-    "AU5": ("eyeWide",),
-    "AU6": ("cheekSquint",),
-    "AU7": ("eyeSquint",),
-    "AU9": ("noseSneer",),
-    "AU10": ("mouthUpperUp",),
-    "AU12": ("mouthSmile",),
-    "AU14": ("mouthDimple",),
-    "AU15": ("mouthFrown",),
-    "AU16": ("mouthLowerDown",),
-    "AU17": ("mouthShrugLower",),
-    "AU18": ("mouthPucker",),
-    "AU20": ("mouthStretch",),
-    "AU23": ("mouthRollUpper",),
-    "AU24": ("mouthPress",),
-    "AU26": ("jawOpen",),
-    "AU28": ("mouthRollLower",),
-}
-SIDES = ("Left", "Right")  # how the unit of one half of the face ends; the subject's left comes first
+from utils.face.action_units import ACTION_UNITS, SIDES, sides_of
+
 BLINK, GAZE = ("eyeBlinkLeft", "eyeBlinkRight"), ("In", "Out", "Up", "Down")
 # What disturbs a clip, and in which share of the synthetic clips; these are drawn in this order.
 CONFOUNDERS = {"blink": 0.35, "gaze": 0.3, "drift": 0.5, "flicker": 0.5}
-SINGLE = ("browInnerUp", "mouthShrugLower", "mouthPucker", "mouthRollUpper", "mouthRollLower", "jawOpen")
 
 
 @dataclass(frozen=True)
@@ -196,11 +174,6 @@ class Course:
     @property
     def moments(self) -> list[int]:
         return [self.onset, self.apex, self.offset]
-
-
-def sides_of(unit: str) -> tuple[str, ...]:
-    """The face units of an AU's unit: itself, or its left and right half."""
-    return (unit,) if unit in SINGLE else tuple(unit + side for side in SIDES)
 
 
 def without_side(unit: str) -> str:

@@ -11,9 +11,13 @@ from functools import cached_property, lru_cache
 import numpy as np
 from scipy import sparse
 
-from utils.face.build_asset import AGES, ANCESTRIES, ASSET, BODY_WEIGHTS, QUANTUM, SEXES
 from utils.face.expressions import without_side
+from utils.paths import data_file
 
+ASSET = data_file("assets/face_model.npz")
+QUANTUM = 0.01  # millimetres per step of the stored int16 offsets
+ANCESTRIES, SEXES, AGES = ("african", "asian", "caucasian"), ("female", "male"), ("young", "old")
+BODY_WEIGHTS = ("minweight", "averageweight", "maxweight")
 MEAN_TRAITS = dict.fromkeys(ANCESTRIES, 1 / 3) | {"male": 0.5, "age": 0.3, "weight": 0.5}
 SKIN, MOUTH_CAVITY, SOCKETS = 0, 1, (2, 3)  # texture islands
 

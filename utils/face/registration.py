@@ -15,7 +15,7 @@ from scipy.interpolate import RBFInterpolator
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import Delaunay, cKDTree
 
-from utils.dataset.reading import DataError
+from utils.errors import DataError
 from utils.face.model import MOUTH_CAVITY, SKIN, load_face_model
 from utils.face.skin import TEXELS, texel_surface
 

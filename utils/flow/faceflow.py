@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from utils.flow.classical import deepflow, fit_affine
-from utils.paths import WEIGHTS
+from utils.paths import data_file
 
 if TYPE_CHECKING:
     from utils.flow.faceflow_net import FlowNet
 
-FLOW_WEIGHTS = WEIGHTS / "flow.safetensors"  # with flow.json beside it
+FLOW_WEIGHTS, FLOW_RECORD = data_file("weights/flow.safetensors"), data_file("weights/flow.json")
 SIZE = 256  # pixels a side, what the network sees: as in `faceflow_net`, which takes seconds to import
 WHOLE_PX = 3.0  # of 256: a shift of the whole picture beyond this is taken out before the network sees it
 RESEMBLANCE = 0.8  # correlation of the fine detail below which DeepFlow is run too

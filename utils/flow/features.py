@@ -5,7 +5,7 @@ import numpy as np
 
 from utils.flow.apex import spot_apex
 from utils.flow.methods import phase_flows
-from utils.render.views import Views
+from utils.render.view_set import Views
 
 Moments = tuple[int, int, int]  # onset, apex, offset as positions in the sequence
 

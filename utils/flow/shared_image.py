@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.train.baselines import optical_strain
+from utils.flow.strain import optical_strain
 
 
 def strain_maps(flow: np.ndarray) -> np.ndarray:

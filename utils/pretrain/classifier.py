@@ -12,16 +12,15 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from utils.dataset.samples import Samples
-from utils.dataset.tables import CLASSES
-from utils.face.expressions import ACTION_UNITS, rotation
+from utils.dataset.samples import CLASSES, Samples
+from utils.face.action_units import ACTION_UNITS
+from utils.face.expressions import rotation
 from utils.face.model import Identity, load_face_model, sample_identity
 from utils.paths import WEIGHTS
 from utils.pretrain.flow_noise import FLOW_NOISE, FlowNoise, estimated_flow, maps_of
@@ -34,20 +33,13 @@ from utils.render.views import DISTANCE_MM, view_cameras
 from utils.synthetic.data_root import LABEL_SETS
 from utils.synthetic.flow_clips import YAW_DEG
 from utils.synthetic.performance import PIVOT
-from utils.train.decision import Classifier
-from utils.train.fit import fit, network_predictor
-from utils.train.fitted import Fitted, load_fitted, predict, predict_units, save_fitted
-from utils.train.network import MicroAttNet, ModelConfig, count_parameters
-from utils.train.protocol import Predictor
+from utils.train.estimator import Predictor
+from utils.train.fit import fit
+from utils.train.fitted import Fitted, save_fitted
+from utils.train.network import MicroAttNet, ModelConfig
 from utils.train.settings import TrainConfig
+from utils.train.shipped import FILES, zero_shot_predictor
 
-# By kind of network; whole names, by which `utils.code_hash` finds what a stage is made from.
-FILES = {
-    "dual": "classifier-dual.safetensors",
-    "frontal": "classifier-frontal.safetensors",
-    "single": "classifier-single.safetensors",
-}
-KINDS = {1: "frontal", 2: "dual"}  # of the pipeline's clips, by number of views
 THREE = ("negative", "positive", "surprise")
 # The emotions that each of THREE draws from, with how often among all clips: half negative, about as in the
 # field's composite of three databases (250, 109 and 83 of 442 clips).
@@ -183,18 +175,6 @@ RECIPES = {
 }
 
 
-# How training goes on from the weights. The gentle setting was chosen on held-out training subjects of the synthetic
-# challenge when its expressions were still those that the teacher knows; on the real clips of the model card it gains
-# nothing, the other does. The interpolation was chosen on those real clips among 0.2 to 1: UF1 of two seeds 0.801 and
-# 0.768 at 0.65, 0.796 and 0.778 at 0.8, 0.780 and 0.779 at 1; a third seed, run afterwards, has 0.780 at 0.8.
-FINE_TUNE = {
-    **dict.fromkeys(KINDS.values(), TrainConfig(loss="bce", epochs=12, lr=2e-4, patience=0)),
-    "single": TrainConfig(mode="single-label", loss="bce", epochs=40, lr=2e-3, patience=0, interpolation=0.8),
-}
-# The other way to go on: as long and as fast as from scratch, for clips that do not resemble what the teacher showed.
-TUNE_HARD = TrainConfig(loss="bce", epochs=40, lr=2e-3, patience=0)
-
-
 def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | None = None) -> Fitted:
     """Train the network of a kind on synthetic motion alone, with emotions and action units together."""
     recipe = RECIPES[kind]
@@ -203,56 +183,6 @@ def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | N
 
 
 # Use --------------------------------------------------------------------------------------------------------
-
-
-@lru_cache
-def load_pretrained(kind: str, folder: Path = WEIGHTS) -> Fitted:
-    """The shipped network: "dual" or "frontal" (two views or one, two phases, CLASSES), "single" (a flow image)."""
-    return load_fitted(folder, Path(FILES[kind]).stem)
-
-
-def initial_state(kind: str) -> dict[str, torch.Tensor]:
-    """The shipped weights for `fit(..., init=...)`, which takes what it shares by name and shape.
-
-    "scale" (2,) is the scale of the input that the weights are used to, see `Member`.
-    """
-    member = load_pretrained(kind).members[0]
-    return {**member.state, "scale": torch.tensor(member.scale)}
-
-
-def fine_tuned_predictor(
-    kind: str, classes: int, train: TrainConfig | None = None, how: str = "inner", members: int = 1
-) -> Predictor:
-    """A predictor for `protocol.cross_validate`: the shipped network trained on with the clips at hand.
-
-    `train`, how and members as in `network_predictor`; by default FINE_TUNE of that kind.
-    """
-    model = replace(load_pretrained(kind).model_config, classes=classes, units=0)
-    return network_predictor(model, train or FINE_TUNE[kind], how, members, initial_state(kind))
-
-
-def zero_shot_predictor(fitted: Fitted, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Predictor:
-    """A predictor for `protocol.cross_validate` that learns nothing from the training clips.
-
-    The network's classes stand for those of the samples in their order; another number of them is a ValueError.
-    change: what is done to the clips before the network sees them.
-    """
-
-    def predictor(train: Samples, inner: list, seed: int) -> Classifier:
-        if len(train.classes) != len(fitted.classes):
-            raise ValueError(
-                f"the samples have classes {train.classes}, the network knows {fitted.classes}. "
-                "Remedy: give samples with as many, in that order."
-            )
-        notes = {"parameters": count_parameters(fitted.model_config), "epochs": []}
-        return Classifier(lambda x: predict(fitted, change(x))[0], fitted.thresholds, notes)
-
-    return predictor
-
-
-def unit_probabilities(kind: str, x: np.ndarray) -> np.ndarray:
-    """Probability (N, 19) of each of ACTION_UNITS in clips x (N, V, P, 3, H, W), by the shipped network."""
-    return predict_units(load_pretrained(kind), x)
 
 
 def controls(fitted: Fitted) -> dict[str, Predictor]:
@@ -276,7 +206,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # so that the sums, and the weights, do not depend on the cores
     start = time.perf_counter()
-    save_fitted(pretrain(options.kind, options.seed), options.out, Path(FILES[options.kind]).stem)
+    save_fitted(pretrain(options.kind, options.seed), options.out, FILES[options.kind][0].stem)
     print(f"{options.kind}: trained in {time.perf_counter() - start:.0f} s")
 
 

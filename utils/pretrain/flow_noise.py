@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
 from utils.face.model import sample_identity
 from utils.face.skin import paint_skin
 from utils.flow.features import flow_maps

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage, sparse
 
+from utils.face.action_units import ACTION_UNITS, sides_of
 from utils.face.expressions import (
-    ACTION_UNITS,
     BLINK,
     EMFACS,
     GAZE,
@@ -33,7 +33,6 @@ from utils.face.expressions import (
     rotation,
     sample_expression,
     sample_peak_px,
-    sides_of,
     within_reach,
 )
 from utils.face.model import Identity, load_face_model

@@ -8,11 +8,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from utils.dataset.geometry import TRIM
-from utils.dataset.reading import DataError
+from utils.dataset.geometry import TRIM, Box
 from utils.dataset.sequence import Sequence
+from utils.errors import DataError
 from utils.render.camera import Camera
-from utils.render.crops import Box, square_box
+from utils.render.crops import square_box
 from utils.render.faces import frontal_face, sureness
 from utils.render.renderer import TexturedMesh, get_renderer
 

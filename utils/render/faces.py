@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.render.crops import Box, square_box
+from utils.dataset.geometry import Box
+from utils.render.crops import square_box
 
 LEAST_CONTRAST = 10  # grey levels from the 2nd to the 98th percentile; skins, dark ones and lit ones, have 40 and more
 PADDING = 0.3  # of a side, about a picture that may be a face and nothing else

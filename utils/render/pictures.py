@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 
-from utils.dataset.geometry import TRIM
-from utils.dataset.reading import DataError
+from utils.dataset.geometry import TRIM, Box, is_box
 from utils.dataset.sequence import Sequence
-from utils.render.crops import Box, ellipse_mask, is_box, square_box
+from utils.errors import DataError
+from utils.render.crops import ellipse_mask, square_box
 from utils.render.faces import SMALL, frontal_face, is_a_face
 
 DETECTOR_FRAMES = 5  # frames that the face detector sees

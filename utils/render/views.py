@@ -6,54 +6,27 @@ the pictures of one camera. The crop is one square box per view and sequence, fi
 moves against the face.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from utils.config import N_VIEWS
-from utils.dataset.geometry import TRIM
-from utils.dataset.reading import DataError
+from utils.dataset.geometry import TRIM, Box, is_box
 from utils.dataset.sequence import Sequence, Span
 from utils.dataset.sequences import open_sequence
+from utils.errors import DataError
 from utils.render.axes import AXES, face_vertices, find_axes
 from utils.render.camera import Camera
-from utils.render.crops import Box, crop_image, ellipse_mask, frontal_mask, is_box, square_box
+from utils.render.crops import crop_image, ellipse_mask, frontal_mask, square_box
 from utils.render.faces import has_contrast
 from utils.render.pictures import find_boxes, silhouette, strips
 from utils.render.renderer import TexturedMesh, get_renderer
+from utils.render.view_set import N_VIEWS, Views
 
 DISTANCE_MM = 1000.0  # of the virtual cameras: about life size at arm's length, 1 px a mm before the crop
 NEAREST_MM = 100.0  # from a virtual camera, of any part of the mesh
 SET_VIEWS = "set views to 'split' for pictures of two cameras side by side, to 'single' for one camera's"
 MIN_SEEN = 0.01  # share of a view that the mesh must fill: a face in its crop fills half
-
-
-@dataclass(frozen=True)
-class Views:
-    """What `01_render` leaves for the stages after it."""
-
-    frames: np.ndarray  # (T, V, S, S, 3) uint8 RGB
-    masks: np.ndarray  # (V, S, S) bool, the face in the first frame
-    boxes: np.ndarray  # (V, 3) float, x, y, side of each view's crop in pixels of the uncropped view
-    # How the crop was found: "override", "mesh", "face" (of a larger mesh), "detector", "picture", "centred"
-    source: str
-    stabilised: bool  # whether the head's rigid motion was removed in 3D
-    axes: str = "y-up"  # of the mesh's file, see `utils.render.axes`
-    warnings: tuple[str, ...] = field(default=())
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The parts by name, as an artefact keeps them; `from_arrays` takes them back."""
-        return {name: np.asarray(value) for name, value in vars(self).items() if name != "warnings"} | {
-            "warnings": np.array(self.warnings, dtype=str)
-        }
-
-    @classmethod
-    def from_arrays(cls, parts: Mapping[str, np.ndarray]) -> "Views":
-        """What `arrays` gave."""
-        simple = {name: str(parts[name]) for name in ("source", "axes")} | {"stabilised": bool(parts["stabilised"])}
-        return cls(**{**parts, **simple, "warnings": tuple(parts["warnings"].tolist())})
 
 
 def make_views(

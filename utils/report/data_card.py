@@ -15,9 +15,10 @@ import pandas as pd
 from sklearn.ensemble import ExtraTreesClassifier
 
 from utils.artefacts import atomic_path, read_artefact, write_artefact
+from utils.dataset.samples import CLASSES
 from utils.dataset.sequences import open_sequence
-from utils.dataset.tables import CLASSES
-from utils.face.expressions import ACTION_UNITS, CONFOUNDERS
+from utils.face.action_units import ACTION_UNITS
+from utils.face.expressions import CONFOUNDERS
 from utils.paths import FACE_MODEL
 from utils.report import plots
 from utils.report.markdown import markdown_table

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.artefacts import atomic_path, read_artefact
 from utils.config import NO_RESULT
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
 from utils.paths import ROOT
 from utils.report.data_card import describe, load_card
 from utils.report.embedded import Picture, picture_of_array, picture_of_file

@@ -22,7 +22,8 @@ from utils.artefacts import atomic_path
 from utils.dataset.labels import PHASE_COLUMNS
 from utils.face.expressions import CONFOUNDERS
 from utils.render.axes import AXES
-from utils.render.views import Views, wide_cameras
+from utils.render.view_set import Views
+from utils.render.views import wide_cameras
 from utils.report.mesh_picture import shaded_mesh
 from utils.train.protocol import OutOfFold
 from utils.train.scores import Interval, confusion_counts, interval, pooled_score, reliability

@@ -1,13 +1,10 @@
 """The record of a run: what was run, with what, when, on what kind of machine, and what came out."""
 
-import hashlib
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +12,10 @@ import psutil
 
 from utils.artefacts import plain, read_artefact, write_artefact
 from utils.config import Config
-from utils.dataset.folders import walk
-from utils.dataset.reading import MAX_BYTES
 from utils.dataset.tables import DataRoot
-from utils.paths import FACE_MODEL, ROOT
+from utils.paths import FACE_MODEL
+from utils.provenance import commit, data_digest, packages
 from utils.render.renderer import get_renderer
-
-TABLES = (".csv", ".toml", ".xlsx", ".xlsm")  # of a data root, whose content goes into its digest
-# What numbers depend on; the versions of these go into the record of a run.
-PACKAGES = (
-    "numpy",
-    "scipy",
-    "pandas",
-    "scikit-learn",
-    "torch",
-    "opencv-contrib-python-headless",
-    "trimesh",
-    "pyrender2",
-    "pillow",
-    "joblib",
-)
 
 
 def run_record(parameters: Any, seed: int, scores: Mapping[str, Any], warnings: Iterable[str] = ()) -> dict[str, Any]:
@@ -53,16 +34,6 @@ def run_record(parameters: Any, seed: int, scores: Mapping[str, Any], warnings: 
             "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
         }
     )
-
-
-def packages() -> dict[str, str]:
-    """The versions of PACKAGES that are installed."""
-    return {name: found for name in PACKAGES if (found := _version(name))}
-
-
-def versions() -> dict[str, str]:
-    """The version of this Python and of what numbers depend on, by name."""
-    return {"python": platform.python_version(), **packages()}
 
 
 def write_record(config: Config, stage: str, scores: Mapping[str, Any], warnings: Iterable[str] = ()) -> Path:
@@ -109,34 +80,5 @@ def _same_run(stage: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     return stage["parameters"] | {"jobs": 0} == record["parameters"] | {"jobs": 0}
 
 
-def data_digest(root: Path) -> str:
-    """Hash of a data root that is the same wherever it lies: names and sizes of its files, and its tables whole."""
-    digest = hashlib.sha256()
-    for folder, files in walk(root):
-        for path in files:
-            size = path.stat().st_size if path.exists() else 0  # a link may lead nowhere
-            digest.update(f"{path.relative_to(root).as_posix()} {size}\n".encode())
-            if folder == root and path.suffix.lower() in TABLES and 0 < size <= MAX_BYTES:
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def _without_root(config: Config, warnings: Iterable[str]) -> list[str]:
     return [text.replace(str(config.data_root), "<DATA>") for text in warnings]
-
-
-def commit() -> str:
-    """The commit that this code is, "-dirty" where files were changed since, "unknown" outside git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return answer.stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -20,7 +20,7 @@ import pandas as pd
 
 from utils.artefacts import read_artefact
 from utils.paths import ROOT
-from utils.report.record import data_digest, versions
+from utils.provenance import data_digest, versions
 
 OPTIONS = ("profile", "jobs")  # parameters that have an option of their own
 COMPARED = ("submission.csv", "units.csv")  # the second holds probabilities, which say how far numbers have moved

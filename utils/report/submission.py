@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from utils.artefacts import atomic_path
-from utils.dataset.reading import DataError, Refuse, raise_it
 from utils.dataset.tables import load_labels, read_table
+from utils.errors import DataError, Refuse, raise_it
 from utils.train.protocol import OutOfFold
 from utils.train.scores import compare, interval
 

@@ -21,7 +21,7 @@ from utils.dataset.labels import PHASE_COLUMNS
 from utils.flow.features import Moments
 from utils.flow.methods import FLOW_METHODS, estimate_flows
 from utils.progress import in_notebook
-from utils.render.views import Views
+from utils.render.view_set import Views
 from utils.report import plots
 from utils.train.protocol import OutOfFold
 

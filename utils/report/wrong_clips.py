@@ -10,7 +10,7 @@ import pandas as pd
 
 from utils.artefacts import DamagedError, read_artefact
 from utils.dataset.samples import Samples
-from utils.face.unit_names import AU_NAMES
+from utils.face.action_units import AU_NAMES
 from utils.flow.apex import VISIBLE_PX
 from utils.report.embedded import Picture, picture_of_array
 from utils.report.plots import PHASE_NAMES, VIEW_NAMES, flow_on_face, largest_motion

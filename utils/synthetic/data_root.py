@@ -14,9 +14,10 @@ from filelock import FileLock
 
 from utils.artefacts import artefact_key, is_current, read_artefact, remove, remove_leftovers, write_artefact
 from utils.dataset.clips import FPS
-from utils.dataset.reading import DataError
-from utils.dataset.sequences import open_sequence, write_clip, write_obj_sequence
-from utils.dataset.tables import CLASSES
+from utils.dataset.samples import CLASSES
+from utils.dataset.sequences import open_sequence
+from utils.dataset.writers import write_clip, write_obj_sequence
+from utils.errors import DataError
 from utils.face.blend_shapes import BlendShapes, files_of, load_blend_shapes, read_blend_shapes
 from utils.face.expressions import REPERTOIRES, Repertoire, within_reach
 from utils.face.model import Identity, sample_identity

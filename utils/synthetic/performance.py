@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.face.action_units import ACTION_UNITS, sides_of
 from utils.face.expressions import (
-    ACTION_UNITS,
     BLINK,
     CONFOUNDERS,
     GAZE,
@@ -20,7 +20,6 @@ from utils.face.expressions import (
     sample_drift,
     sample_expression,
     sample_peak_px,
-    sides_of,
     within_reach,
 )
 from utils.face.model import Identity, load_face_model

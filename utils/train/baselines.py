@@ -25,10 +25,11 @@ from sklearn.svm import SVC, LinearSVC
 from torch import Tensor, nn
 
 from utils.dataset.samples import Samples
-from utils.train.decision import Classifier, Thresholds, choose_thresholds
+from utils.flow.strain import optical_strain
+from utils.train.decision import Thresholds, choose_thresholds
+from utils.train.estimator import Classifier, Fold, Predictor
 from utils.train.fit import network_predictor
 from utils.train.network import ModelConfig
-from utils.train.protocol import Fold, Predictor
 from utils.train.settings import TrainConfig
 
 # Trivial answers -------------------------------------------------------------------------------------
@@ -90,12 +91,6 @@ def averaged_flow(x: np.ndarray, grid: int, channels: int) -> np.ndarray:
     """
     maps = torch.from_numpy(np.ascontiguousarray(x[:, :, :, :channels])).flatten(1, 3)
     return F.adaptive_avg_pool2d(maps, grid).flatten(1).numpy()
-
-
-def optical_strain(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Strain of flow u, v (..., H, W): sqrt(u_x^2 + v_y^2 + (u_y + v_x)^2 / 2) (Shreve et al. 2011)."""
-    (u_y, u_x), (v_y, v_x) = np.gradient(u, axis=(-2, -1)), np.gradient(v, axis=(-2, -1))
-    return np.sqrt(u_x**2 + v_y**2 + (u_y + v_x) ** 2 / 2)
 
 
 def bi_woof(x: np.ndarray, grid: int, bins: int = 8) -> np.ndarray:

@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from utils.dataset.samples import Samples
-from utils.train.decision import Classifier
+from utils.train.estimator import Classifier, Fold, Predictor
 from utils.train.fitted import Fitted, predict
-from utils.train.protocol import Fold, Predictor
 
 CLIPS = 128  # that a crop is tried on
 ZOOMS = (0.7, 0.85, 1.0, 1.15, 1.3, 1.45, 1.6)

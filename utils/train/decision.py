@@ -5,8 +5,7 @@ Thresholds are chosen on inner validation clips only, by a rule that a handful o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -20,22 +19,6 @@ class Thresholds:
 
     values: np.ndarray
     sources: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """What a predictor returns once trained: everything needed to judge unseen clips, and nothing else.
-
-    probabilities  function from x (N, V, P, 3, H, W) to (N, K) float
-    thresholds     None: one label per clip, the most probable class (single label)
-    notes          what was chosen on the inner validation, for the record (epochs, C, pooling, parameters)
-    held_out       (N of the training clips, K) inner out-of-fold probabilities, where every clip has one
-    """
-
-    probabilities: Callable[[np.ndarray], np.ndarray]
-    thresholds: Thresholds | None
-    notes: dict = field(default_factory=dict)
-    held_out: np.ndarray | None = None
 
 
 def decide(probability: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from utils.dataset.samples import Samples
 from utils.progress import progress
 from utils.train.augment import augment, mix
-from utils.train.decision import Classifier, Thresholds, choose_thresholds, fit_calibration
+from utils.train.decision import Thresholds, choose_thresholds, fit_calibration
+from utils.train.estimator import Classifier
 from utils.train.fitted import Fitted, Member, device_of, forward, predict, resize_maps, scale_maps
 from utils.train.network import ModelConfig, count_parameters
 from utils.train.settings import TrainConfig

@@ -19,10 +19,9 @@ import pandas as pd
 
 from utils.dataset.samples import Samples
 from utils.parallel import parallel_map
-from utils.train.decision import Classifier, Thresholds, average_thresholds, decide
+from utils.train.decision import Thresholds, average_thresholds, decide
+from utils.train.estimator import Classifier, Fold, Predictor
 
-Fold = tuple[np.ndarray, np.ndarray]
-Predictor = Callable[[Samples, list[Fold], int], Classifier]
 Weighting = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # truth (N, K), (P, N, K), subjects (N,) -> (P,)
 
 # Folds -----------------------------------------------------------------------------------------------

@@ -110,21 +110,21 @@ test: $(READY)
 
 ## fuzz: 50,000 damaged files of every format that is read, and how they ended (`make test` has 2,000 of them)
 fuzz: $(READY)
-	$(PY) -m pytest -q -n 2 --dist loadfile tests/test_fuzz.py tests/test_fuzz_meshes.py --fuzz 25
+	$(PY) -m pytest -q -n 2 --dist loadfile tests/dataset/test_fuzz.py tests/dataset/test_fuzz_meshes.py --fuzz 25
 
 ## train-flow: the flow network taught by rendered faces anew, into utils/weights (about an hour and a half on two cores)
 train-flow: $(READY)
-	$(PY) -m utils.pretrain.train_flow --jobs "$$JOBS"
+	$(PY) -m utils.lab.teachers.train_flow --jobs "$$JOBS"
 
 ## pretrain: the classifiers taught by synthetic motion anew, into utils/weights (about seven minutes)
 pretrain: $(READY)
-	$(PY) -m utils.pretrain.classifier --kind dual
-	$(PY) -m utils.pretrain.classifier --kind frontal
-	$(PY) -m utils.pretrain.classifier --kind single
+	$(PY) -m utils.lab.teachers.classifier --kind dual
+	$(PY) -m utils.lab.teachers.classifier --kind frontal
+	$(PY) -m utils.lab.teachers.classifier --kind single
 
 ## bench: ours against what one would otherwise write: table in artefacts/bench (ONLY="apex rendering"; photographs and clips for real_skin: FACES=DIR CLIPS=DIR)
 bench: $(READY)
-	$(PY) -m utils.bench --jobs "$$JOBS" $(if $(FACES),--faces "$$FACES") $(if $(CLIPS),--clips "$$CLIPS") $(if $(ONLY),--only $(ONLY))
+	$(PY) -m utils.lab.bench --jobs "$$JOBS" $(if $(FACES),--faces "$$FACES") $(if $(CLIPS),--clips "$$CLIPS") $(if $(ONLY),--only $(ONLY))
 
 ## lint: ruff over code, tests and notebooks: faults and format
 lint: $(READY)
@@ -137,5 +137,5 @@ lab: $(READY)
 
 ## readme: write the tables and the picture of README.md and RESULTS.md anew from the records of a run (RUN=full)
 readme: $(READY)
-	$(PY) -m utils.report.readme "$$RUN"
+	$(PY) -m utils.lab.readme "$$RUN"
 	cp "artefacts/$$RUN/figures/03_overview.png" notebooks/overview.png

@@ -10,20 +10,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from fuzzing import assert_survives
+from helpers.data import make_dome, make_root, tiny_clips
+from helpers.fuzzing import assert_survives
 
 from utils import pipeline
 from utils.config import load_config
 from utils.dataset.writers import write_clip
-from utils.face.expressions import Course
-from utils.face.skin import paint_skin
 from utils.parallel import limit_threads
 from utils.progress import HEADLESS
 from utils.synthetic import data_root as synthetic
-from utils.synthetic import performance
-
-# Three of every class, so that three subjects can share them fairly.
-TINY_LABEL_SETS = {("Positive", "Surprise"): 3, ("Negative", "Repression"): 3, ("Others",): 3}
+from utils.synthetic.skin import paint_skin
 
 # Tests run side by side, one on each core: more threads, here and in what tests start, would only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -90,35 +86,6 @@ def same_random_numbers():
     torch.manual_seed(0)
 
 
-def make_root(config):
-    """The synthetic data root of a configuration."""
-    return synthetic.make_dataset(config.data_root, **config.synthetic, jobs=config.jobs)
-
-
-def plan_of(config):
-    """The plan of its clips."""
-    return synthetic.plan_clips(config.clip_table, config.n_subjects, config.n_test_subjects, config.data_seed)
-
-
-def refusing(function):
-    """A function of the same code, and so of the same key, that must not be called."""
-
-    def refuse(*_, **__):
-        raise AssertionError(f"{function.__name__} was called")
-
-    refuse.__module__ = function.__module__
-    return refuse
-
-
-@contextmanager
-def tiny_clips():
-    """Within it the smoke table has nine clips of six frames: rendering is what costs time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "SMOKE_LABEL_SETS", TINY_LABEL_SETS)
-        patch.setattr(performance, "sample_course", lambda rng: Course(0, 2, 5, 6))
-        yield
-
-
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A synthetic data root: 3 subjects (1 for the test), 9 clips of 6 frames."""
@@ -158,17 +125,6 @@ def speckle():
 @pytest.fixture
 def dome():
     return make_dome()
-
-
-def make_dome(side: int = 41):
-    """A face-sized dome: vertices (V, 3) mm, faces (F, 3) and uv (V, 2) as seen from the front."""
-    grid = np.stack(np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side)), -1).reshape(-1, 2)
-    vertices = np.column_stack([grid * 70, 40 * (1 - (grid**2).sum(1) / 2)]).astype(np.float32)
-    index = np.arange(side * side).reshape(side, side)
-    corners = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
-    a, b, c, d = (corner.ravel() for corner in corners)
-    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)]).astype(np.int32)
-    return SimpleNamespace(vertices=vertices, faces=faces, uv=(grid / 2 + 0.5).astype(np.float32))
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import pytest
 
 from utils import pipeline
 from utils.artefacts import remove_leftovers
-from utils.bench import cluster as processes
-from utils.bench.cluster import Cluster, end, wait_for
-from utils.dataset.samples import CLASSES, Samples
+from utils.evaluate.protocol import cross_validate, grouped_folds
+from utils.lab.bench import cluster as processes
+from utils.lab.bench.cluster import Cluster, end, wait_for
 from utils.parallel import parallel_map
 from utils.train.fit import network_predictor
 from utils.train.network import ModelConfig
-from utils.train.protocol import cross_validate, grouped_folds
+from utils.train.samples import CLASSES, Samples
 from utils.train.settings import TrainConfig
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from utils import pipeline
 from utils.code_hash import code_hash, data_files, reached_modules
-from utils.experiments.held_out import held_out
+from utils.evaluate.held_out import held_out
+from utils.lab.teachers.flow_lessons import pairs_of_person
 from utils.paths import ROOT
-from utils.pretrain.flow_lessons import pairs_of_person
 from utils.render.views import make_views
 from utils.synthetic import data_root as synthetic
 
@@ -72,13 +72,13 @@ def test_a_constant_changed_in_any_module_that_a_stage_reaches_changes_its_key(c
 
 def test_every_stage_reaches_the_modules_that_decide_its_result():
     reached = {stage: set(reached_modules(maker)) for stage, maker in MAKERS.items()}
-    assert {"utils.render.views", "utils.render.renderer", "utils.dataset.sequences"} <= reached["views"]
+    assert {"utils.render.views", "utils.render.renderer", "utils.dataset.readers"} <= reached["views"]
     assert {"utils.pipeline", "utils.flow.apex", "utils.flow.methods", "utils.flow.faceflow_net"} <= reached["features"]
     assert {
-        "utils.dataset.samples",
+        "utils.train.samples",
         "utils.train.fit",
-        "utils.pretrain.classifier",
-        "utils.face.expressions",
+        "utils.lab.teachers.classifier",
+        "utils.synthetic.expressions",
     } <= reached["held out"]
     assert "utils.flow.apex" not in reached["views"]
 

@@ -3,11 +3,11 @@
 import pytest
 
 from utils.config import CHOICES, PROFILES, load_config
-from utils.dataset.samples import CLASSES
-from utils.face.expressions import REPERTOIRES
 from utils.flow.methods import FLOW_METHODS
 from utils.paths import ROOT
 from utils.render.renderer import BACKENDS
+from utils.synthetic.expressions import REPERTOIRES
+from utils.train.samples import CLASSES
 
 
 def test_classes_stand_in_the_order_of_the_challenge():

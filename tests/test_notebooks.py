@@ -7,16 +7,16 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from notebook_runs import BOOKS, run_as_on_kaggle, run_notebooks
+from helpers.notebook_runs import BOOKS, run_as_on_kaggle, run_notebooks
 
 from utils.config import load_config
-from utils.dataset.samples import CLASSES
 from utils.dataset.tables import load_sample_submission
+from utils.make_data import make_data
 from utils.paths import ROOT
 from utils.predict import predict, prepare
 from utils.provenance import commit
 from utils.report.submission import validate_submission
-from utils.synthetic.__main__ import make_data
+from utils.train.samples import CLASSES
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,17 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 import pytest
-from notebook_runs import run_notebooks
-from one_camera import film, write_video
-from stand_ins import write_casme2
+from helpers.notebook_runs import run_notebooks
+from helpers.one_camera import film, write_video
+from helpers.stand_ins import write_casme2
 
 from utils import pipeline
 from utils.artefacts import read_artefact
 from utils.config import load_config
-from utils.dataset.samples import CLASSES
 from utils.errors import DataError
-from utils.experiments.held_out import PRETRAINED, final_network
+from utils.evaluate.held_out import Plan, final_network
+from utils.evaluate.rows import PRETRAINED
+from utils.train.samples import CLASSES
 from utils.train.shipped import KINDS, load_pretrained, unit_probabilities
 from utils.train.stacking import predict_stack
 
@@ -74,7 +75,7 @@ def test_the_given_moments_are_used_where_all_three_are_known(config, stages):
 
 def test_the_network_for_one_view_is_the_pretrained_one(config, stages):
     samples = pipeline.load_samples(config, stages[0], "train")
-    fitted = final_network(config, samples)
+    fitted = final_network(Plan.of(config), samples)
     assert fitted.leading.model_config.views == 1 and KINDS[config.n_views] == "frontal"
     assert fitted.parts[PRETRAINED].members[0].missing == ()
     assert predict_stack(fitted, samples.x)[0].shape == (12, len(CLASSES))

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from utils import parallel
-from utils.bench.cluster import wait_for
 from utils.config import parse_settings
+from utils.lab.bench.cluster import wait_for
 from utils.parallel import parallel_iter, parallel_map, remove_leftovers_of_workers
 from utils.paths import ROOT
 

@@ -8,12 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusing
+from helpers.data import refusing
 
 from utils import artefacts, pipeline
 from utils.dataset.boxes import read_boxes
 from utils.dataset.images import write_image
-from utils.dataset.samples import CLASSES, Samples
 from utils.errors import DataError
 from utils.pipeline import (
     extract_all,
@@ -25,6 +24,7 @@ from utils.pipeline import (
     render_all,
     unread_clips,
 )
+from utils.train.samples import CLASSES, Samples
 
 
 @pytest.fixture

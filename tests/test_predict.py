@@ -8,19 +8,19 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
-from one_camera import film, write_film, write_video
+from helpers.one_camera import film, write_film, write_video
 
 from utils import predict as command
 from utils.artefacts import write_artefact
 from utils.config import load_config
-from utils.dataset.samples import CLASSES, Samples
 from utils.errors import DataError
-from utils.experiments.explain import AU_NAMES
+from utils.evaluate.conformal import answer, conformal_scores, possible_values
+from utils.evaluate.explain import AU_NAMES
+from utils.evaluate.protocol import OutOfFold, grouped_folds
 from utils.pipeline import load_data
 from utils.predict import SHIPPED, judge_of_run, predict, prepare, record_of, write_prediction
-from utils.train.conformal import answer, conformal_scores, possible_values
 from utils.train.network import ModelConfig
-from utils.train.protocol import OutOfFold, grouped_folds
+from utils.train.samples import CLASSES, Samples
 from utils.train.settings import TrainConfig
 from utils.train.stacking import Learner, fit_stack, predict_stack, save_stack
 

@@ -30,7 +30,7 @@ def place(tmp_path, monkeypatch):
         monkeypatch.setattr(runs, name, tmp_path / name.lower())
     runs.NOTEBOOKS.mkdir()
     for stage in STAGES:
-        nbformat.write(notebook("from utils.dataset.samples import Samples"), runs.NOTEBOOKS / f"{stage}.ipynb")
+        nbformat.write(notebook("from utils.train.samples import Samples"), runs.NOTEBOOKS / f"{stage}.ipynb")
     data = tmp_path / "data"
     for file in ("train.csv", "sample_submission.csv", "train/a/0.png", "train/b/0.png", "test/t/0.png"):
         (data / file).parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def change_sample(place):
 
 def change_notebooks(place):
     for stage in STAGES:
-        nbformat.write(notebook("from utils.dataset.samples import CHANNELS"), runs.NOTEBOOKS / f"{stage}.ipynb")
+        nbformat.write(notebook("from utils.train.samples import CHANNELS"), runs.NOTEBOOKS / f"{stage}.ipynb")
 
 
 CHANGES = [replace_clip, change_a_clip_in_place, remove_clip, add_boxes, change_sample, change_notebooks]

@@ -1,6 +1,9 @@
-"""Dual-view optical flow for 4D micro-expressions: the code behind the notebooks.
+"""Dual-view optical flow for 4D micro-expression recognition: what the notebooks call.
 
-Ground: `paths`, `config`, `artefacts` with `code_hash`, `progress`, `parallel`. Then, in the order of the imports, each
-folder using those before it: `dataset`, `face`, `render`, `train`, `flow`, `report`, `pipeline` (stages 01 and 02 over
-all clips), `synthetic`, `pretrain`, `experiments`, `check` (a look at a data root), `predict` (one clip), `bench`.
+Imports go one way. The ground, on which all may stand: `paths`, `errors`, `config`, `code_hash`, `artefacts`,
+`progress`, `parallel`. Then, each importing only what stands before it: `dataset` (what lies on disk), `render` (two
+views), `flow` (flow, apex, features), `train` (the network), `synthetic` (the face model and the data made from it),
+`pipeline` (stages 01 and 02), `evaluate` (scores on held-out people), `provenance`, `report` (what a person reads).
+The commands: `make_data`, `check`, `predict`, `run`. The laboratory, `lab`, made the shipped weights and measures all
+of this; nothing else imports it.
 """

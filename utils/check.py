@@ -16,19 +16,20 @@ import pandas as pd
 
 from utils.artefacts import atomic_path
 from utils.config import Config
-from utils.dataset.clips import CLIP
+from utils.dataset.clip_file import CLIP
 from utils.dataset.labels import PHASE_COLUMNS
 from utils.dataset.layout import LAYOUT
-from utils.dataset.samples import CLASSES
+from utils.dataset.readers import MeshSequence, frame_files, video_of
 from utils.dataset.sequence import Sequence
-from utils.dataset.sequences import MeshSequence, frame_files, video_of
 from utils.dataset.tables import DataRoot, open_data
 from utils.errors import DataError
-from utils.experiments.held_out import outer_folds
+from utils.evaluate.held_out import Plan, outer_folds
 from utils.parallel import parallel_map
 from utils.pipeline import Job, jobs_of, samples_of
 from utils.render.views import make_views
-from utils.report.plots import contact_sheet, save_figure
+from utils.report.figures.common import save_figure
+from utils.report.figures.render import contact_sheet
+from utils.train.samples import CLASSES
 
 SAMPLE = 48  # clips that are opened
 SHEET_SIZE = 128  # pixels of a view on the contact sheet
@@ -127,7 +128,7 @@ def _make_folds(check: Check, config: Config, data: DataRoot) -> None:
     """Make the outer folds. ValueError where they cannot be made, or leave one subject to learn from."""
     features = np.zeros((config.n_views, 2, 3, 1, 1), np.float32)
     samples = samples_of(data, "train", [(id, features) for id in data.train["Id"]])
-    folds = outer_folds(config, samples)
+    folds = outer_folds(Plan.of(config), samples)
     fewest = min(len(np.unique(samples.subjects[train])) for train, _ in folds)
     if fewest < 2:
         raise ValueError("a fold has 1 subject to learn from. Remedy: deliver clips of at least three subjects.")

@@ -93,7 +93,7 @@ def _parsed(file: Path, package: str, mtime_ns: int) -> Module:
 
 
 def _named_files(tree: ast.AST) -> Iterator[str]:
-    """The literals with which a source calls `data_file`. ValueError for another argument, which no key could follow."""
+    """The literals with which a source calls `data_file`. ValueError for any other argument."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == data_file.__name__:
             if len(node.args) != 1 or not isinstance(node.args[0], ast.Constant):

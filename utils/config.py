@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from utils.paths import ROOT
-from utils.render.view_set import N_VIEWS
 
 # Axes of meshes, see `utils.render.axes`; "auto": y-up where that shows a face, else those that do.
 AXIS_NAMES = ("y-up", "z-up", "z-up-back", "camera", "back", "x-front", "x-back", "z-up-x", "y-down", "z-down")
@@ -19,7 +18,7 @@ AXIS_NAMES = ("y-up", "z-up", "z-up-back", "camera", "back", "x-front", "x-back"
 CHOICES: dict[str, tuple[str, ...]] = {
     "clip_table": ("4dme", "smoke"),
     "expressions": ("literature", "emfacs"),
-    "views": tuple(N_VIEWS),
+    "views": ("render", "split", "single"),
     "axes": ("auto", *AXIS_NAMES),
     "renderer": ("auto", "egl", "osmesa", "embree"),
     "flow_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
@@ -122,7 +121,7 @@ class Config:
     @property
     def n_views(self) -> int:
         """How many views a clip has."""
-        return N_VIEWS[self.views]
+        return 1 if self.views == "single" else 2
 
     @property
     def record(self) -> dict[str, Any]:

@@ -17,15 +17,15 @@ from utils.dataset.boxes import read_boxes
 from utils.dataset.folders import Clip
 from utils.dataset.geometry import Box
 from utils.dataset.labels import PHASE_COLUMNS
-from utils.dataset.samples import CHANNELS, CLASSES, Samples
+from utils.dataset.readers import frame_files, open_sequence, video_of
 from utils.dataset.sequence import Sequence
-from utils.dataset.sequences import frame_files, open_sequence, video_of
 from utils.dataset.tables import DataRoot, open_data
 from utils.errors import DataError, reading
 from utils.flow.features import Moments, features_of
 from utils.parallel import parallel_map
 from utils.render.view_set import Views
 from utils.render.views import views_of
+from utils.train.samples import CHANNELS, CLASSES, Samples
 
 VIEW_PARAMETERS = ("views", "axes", "size", "yaw_deg", "stabilise", "renderer")  # of the config, as `views_of` takes
 FEATURE_PARAMETERS = ("flow_method", "apex_method", "apex_size", "feature_size")  # as `features_of` takes them

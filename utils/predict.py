@@ -3,10 +3,11 @@
     python -m utils.predict --input PATH [--run FOLDER] [--out FOLDER] [--set "views=split moments=spotted"]
 
 The networks are those of a run, or the ones that ship, which were taught by synthetic motion alone. A run says of each
-class which values its held-out people leave possible (`utils.train.conformal`); where both are, the answer is "cannot
-tell". Onset, apex and offset are found, since a clip of somebody's may begin before the expression and end after it.
-Where it does not, as in a run's own clips, that costs little: of 69 clips of six synthetic people whom a run had not
-seen, 95% of the true values were possible ones with moments=found as with spotted, and macro-UF1 was 0.73 and 0.75.
+class which values its held-out people leave possible (`utils.evaluate.conformal`); where both are, the answer is
+"cannot tell". Onset, apex and offset are found, since a clip of somebody's may begin before the expression and end
+after it. Where it does not, as in a run's own clips, that costs little: of 69 clips of six synthetic people whom a run
+had not seen, 95% of the true values were possible ones with moments=found as with spotted, and macro-UF1 was 0.73 and
+0.75.
 """
 
 import argparse
@@ -22,11 +23,11 @@ from utils.artefacts import atomic_path, read_artefact, write_artefact
 from utils.config import Config, load_config, parse_settings
 from utils.dataset.folders import Clip
 from utils.dataset.labels import PHASE_COLUMNS
-from utils.dataset.sequences import open_sequence
+from utils.dataset.readers import open_sequence
 from utils.dataset.videos import VIDEO_SUFFIXES
 from utils.errors import DataError, reading, reason
-from utils.experiments.explain import AU_NAMES, side_names, unit_sides, why
-from utils.face.action_units import ACTION_UNITS
+from utils.evaluate.conformal import ERROR, answer, possible_values
+from utils.evaluate.explain import AU_NAMES, side_names, unit_sides, why
 from utils.flow.apex import VISIBLE_PX
 from utils.flow.features import Moments, clip_flows, features_of
 from utils.parallel import limit_threads
@@ -35,9 +36,11 @@ from utils.pipeline import FEATURE_PARAMETERS, VIEW_PARAMETERS, Job
 from utils.provenance import commit
 from utils.render.view_set import Views
 from utils.render.views import views_of
-from utils.report import plots
+from utils.report.figures.common import save_figure
+from utils.report.figures.flow import largest_motion
+from utils.report.figures.predict import prediction
 from utils.report.film import flow_overlay, write_film
-from utils.train.conformal import ERROR, answer, possible_values
+from utils.synthetic.action_units import ACTION_UNITS
 from utils.train.decision import decide
 from utils.train.shipped import KINDS, load_pretrained, unit_probabilities
 from utils.train.stacking import Stack, load_stack, predict_stack
@@ -244,7 +247,7 @@ def words_of(found: Prediction) -> str:
 def write_prediction(found: Prediction, folder: Path) -> None:
     """Write prediction.png, overlay.mp4 and prediction.json, each whole or not at all. Raises DataError where that
     cannot be."""
-    figure = plots.prediction(
+    figure = prediction(
         found.views,
         found.moments,
         found.curve,
@@ -253,10 +256,10 @@ def write_prediction(found: Prediction, folder: Path) -> None:
         found.units.nlargest(SHOWN_UNITS).rename(lambda au: f"{AU_NAMES[au]} {au} {found.sides[au]}".strip()),
         f"{found.id}\n{found.judge.origin}",
     )
-    largest = plots.largest_motion(found.flows, found.views.masks)
+    largest = largest_motion(found.flows, found.views.masks)
     film = flow_overlay(found.views, found.moments, found.config.flow_method, largest)
     try:
-        plots.save_figure(figure, folder / "prediction.png")
+        save_figure(figure, folder / "prediction.png")
         with atomic_path(folder / "overlay.mp4") as temporary:
             write_film(temporary, film, found.fps)
         write_artefact(folder / "prediction.json", record_of(found))

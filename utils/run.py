@@ -41,10 +41,10 @@ from utils.artefacts import (
 from utils.code_hash import imported_names
 from utils.config import Config, load_config
 from utils.dataset.folders import walk
+from utils.make_data import make_data
 from utils.parallel import remove_leftovers_of_workers
 from utils.paths import ROOT
 from utils.progress import HEADLESS
-from utils.synthetic.__main__ import make_data
 
 NOTEBOOKS, ARTEFACTS, SUBMISSIONS = ROOT / "notebooks", ROOT / "artefacts", ROOT / "submissions"
 STAGES = {
@@ -301,10 +301,10 @@ def check(run: Run, sample: int) -> int:
 def validate(run: Run, file: Path | None) -> int:
     """Say all that is wrong with a submission to the data root of a run; 1 where something is, else 0."""
     from utils.check import grouped
-    from utils.dataset.samples import CLASSES
     from utils.dataset.tables import load_sample_submission
     from utils.errors import DataError
     from utils.report.submission import validate_submission
+    from utils.train.samples import CLASSES
 
     file = file or run.config.out_root / "submission.csv"
     faults: list[DataError] = []

@@ -1,8 +1,8 @@
 """What lies on disk, and every reader of it.
 
-Read `reading` (the boundary: bounded reads, and what every fault becomes), `images`, `geometry` (what a mesh must be),
-`clips`, `mesh_parts` (what the formats of meshes share), `wavefront` and `gltf` (two formats), `meshes` (any of them),
-`videos`, `numbering` (whose turn a file is), `sequence` (what all forms of one Id share) and `sequences` (each form),
-`cells` and `sheets` (a table's texts), `layout` with `presets`, `labels`, `folders`, `listed` and `tables` (the data
-root), `samples` (the network's input).
+- Files of one frame: `images`, `geometry` (what a mesh must be), `mesh_parts` (what the mesh formats share),
+  `wavefront`, `gltf`, `meshes` (any of them), `clip_file` (the compact `clip.npz`), `videos`.
+- A sequence: `sequence` (its interface), `numbering` (the order of its frames), `readers` (each form), `writers`.
+- A data root: `cells` and `sheets` (the texts of a table), `layout` with `presets`, `labels`, `folders`, `databases`
+  (other databases than the challenge), `tables` (the checked root), `boxes` (crops that the user gives).
 """

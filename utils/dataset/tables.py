@@ -16,13 +16,12 @@ from pathlib import Path
 import pandas as pd
 
 from utils.dataset.cells import read_cells
+from utils.dataset.databases import read_listed, renamed
 from utils.dataset.folders import Clip, match_entries
 from utils.dataset.labels import MAX_FRAMES, PHASE_COLUMNS, add_classes, as_position, first_id, parse_units, unit_text
 from utils.dataset.layout import LAYOUT, Layout, read_layout
-from utils.dataset.listed import read_listed, renamed
-from utils.dataset.samples import CLASSES
+from utils.dataset.readers import numbered_files, open_sequence, video_of
 from utils.dataset.sequence import Sequence
-from utils.dataset.sequences import numbered_files, open_sequence, video_of
 from utils.dataset.sheets import WORKBOOK_SUFFIXES
 from utils.errors import DataError, Refuse, raise_it
 
@@ -107,7 +106,7 @@ def _challenge_train(
 ) -> tuple[pd.DataFrame, dict[str, Clip]]:
     """The training table of the challenge's own layout, and where its clips lie."""
     path = table_path(root, "train")
-    table = read_table(path, ["Id"], layout)
+    table = read_table(path, ["Id"], layout, classes)
     found, missing = _matched(root / "train", table["Id"], path, refuse)
     for id in missing:
         fault = f"Id {id} has no folder {root / 'train' / id}"
@@ -151,7 +150,7 @@ def load_labels(
     """
     root, classes = Path(data_root), tuple(classes)
     layout, path = read_layout(root, classes), root / file_name
-    return _labelled(path, read_table(path, ["Id"], layout), classes, subject_pattern, layout)
+    return _labelled(path, read_table(path, ["Id"], layout, classes), classes, subject_pattern, layout)
 
 
 def _labelled(
@@ -210,18 +209,18 @@ def load_sample_submission(data_root: str | Path, classes: Iterable[str]) -> pd.
     return table
 
 
-def read_table(path: Path, required: list[str], layout: Layout = PLAIN) -> pd.DataFrame:
+def read_table(path: Path, required: list[str], layout: Layout = PLAIN, known: Iterable[str] = ()) -> pd.DataFrame:
     """A table as texts, with its required columns present and its Ids unique and fit for folder names.
 
-    The names that this project knows are found whatever their case and stray spaces ("Onset", "Negative "), and by
-    the names that a layout gives them.
+    Required and known columns, subjects and moments are found whatever their case and stray spaces ("Onset",
+    "Negative "), and by the names that a layout gives them.
     """
     if not path.exists():
         raise DataError.at(path, "there is no such table", "put it there, or correct the path of the data root")
     table = read_cells(path, layout.skip_rows, layout.sheet).reset_index(drop=True)
     table = renamed(path, table, layout)
-    known = {name.casefold(): name for name in (*required, *CLASSES, "subject", *PHASE_COLUMNS)}
-    table.columns = [known.get(name.casefold(), name) for name in table.columns]
+    spelling = {name.casefold(): name for name in (*required, *known, "subject", *PHASE_COLUMNS)}
+    table.columns = [spelling.get(name.casefold(), name) for name in table.columns]
     if table.columns.duplicated().any():
         twice = table.columns[table.columns.duplicated()][0]
         raise DataError.at(path, f"the column {twice} stands there twice", "keep one of them")

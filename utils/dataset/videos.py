@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.dataset.clips import MAX_FPS
+from utils.dataset.clip_file import MAX_FPS
 from utils.dataset.sequence import Sequence, Span
 from utils.errors import DataError, check_regular, reading
 

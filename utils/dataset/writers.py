@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from utils.artefacts import atomic_path
-from utils.dataset.clips import CLIP
+from utils.dataset.clip_file import CLIP
 from utils.dataset.images import write_image
+from utils.dataset.readers import open_sequence
 from utils.dataset.sequence import Frame, Sequence
-from utils.dataset.sequences import open_sequence
 from utils.errors import DataError
 
 

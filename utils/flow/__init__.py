@@ -1,5 +1,5 @@
-"""From two frames to flow, from flow to the apex and the features.
+"""02: from two frames to flow, from flow to the apex and the features.
 
 Read `methods` (the registry), `classical`, `faceflow` with `faceflow_net`, then `apex`, `features`; `truth` is the
-exact flow of a mesh, `shared_image` the picture in which the field shares it.
+exact flow of a mesh, `strain` the optical strain of a flow.
 """

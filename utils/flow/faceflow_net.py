@@ -14,9 +14,9 @@
     nonrigid: the flow less the head's rigid motion, which is what an expression moves
 
 A classical method ends with a least squares flow; here the networks weight such flows by what they have learnt of how
-faces move. Taught by rendered synthetic faces with exact truth (`utils.pretrain.train_flow`). The features follow Lucas
-and Kanade 1981; the U-Net Ronneberger et al. 2015; warping between two stages as in PWC-Net (Sun et al. 2018); convex
-upsampling as in RAFT (Teed and Deng 2020): a lid's edge runs through cells.
+faces move. It was taught by rendered synthetic faces with exact truth (see its model card in `utils/weights`). The
+features follow Lucas and Kanade 1981; the U-Net Ronneberger et al. 2015; warping between two stages as in PWC-Net (Sun
+et al. 2018); convex upsampling as in RAFT (Teed and Deng 2020): a lid's edge runs through cells.
 """
 
 from __future__ import annotations

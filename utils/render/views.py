@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.dataset.geometry import TRIM, Box, is_box
+from utils.dataset.readers import open_sequence
 from utils.dataset.sequence import Sequence, Span
-from utils.dataset.sequences import open_sequence
 from utils.errors import DataError
 from utils.render.axes import AXES, face_vertices, find_axes
 from utils.render.camera import Camera

@@ -15,16 +15,17 @@ import pandas as pd
 from sklearn.ensemble import ExtraTreesClassifier
 
 from utils.artefacts import atomic_path, read_artefact, write_artefact
-from utils.dataset.samples import CLASSES
-from utils.dataset.sequences import open_sequence
-from utils.face.action_units import ACTION_UNITS
-from utils.face.expressions import CONFOUNDERS
+from utils.dataset.readers import open_sequence
+from utils.evaluate.protocol import grouped_folds
+from utils.evaluate.scores import score
 from utils.paths import FACE_MODEL
-from utils.report import plots
-from utils.report.markdown import markdown_table
+from utils.report.figures.common import save_figure
+from utils.report.figures.render import clip_statistics, contact_sheet, label_counts
+from utils.report.tables import markdown_table
+from utils.synthetic.action_units import ACTION_UNITS
+from utils.synthetic.expressions import CONFOUNDERS
 from utils.train.decision import choose_thresholds, decide
-from utils.train.protocol import grouped_folds
-from utils.train.scores import score
+from utils.train.samples import CLASSES
 
 OUTER, INNER = 6, 3  # folds by subject, fewer where there are fewer subjects
 
@@ -112,12 +113,12 @@ def write_card(root: Path, key: str | None = None) -> dict:
         "confounders": {name: float(truth[name].mean()) for name in CONFOUNDERS},
         "bounds": bounds(truth[truth["split"] == "train"], CLASSES),
     }
-    plots.save_figure(plots.label_counts(truth, CLASSES), root / "card" / "labels.png")
-    plots.save_figure(plots.clip_statistics(truth), root / "card" / "statistics.png")
+    save_figure(label_counts(truth, CLASSES), root / "card" / "labels.png")
+    save_figure(clip_statistics(truth), root / "card" / "statistics.png")
     shown = truth.groupby("subject").head(1)
     folders = [root / row["split"] / row["Id"] for _, row in shown.iterrows()]
     faces = [np.hsplit(open_sequence(folder).texture(0), 2)[0] for folder in folders]
-    plots.save_figure(plots.contact_sheet(faces, shown["subject"].tolist()), root / "card" / "identities.png")
+    save_figure(contact_sheet(faces, shown["subject"].tolist()), root / "card" / "identities.png")
     counts = describe(truth, CLASSES).reset_index(names="class")
     bound = BOUNDS.format(**card["bounds"]) if card["bounds"] else "Bounds need three training subjects or more."
     shared = OTHER_MODEL if (root / FACE_MODEL).exists() else OUR_MODEL
@@ -131,13 +132,13 @@ def write_card(root: Path, key: str | None = None) -> dict:
 CARD = """# Synthetic 4D faces
 
 {clips} clips of {subjects} people, {frames} frames ({mean_frames:.1f} a clip, 60 a second). Made from one seed by
-`python -m utils.synthetic`; a test bench for the method, never a claim about real faces.
+`python -m utils.make_data`; a test bench for the method, never a claim about real faces.
 
 {table}
 
 {shared} Which
 action units an emotion moves stands in a table of its own here, as coders of recordings have it, and in another there
-(`utils.face.expressions`: LITERATURE, EMFACS); a part of the combinations is in both, since a smile is a smile.
+(`utils.synthetic.expressions`: LITERATURE, EMFACS); a part of the combinations is in both, since a smile is a smile.
 `SET="expressions=emfacs"` draws these clips, too, from the teacher's table: then that is shared as well.
 
 Peak motion on a 256 px face (5%, 50%, 95% of the clips), confounders (share of the clips) and all else: `card.json`.

@@ -11,7 +11,7 @@ import numpy as np
 from utils.flow.features import Moments
 from utils.flow.methods import estimate_flows
 from utils.render.view_set import Views
-from utils.report.plots import flow_on_face
+from utils.report.figures.flow import flow_on_face
 
 CHUNK = 8  # frames whose flows are held at once
 

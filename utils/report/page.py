@@ -15,15 +15,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.artefacts import atomic_path, read_artefact
 from utils.config import NO_RESULT
-from utils.dataset.samples import CLASSES
+from utils.evaluate.scores import Interval
 from utils.paths import ROOT
 from utils.report.data_card import describe, load_card
 from utils.report.embedded import Picture, picture_of_array, picture_of_file
-from utils.report.markdown import cell
-from utils.report.plots import flow_wheel
-from utils.report.readme import run_command, scores_with_intervals, short_commit
+from utils.report.figures.flow import flow_wheel
+from utils.report.tables import cell, run_command, scores_with_intervals, short_commit
 from utils.report.wrong_clips import joined_seeds, wrong_clips, wrong_rows
-from utils.train.scores import Interval
+from utils.train.samples import CLASSES
 
 WORST = 12  # wrong clips that are shown
 TRAIN, ABLATION, SUBMIT = "03_train", "04_ablation", "05_submit"

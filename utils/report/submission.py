@@ -10,8 +10,8 @@ import pandas as pd
 from utils.artefacts import atomic_path
 from utils.dataset.tables import load_labels, read_table
 from utils.errors import DataError, Refuse, raise_it
-from utils.train.protocol import OutOfFold
-from utils.train.scores import compare, interval
+from utils.evaluate.protocol import OutOfFold
+from utils.evaluate.scores import compare, interval
 
 # Submission -----------------------------------------------------------------------------------------
 
@@ -67,7 +67,7 @@ def validate_submission(path: str | Path, sample: pd.DataFrame, refuse: Refuse =
 
     refuse: gets each fault as a DataError, of which the usual one raises the first.
     """
-    table = read_table(Path(path), ["Id"])
+    table = read_table(Path(path), ["Id"], known=sample.columns)
     if table.columns.tolist() != sample.columns.tolist():
         fault = f"its columns are {', '.join(table)}"
         refuse(DataError.at(path, fault, f"write {', '.join(sample)}, in this order"))

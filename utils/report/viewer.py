@@ -18,12 +18,13 @@ from IPython.display import Image
 from matplotlib.figure import Figure, SubFigure
 
 from utils.dataset.labels import PHASE_COLUMNS
+from utils.evaluate.protocol import OutOfFold
 from utils.flow.features import Moments
 from utils.flow.methods import FLOW_METHODS, estimate_flows
 from utils.progress import in_notebook
 from utils.render.view_set import Views
-from utils.report import plots
-from utils.train.protocol import OutOfFold
+from utils.report.figures.common import CLASS_COLOURS, PHASE_NAMES, VIEW_NAMES, bare, share_bars
+from utils.report.figures.flow import draw_moments, flow_on_face, largest_motion
 
 BOTH = "all views"
 CHANNELS = ("picture", "flow over picture", "u", "v", "magnitude")
@@ -39,7 +40,7 @@ class Choice:
     frame: int
     view: str = BOTH
     channel: str = CHANNELS[1]
-    phase: str = plots.PHASE_NAMES[0]  # it tells from which moment on flow is counted
+    phase: str = PHASE_NAMES[0]  # it tells from which moment on flow is counted
     method: str = "faceflow"
 
 
@@ -59,14 +60,14 @@ class Clips:
 
     def shown_flow(self, choice: Choice) -> np.ndarray:
         """Flow (V, S, S, 2) px from the start of the chosen phase to the chosen frame."""
-        start = self.moments(choice.id)[plots.PHASE_NAMES.index(choice.phase)]
+        start = self.moments(choice.id)[PHASE_NAMES.index(choice.phase)]
         return self.flow(choice.id, start, choice.frame, choice.method)
 
     def largest(self, choice: Choice) -> float:
         """Where the colours of a clip end, px: one scale for its frames and both phases, by its flow at the apex."""
         onset, apex, _ = self.moments(choice.id)
         flows = self.flow(choice.id, onset, apex, choice.method)
-        return plots.largest_motion(flows[:, None], self.views(choice.id).masks)
+        return largest_motion(flows[:, None], self.views(choice.id).masks)
 
     def _flow(self, id: str, start: int, frame: int, method: str) -> np.ndarray:
         views = self.views(id)
@@ -109,9 +110,9 @@ def draw_answers(
     classes, muscles = bottom.subplots(1, 2)
     table, probable = answers(choice.id), units(choice.id).nlargest(SHOWN_UNITS)
     title = "held-out probability (line: threshold; *: true)"
-    plots.share_bars(classes, table.index, table["probability"], plots.CLASS_COLOURS, title)
+    share_bars(classes, table.index, table["probability"], CLASS_COLOURS, title)
     classes.plot(table["threshold"], range(len(table)), "k|", ms=16, mew=2)
-    plots.share_bars(muscles, probable.index, probable, [plots.CLASS_COLOURS[4]] * SHOWN_UNITS, "action units")
+    share_bars(muscles, probable.index, probable, [CLASS_COLOURS[4]] * SHOWN_UNITS, "action units")
     _name(figure, clips, choice)
     return figure
 
@@ -131,17 +132,17 @@ def held_out_answers(oof: OutOfFold, id: str) -> pd.DataFrame:
 def _draw_views(figure: Figure | SubFigure, clips: Clips, choice: Choice) -> None:
     """A panel for each chosen view, with the frame or its flow in the chosen channel."""
     views = clips.views(choice.id)
-    names = plots.VIEW_NAMES[views.frames.shape[1]]
+    names = VIEW_NAMES[views.frames.shape[1]]
     chosen = [v for v, name in enumerate(names) if choice.view in (BOTH, name)]
     axes = figure.subplots(1, len(chosen), squeeze=False)[0]
     for axis, v in zip(axes, chosen, strict=True):
-        plots.bare(axis, names[v])
+        bare(axis, names[v])
         if choice.channel == "picture":
             axis.imshow(views.frames[choice.frame, v])
             continue
         flow, largest = clips.shown_flow(choice)[v], clips.largest(choice)
         if choice.channel == "flow over picture":
-            axis.imshow(plots.flow_on_face(views.frames[choice.frame, v], flow, largest))
+            axis.imshow(flow_on_face(views.frames[choice.frame, v], flow, largest))
         elif choice.channel == "magnitude":
             shown = axis.imshow(np.linalg.norm(flow, axis=-1), cmap="viridis", vmin=0, vmax=largest)
         else:
@@ -152,8 +153,8 @@ def _draw_views(figure: Figure | SubFigure, clips: Clips, choice: Choice) -> Non
 
 def _draw_curve(axis, clips: Clips, choice: Choice) -> None:
     curve, moments = clips.features(choice.id)["curve"], clips.moments(choice.id)
-    plots.draw_moments(axis, curve, moments)
-    axis.plot(choice.frame, curve[choice.frame], "o", color=plots.CLASS_COLOURS[3], ms=9)
+    draw_moments(axis, curve, moments)
+    axis.plot(choice.frame, curve[choice.frame], "o", color=CLASS_COLOURS[3], ms=9)
 
 
 def _name(figure: Figure, clips: Clips, choice: Choice) -> None:
@@ -187,9 +188,9 @@ def _of_flow(clips: Clips, ids: Many[str], method: str) -> tuple[Choice, dict[st
     """The first choice, the options of each control, and at which frame a clip is met."""
     options = {
         "id": ids,
-        "view": (BOTH, *plots.VIEW_NAMES[clips.views(ids[0]).frames.shape[1]]),
+        "view": (BOTH, *VIEW_NAMES[clips.views(ids[0]).frames.shape[1]]),
         "channel": CHANNELS,
-        "phase": plots.PHASE_NAMES,
+        "phase": PHASE_NAMES,
         "method": tuple(FLOW_METHODS),
     }
     at = PHASE_COLUMNS.index("apex")

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from utils.artefacts import DamagedError, read_artefact
-from utils.dataset.samples import Samples
-from utils.face.action_units import AU_NAMES
 from utils.flow.apex import VISIBLE_PX
 from utils.report.embedded import Picture, picture_of_array
-from utils.report.plots import PHASE_NAMES, VIEW_NAMES, flow_on_face, largest_motion
+from utils.report.figures.common import PHASE_NAMES, VIEW_NAMES
+from utils.report.figures.flow import flow_on_face, largest_motion
+from utils.synthetic.action_units import AU_NAMES
+from utils.train.samples import Samples
 
 TILE = 144  # pixels of a face's side
 SHOWN_UNITS = 3  # most probable action units of a clip

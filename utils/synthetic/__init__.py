@@ -1,5 +1,6 @@
-"""Synthetic 4D faces.
+"""The face model, and the synthetic 4D faces made from it.
 
-Read `performance`, `photography`, then `data_root` (the challenge, which `__main__` makes) and `flow_clips` (clips with
-exact flow).
+Read `face_model` (geometry, people), `action_units`, `expressions` (how a face moves), `skin`; then `performance` (what
+a person of a clip does), `photography`, `data_root` (the challenge). A face model of the user's own: `blend_shapes`,
+laid upon ours by `registration`.
 """

@@ -13,17 +13,15 @@ import pandas as pd
 from filelock import FileLock
 
 from utils.artefacts import artefact_key, is_current, read_artefact, remove, remove_leftovers, write_artefact
-from utils.dataset.clips import FPS
-from utils.dataset.samples import CLASSES
-from utils.dataset.sequences import open_sequence
+from utils.dataset.clip_file import FPS
+from utils.dataset.readers import open_sequence
 from utils.dataset.writers import write_clip, write_obj_sequence
 from utils.errors import DataError
-from utils.face.blend_shapes import BlendShapes, files_of, load_blend_shapes, read_blend_shapes
-from utils.face.expressions import REPERTOIRES, Repertoire, within_reach
-from utils.face.model import Identity, sample_identity
-from utils.face.skin import paint_skin
 from utils.parallel import parallel_map
 from utils.paths import FACE_MODEL
+from utils.synthetic.blend_shapes import BlendShapes, files_of, load_blend_shapes, read_blend_shapes
+from utils.synthetic.expressions import REPERTOIRES, Repertoire, within_reach
+from utils.synthetic.face_model import Identity, sample_identity
 from utils.synthetic.performance import (
     PIXELS_PER_MM,
     Performance,
@@ -33,6 +31,8 @@ from utils.synthetic.performance import (
     true_motion_curve,
 )
 from utils.synthetic.photography import photograph, scanner_surface, scanner_uv
+from utils.synthetic.skin import paint_skin
+from utils.train.samples import CLASSES
 
 # Label sets of 4DME and their counts (design.md, section 3): 267 clips of 24 subjects.
 LABEL_SETS = {
@@ -173,7 +173,7 @@ def make_dataset(
 ) -> Path:
     """Write a synthetic data root, as far as it is not there under the same parameters and code; returns it.
 
-    world: a face model of the user (see `utils.face.blend_shapes`), of which people are, rather than of ours.
+    world: a face model of the user (see `utils.synthetic.blend_shapes`), of which people are, rather than of ours.
 
     What a killed writer left goes on with the subjects that it had not finished. Where only clips are missing, those of
     their subjects are written again. A second process that makes the same root waits. Raises DataError for a folder

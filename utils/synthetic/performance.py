@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.face.action_units import ACTION_UNITS, sides_of
-from utils.face.expressions import (
+from utils.synthetic.action_units import ACTION_UNITS, sides_of
+from utils.synthetic.expressions import (
     BLINK,
     CONFOUNDERS,
     GAZE,
@@ -22,7 +22,7 @@ from utils.face.expressions import (
     sample_peak_px,
     within_reach,
 )
-from utils.face.model import Identity, load_face_model
+from utils.synthetic.face_model import Identity, load_face_model
 
 PIXELS_PER_MM = 1.2  # of a face in a 256 px crop, about
 PIVOT = np.array([0, -80, -70], np.float32)  # the head turns about the top of the neck, mm

@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from utils.face.model import Surface, load_face_model
 from utils.render.camera import Camera
 from utils.render.renderer import TexturedMesh, get_renderer
+from utils.synthetic.face_model import Surface, load_face_model
 
 PHOTO = 320  # pixels a side of each stereo photograph
 STEREO = tuple(

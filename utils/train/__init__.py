@@ -1,6 +1,6 @@
-"""03: the network on held-out subjects.
+"""03: the network.
 
-Read `network`, `settings`, `augment`, `fit`, `fitted`; `decision` (thresholds), `protocol` (folds), `scores`,
-`baselines`, `htnet`; `stacking` (how several learners are averaged), `crop_match` (the crop that a taught network
-knows), `units_first` (emotions by way of action units) and `conformal` (answers that may abstain).
+Read `samples` (its input), `network`, `settings`, `augment`, `fit`, `fitted` (trained networks and their files),
+`decision` (thresholds), `estimator` (the interface of all that learns), `shipped` (weights taught by synthetic
+motion), `units_first` (emotions by way of action units), `stacking` (several learners averaged).
 """

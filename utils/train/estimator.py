@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from utils.dataset.samples import Samples
 from utils.train.decision import Thresholds
+from utils.train.samples import Samples
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.dataset.samples import Samples
 from utils.progress import progress
 from utils.train.augment import augment, mix
 from utils.train.decision import Thresholds, choose_thresholds, fit_calibration
 from utils.train.estimator import Classifier
 from utils.train.fitted import Fitted, Member, device_of, forward, predict, resize_maps, scale_maps
 from utils.train.network import ModelConfig, count_parameters
+from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
 
 # Loss ------------------------------------------------------------------------------------------------

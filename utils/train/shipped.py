@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.dataset.samples import Samples
 from utils.paths import WEIGHTS, data_file
 from utils.train.estimator import Classifier, Predictor
 from utils.train.fit import network_predictor
 from utils.train.fitted import Fitted, load_fitted, predict, predict_units
 from utils.train.network import count_parameters
+from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
 
 FILES = {  # by kind of network: the weights, and the record beside them

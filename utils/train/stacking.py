@@ -17,12 +17,12 @@ import numpy as np
 from torch import Tensor
 
 from utils.artefacts import read_artefact, remove, write_artefact
-from utils.dataset.samples import Samples
 from utils.progress import progress
 from utils.train.decision import Thresholds, average_thresholds, bootstrap_counts
 from utils.train.fit import fit_ensemble
 from utils.train.fitted import Fitted, load_fitted, predict, save_fitted
 from utils.train.network import ModelConfig
+from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
 
 STEPS = 4  # weights are multiples of a fourth, before they are averaged over the resamples

@@ -16,11 +16,11 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 from torch import Tensor, from_numpy
 
-from utils.dataset.samples import Samples
 from utils.train.estimator import Classifier, Fold, Predictor
 from utils.train.fit import with_thresholds
 from utils.train.fitted import Fitted, Member, forward_all, predict
 from utils.train.network import count_parameters
+from utils.train.samples import Samples
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the shrinkage, per clip
 RIDGE = 0.1  # of the teacher's own table, per clip

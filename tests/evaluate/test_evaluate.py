@@ -1,0 +1,377 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.data import make_samples
+from sklearn.metrics import f1_score, recall_score
+
+from utils.evaluate.baselines import best_constant, lda, rbf_svm
+from utils.evaluate.protocol import (
+    Row,
+    average_predictions,
+    cross_validate,
+    cross_validate_rows,
+    grouped_folds,
+    leave_one_subject_out,
+    run_fold,
+    run_leaking_fold,
+)
+from utils.evaluate.scores import (
+    compare,
+    confusion_counts,
+    interval,
+    pooled_score,
+    reliability,
+    results_table,
+    score,
+    verdicts,
+)
+from utils.train.decision import Thresholds, choose_thresholds, decide, fit_calibration
+from utils.train.estimator import Classifier
+
+CLASSES = ("a", "b", "c")
+
+
+def mean_predictor(train, inner, seed):
+    """Sigmoid of the centred channel means: a predictor that learns its centre and its thresholds."""
+    centre = train.x.mean(axis=(0, 1, 2, 4, 5))
+
+    def probabilities(x):
+        return 1 / (1 + np.exp(-10 * (x.mean(axis=(1, 2, 4, 5)) - centre)))
+
+    stop_on = inner[0][1]
+    thresholds = choose_thresholds(train.y[stop_on], probabilities(train.x[stop_on]), train.y.mean(axis=0))
+    return Classifier(probabilities, thresholds, {"parameters": 3})
+
+
+# Folds
+
+
+@pytest.mark.parametrize("k", [2, 5, 12])
+def test_no_subject_stands_on_two_sides_of_a_fold_and_every_clip_is_held_out_once(k):
+    samples = make_samples()
+    folds = grouped_folds(samples.y, samples.subjects, k)
+    assert len(folds) == k and all(len(test) for _, test in folds)
+    assert np.array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(len(samples)))
+    for train, test in folds:
+        assert not set(samples.subjects[train]) & set(samples.subjects[test])
+        assert len(train) + len(test) == len(samples)
+
+
+def test_grouped_folds_share_every_label_more_evenly_than_chance():
+    samples = make_samples(400, 24)
+    names, member = np.unique(samples.subjects, return_inverse=True)
+
+    def spread(fold_of_clip):
+        return sum(np.std([samples.y[fold_of_clip == f].sum(0) for f in range(5)], axis=0))
+
+    ours = np.empty(len(samples), dtype=int)
+    for f, (_, test) in enumerate(grouped_folds(samples.y, samples.subjects, 5)):
+        ours[test] = f
+    rng = np.random.default_rng(1)
+    chance = [spread(rng.permutation(np.arange(len(names)) % 5)[member]) for _ in range(200)]
+    assert spread(ours) < np.percentile(chance, 2)
+
+
+def test_leave_one_subject_out_holds_out_each_subject_alone():
+    folds = leave_one_subject_out(np.array(["b", "a", "b", "c"]))
+    assert [test.tolist() for _, test in folds] == [[1], [0, 2], [3]]
+
+
+def test_too_few_subjects_is_an_error():
+    with pytest.raises(ValueError, match="4 folds of 3 subjects"):
+        grouped_folds(np.ones((6, 1)), np.array(list("aabbcc")), 4)
+    with pytest.raises(ValueError, match="nothing is left to train on"):
+        leave_one_subject_out(np.array(["a", "a"]))
+
+
+# Protocol
+
+
+def test_permuting_held_out_labels_leaves_predictions_unchanged():
+    samples = make_samples()
+    fold = grouped_folds(samples.y, samples.subjects, 4)[0]
+    y = samples.y.copy()
+    y[fold[1]] = 1 - y[fold[1]][::-1]
+    a, b = (run_fold(one, mean_predictor, fold, seed=0) for one in (samples, replace(samples, y=y)))
+    np.testing.assert_array_equal(a.probability, b.probability)
+    np.testing.assert_array_equal(a.decision, b.decision)
+    leak_a, leak_b = (run_leaking_fold(one, mean_predictor, fold, seed=0) for one in (samples, replace(samples, y=y)))
+    assert not np.array_equal(leak_a.thresholds, leak_b.thresholds)
+
+
+def test_a_predictor_never_receives_a_held_out_subject_and_its_inner_folds_are_subject_disjoint():
+    samples = make_samples()
+    held_out = []
+
+    def spy(train, inner, seed):
+        assert len(inner) == 4
+        for fit_on, stop_on in inner:
+            assert not set(train.subjects[fit_on]) & set(train.subjects[stop_on])
+        held_out.append(set(samples.subjects) - set(train.subjects))
+        return mean_predictor(train, inner, seed)
+
+    cross_validate(samples, spy, leave_one_subject_out(samples.subjects))
+    assert sorted(name for names in held_out for name in names) == sorted(set(samples.subjects))
+    assert all(len(names) == 1 for names in held_out)
+
+
+def test_predictions_are_joined_by_id_whatever_the_order_of_the_folds():
+    samples = make_samples()
+    folds = grouped_folds(samples.y, samples.subjects, 4)
+    straight, turned = (cross_validate(samples, mean_predictor, f) for f in (folds, folds[::-1]))
+    np.testing.assert_array_equal(straight.ids, samples.ids)
+    np.testing.assert_array_equal(straight.probability, turned.probability)
+    table = straight.table()
+    assert (table["Id"].value_counts() == 1).all() and len(table) == len(samples)
+
+
+def test_a_clip_held_out_twice_or_never_is_an_error():
+    samples = make_samples()
+    folds = grouped_folds(samples.y, samples.subjects, 4)
+    with pytest.raises(ValueError, match="not held out exactly once"):
+        cross_validate(samples, mean_predictor, folds[:3])
+    with pytest.raises(ValueError, match="not held out exactly once"):
+        cross_validate(samples, mean_predictor, [*folds, folds[0]])
+
+
+def test_a_fold_that_splits_a_subject_is_an_error():
+    samples = make_samples()
+    half = np.arange(len(samples))
+    with pytest.raises(ValueError, match="stands on two sides of a fold"):
+        run_fold(samples, mean_predictor, (half[:60], half[60:]), seed=0)
+
+
+def test_workers_give_what_one_gives():
+    samples = make_samples()
+    folds = grouped_folds(samples.y, samples.subjects, 3)
+    one, two = (cross_validate(samples, mean_predictor, folds, seeds=(0, 1), n_jobs=n) for n in (1, 2))
+    np.testing.assert_array_equal(one.probability, two.probability)
+    assert two.probability.shape == (2, 120, 3)
+
+
+# Scores
+
+
+def test_scores_agree_with_scikit_learn():
+    rng = np.random.default_rng(3)
+    truth, decision = rng.random((2, 300, 3)) < 0.3
+    found = score(truth, decision, rng.random((300, 3)), CLASSES)
+    assert found["macro_uf1"] == pytest.approx(f1_score(truth, decision, average="macro"))
+    assert found["uar"] == pytest.approx(recall_score(truth, decision, average="macro"))
+    both = np.mean([f1_score(truth[:, k], decision[:, k], average="macro") for k in range(3)])
+    assert found["macro_f1_both"] == pytest.approx(both)
+    assert found["subset_accuracy"] == pytest.approx((truth == decision).all(1).mean())
+
+
+def test_an_absent_class_lowers_the_mean_and_is_named():
+    truth = np.array([[1, 0, 0], [0, 1, 0]])
+    found = score(truth, truth, truth.astype(float), CLASSES)
+    assert found["macro_uf1"] == pytest.approx(2 / 3) and found["absent"] == ["c"]
+    assert score(truth, truth, truth.astype(float), CLASSES, absent=1.0)["macro_uf1"] == 1
+
+
+def test_the_single_label_decision_is_the_arg_max():
+    np.testing.assert_array_equal(decide(np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]), None), [[0, 1, 0], [1, 0, 0]])
+
+
+def test_calibrated_probabilities_have_a_small_calibration_error_and_squared_ones_a_large_one():
+    rng = np.random.default_rng(0)
+    probability = rng.random((5000, 2))
+    truth = rng.random((5000, 2)) < probability
+    assert score(truth, truth, probability, ("a", "b"))["ece"] < 0.02
+    assert score(truth, truth, probability**2, ("a", "b"))["ece"] > 0.1
+    curve = reliability(truth, probability)
+    assert curve["count"].sum() == 10000 and np.abs(curve["observed"] - curve["predicted"]).max() < 0.05
+
+
+# Thresholds
+
+
+def test_bagged_thresholds_lose_less_than_the_single_best_cut():
+    rng = np.random.default_rng(0)
+
+    def draw(n):
+        y = rng.random((n, 1)) < 0.15
+        return y, 1 / (1 + np.exp(-(rng.normal(size=(n, 1)) + 1.5 * y)))
+
+    def f1(y, p, cut):
+        return 2 * (y & (p > cut)).sum() / (y.sum() + (p > cut).sum())
+
+    plain, bagged = [], []
+    test_y, test_p = draw(20000)
+    for _ in range(40):
+        y, p = draw(60)
+        bagged.append(f1(test_y, test_p, choose_thresholds(y, p, y.mean(0)).values[0]))
+        plain.append(f1(test_y, test_p, max(p[:, 0] - 1e-9, key=lambda cut, y=y, p=p: f1(y, p, cut))))
+    assert np.mean(bagged) > np.mean(plain)
+
+
+def test_classes_without_positives_follow_the_stated_rule():
+    probability = np.linspace(0.01, 0.99, 50)[:, None].repeat(2, axis=1)
+    found = choose_thresholds(np.zeros((50, 2)), probability, np.array([0.2, 0.0]))
+    assert (probability[:, 0] > found.values[0]).sum() == 10 and "training prevalence 0.200" in found.sources[0]
+    assert not (probability[:, 1] > found.values[1]).any() and "never predicted" in found.sources[1]
+
+
+def test_a_cut_chosen_on_few_positives_loses_less_when_it_is_shrunk(monkeypatch):
+    """Calibrated scores of 40 clips with 2 to 4 positives; F1 on 4,000 others, with the cuts shrunk and not."""
+    rng, lost = np.random.default_rng(0), []
+
+    def draw(n):
+        p = 1 / (1 + np.exp(-(rng.normal(0, 2, n) - 4)))
+        return p, rng.random(n) < p
+
+    def f1(p, y, cut):
+        return 2 * (y & (p > cut)).sum() / max((y.sum() + (p > cut).sum()), 1)
+
+    test_p, test_y = draw(4000)
+    while len(lost) < 60:
+        p, y = draw(40)
+        if 2 <= y.sum() <= 4:
+            cuts = []
+            for few in (0, 10):
+                monkeypatch.setattr("utils.train.decision.FEW", few)
+                cuts.append(choose_thresholds(y[:, None], p[:, None], y.mean(keepdims=True)).values[0])
+            lost.append([f1(test_p, test_y, cut) for cut in cuts])
+    plain, shrunk = np.mean(lost, 0)
+    assert shrunk > plain + 0.005
+
+
+def test_a_perfect_score_is_cut_perfectly():
+    y = np.array([0, 0, 1, 1, 1])[:, None]
+    found = choose_thresholds(y, y * 0.8 + 0.1, y.mean(0))
+    np.testing.assert_array_equal(decide(y * 0.8 + 0.1, found.values), y)
+
+
+def test_calibration_turns_scores_into_frequencies_and_keeps_their_order():
+    rng = np.random.default_rng(0)
+    frequency = rng.random((2000, 2)) * (0.9, 0.3)
+    truth = rng.random((2000, 2)) < frequency
+    logit = np.log(frequency / (1 - frequency))
+    squashed = 1 / (1 + np.exp(-(0.3 * logit + 1.0)))  # ranks well, far from frequencies
+    calibrated = fit_calibration(truth[:1000], squashed[:1000])(squashed)
+    assert np.abs(calibrated - frequency).mean() < 0.05 < np.abs(squashed - frequency).mean()
+    np.testing.assert_array_equal(calibrated.argsort(axis=0), squashed.argsort(axis=0))
+    useless = fit_calibration(~truth[:1000], squashed[:1000])
+    assert useless.slope == 0.1
+
+
+def test_averaged_predictions_are_the_mean_and_need_equal_folds():
+    samples = make_samples()
+
+    def single(shift):
+        def predictor(train, inner, seed):
+            return Classifier(lambda x: np.abs(x.mean(axis=(1, 2, 4, 5)) + shift), None)
+
+        return predictor
+
+    folds = grouped_folds(samples.y, samples.subjects, 4)
+    a, b = (cross_validate(samples, single(shift), folds) for shift in (0.0, (1.0, 0.0, 0.0)))
+    both = average_predictions(a, b)
+    np.testing.assert_allclose(both.probability, (a.probability + b.probability) / 2)
+    np.testing.assert_array_equal(both.decision[0].argmax(1), both.probability[0].argmax(1))
+    with pytest.raises(ValueError, match="differ in fold"):
+        average_predictions(a, cross_validate(samples, single(0.0), folds[::-1]))
+    with pytest.raises(ValueError, match="single labels do not average with several"):
+        average_predictions(a, cross_validate(samples, mean_predictor, folds))
+
+
+def test_an_average_of_several_labels_chooses_its_thresholds_on_the_mean_of_inner_probabilities():
+    samples = make_samples()
+    folds = grouped_folds(samples.y, samples.subjects, 3)
+    one, other = (cross_validate(samples, predictor, folds, (0, 1)) for predictor in (lda(), rbf_svm()))
+    alone, both = average_predictions(one, one), average_predictions(one, other)
+    np.testing.assert_allclose(alone.thresholds, one.thresholds, atol=1e-6)
+    np.testing.assert_array_equal(alone.decision, one.decision)
+    for r, f in np.ndindex(2, 3):
+        train, test = folds[f]
+        inner, truth = (one.inner + other.inner)[r, f, train] / 2, one.truth[train]
+        expected = choose_thresholds(truth, inner, truth.mean(0)).values
+        np.testing.assert_allclose(both.thresholds[r, f], expected)
+        np.testing.assert_array_equal(both.decision[r, test], both.probability[r, test] > expected)
+        assert np.isnan(one.inner[r, f, test]).all()
+    with pytest.raises(ValueError, match="no out-of-fold probabilities.*Remedy"):
+        average_predictions(one, cross_validate(samples, best_constant(), folds, (0, 1)))
+
+
+def test_rows_through_one_pool_are_those_of_a_row_at_a_time():
+    samples = make_samples()
+    folds = grouped_folds(samples.y, samples.subjects, 3)
+    rows = {"mean": Row(samples, mean_predictor, run_fold), "leak": Row(samples, lda(), run_leaking_fold)}
+    together = cross_validate_rows(rows, folds, (0, 1), n_jobs=2)
+    for name, row in rows.items():
+        alone = cross_validate(samples, row.predictor, folds, (0, 1), run=row.run)
+        np.testing.assert_array_equal(together[name].probability, alone.probability)
+        np.testing.assert_array_equal(together[name].decision, alone.decision)
+
+
+# Intervals
+
+
+def test_the_interval_covers_the_pooled_score_and_shrinks_with_subjects():
+    few, many = (
+        cross_validate(s, mean_predictor, grouped_folds(s.y, s.subjects, 4))
+        for s in (make_samples(80, 8), make_samples(640, 64))
+    )
+    for oof in (few, many):
+        bounds = interval(oof)
+        assert bounds.low < bounds.value < bounds.high
+        assert bounds.value == pytest.approx(pooled_score(oof)["macro_uf1"])
+    assert interval(many).high - interval(many).low < interval(few).high - interval(few).low
+
+
+def test_bootstrap_counts_equal_scoring_each_resample():
+    oof = cross_validate(
+        make_samples(), mean_predictor, grouped_folds(make_samples().y, make_samples().subjects, 4), seeds=(0, 1)
+    )
+    names = np.unique(oof.subjects)
+    drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=300)
+    values = []
+    for times in drawn:
+        rows = np.concatenate([np.flatnonzero(oof.subjects == s).repeat(t) for s, t in zip(names, times, strict=True)])
+        values.append(
+            np.mean(
+                [f1_score(oof.truth[rows], oof.decision[r, rows], average="macro", zero_division=0) for r in range(2)]
+            )
+        )
+    assert interval(oof, resamples=300).low == pytest.approx(np.percentile(values, 2.5))
+
+
+def test_a_variant_does_not_differ_from_itself_and_unequal_runs_are_refused():
+    samples = make_samples()
+    folds = grouped_folds(samples.y, samples.subjects, 4)
+    oof = cross_validate(samples, mean_predictor, folds)
+    same = compare(oof, oof)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="differ in fold"):
+        compare(oof, cross_validate(samples, mean_predictor, folds[::-1]))
+
+
+def test_the_table_has_a_row_per_variant_with_its_cost():
+    samples = make_samples()
+    folds = grouped_folds(samples.y, samples.subjects, 4)
+
+    def all_ones(train, inner, seed):
+        return Classifier(lambda x: np.ones((len(x), 3)), Thresholds(np.full(3, 0.5), ("fixed",) * 3))
+
+    results = {"mean": cross_validate(samples, mean_predictor, folds), "ones": cross_validate(samples, all_ones, folds)}
+    table = results_table(results, reference="ones")
+    assert table.loc["ones", "difference"] == 0 and table.loc["mean", "difference"] > 0
+    assert table.loc["mean", "parameters"] == 3 and table.loc["mean", "folds"] == 4
+    assert table.loc["ones", "uar"] == 1 and table.loc["ones", "balanced_accuracy"] == 0.5
+
+
+def test_counts_sum_to_the_number_of_clips():
+    rng = np.random.default_rng(0)
+    truth, decision = rng.random((2, 50, 4)) < 0.5
+    np.testing.assert_array_equal(confusion_counts(truth, decision).sum(-1), np.full(4, 50))
+
+
+def test_verdicts_say_what_the_intervals_support():
+    columns = ["difference", "difference_low", "difference_high"]
+    rows = {"ours": (0, 0, 0), "a": (0.1, 0.01, 0.2), "b": (-0.1, -0.2, -0.01), "c": (0.1, -0.01, 0.2)}
+    a, b, c = verdicts(pd.DataFrame.from_dict(rows, orient="index", columns=columns), "ours")
+    assert a.startswith("a ") and a.endswith("+0.100 [+0.010, +0.200]  better than ours")
+    assert b.endswith("worse than ours") and c.endswith("no difference shown")

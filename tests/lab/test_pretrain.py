@@ -1,0 +1,94 @@
+"""Facts about utils.lab.teachers.classifier."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from utils.lab.teachers.classifier import RECIPES, THREE, WEIGHTS, controls, pretrain, sample_dual, sample_single
+from utils.synthetic.action_units import ACTION_UNITS
+from utils.train.fit import fit
+from utils.train.samples import CLASSES
+from utils.train.shipped import (
+    fine_tuned_predictor,
+    initial_state,
+    load_pretrained,
+    unit_probabilities,
+    zero_shot_predictor,
+)
+
+
+@pytest.fixture(scope="module")
+def flow_images():
+    return sample_single(240, seed=991)  # people that the shipped weights never saw
+
+
+def test_samples_of_one_seed_are_equal_and_of_another_differ():
+    one, two, other = sample_single(20, 5), sample_single(20, 5), sample_single(20, 6)
+    assert np.array_equal(one.x, two.x) and np.array_equal(one.y, two.y)
+    assert not np.array_equal(one.x, other.x)
+
+
+def test_dual_samples_have_two_views_two_phases_and_our_classes():
+    samples = sample_dual(30, 0)
+    assert samples.x.shape == (30, 2, 2, 3, 28, 28) and samples.classes == CLASSES
+    assert samples.units.shape == (30, len(ACTION_UNITS))
+    assert (samples.x[:, :, :, 2] >= np.linalg.norm(samples.x[:, :, :, :2], axis=3) - 1e-5).all()
+
+
+def test_single_samples_have_one_label_each():
+    samples = sample_single(30, 0)
+    assert samples.x.shape == (30, 1, 1, 3, 28, 28) and samples.classes == THREE
+    assert (samples.y.sum(1) == 1).all()
+
+
+@pytest.mark.parametrize("kind", list(RECIPES))
+def test_pretraining_repeats_itself(kind):
+    one, two = (pretrain(kind, seed=1, clips=100, epochs=1).members[0].state for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", list(RECIPES))
+def test_shipped_weights_are_small_and_fit_the_network_of_their_recipe(kind):
+    assert (WEIGHTS / f"classifier-{kind}.safetensors").stat().st_size < 2e6
+    fitted = load_pretrained(kind)
+    assert fitted.model_config == RECIPES[kind].model and fitted.classes == RECIPES[kind].classes
+
+
+def test_shipped_weights_know_people_they_never_saw(flow_images):
+    def right(predictor):
+        probability = predictor(flow_images, [], 0).probabilities(flow_images.x)
+        return (probability.argmax(1) == flow_images.y.argmax(1)).mean()
+
+    taught = load_pretrained("single")
+    assert right(zero_shot_predictor(taught)) > 0.7
+    found = {name: right(predictor) for name, predictor in controls(taught).items()}
+    assert len(found) == 3 and max(found.values()) < 0.5, found
+
+
+def test_shipped_weights_tell_action_units(flow_images):
+    probability = unit_probabilities("single", flow_images.x)
+    smile = list(ACTION_UNITS).index("AU12")
+    present = flow_images.units[:, smile] > 0.3
+    assert probability[present, smile].mean() > probability[~present, smile].mean() + 0.3
+
+
+def test_fine_tuning_starts_from_every_shipped_weight(flow_images):
+    recipe = RECIPES["single"]
+    config = replace(recipe.train, epochs=1)
+    fitted = fit(flow_images, None, recipe.model, config, 0, initial_state("single"))
+    assert fitted.members[0].missing == ()
+
+
+def test_zero_shot_refuses_other_classes_than_it_knows(flow_images):
+    two = replace(flow_images, y=np.eye(2)[np.arange(len(flow_images)) % 2], classes=("calm", "moved"))
+    with pytest.raises(ValueError, match="the network knows"):
+        zero_shot_predictor(load_pretrained("single"))(two, [], 0)
+
+
+def test_a_fine_tuned_network_has_the_classes_at_hand(flow_images):
+    config = replace(RECIPES["single"].train, epochs=1)
+    two = replace(flow_images, y=np.eye(2)[np.arange(len(flow_images)) % 2], classes=("calm", "moved"))
+    classifier = fine_tuned_predictor("single", 2, config, how="all")(two, [], 0)
+    assert classifier.probabilities(two.x[:3]).shape == (3, 2)

@@ -1,0 +1,51 @@
+"""The picture that `make predict` leaves."""
+
+from collections.abc import Sequence as Many
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from utils.dataset.labels import PHASE_COLUMNS
+from utils.render.view_set import Views
+from utils.report.figures.common import CLASS_COLOURS, PHASE_NAMES, VIEW_NAMES, bare, share_bars
+from utils.report.figures.flow import colour_wheel, draw_moments, flow_on_face, largest_motion
+
+
+def prediction(
+    views: Views,
+    moments: Many[int],
+    curve: np.ndarray,
+    flows: np.ndarray,
+    answers: pd.DataFrame,
+    units: pd.Series,
+    title: str = "",
+) -> Figure:
+    """What one clip shows: its motion with the moments, probabilities, and its views with the flow of both phases.
+
+    curve (T,), flows (V, P, S, S, 2), both px; answers: index class, or what to call it, columns probability and
+    threshold; units: probability by name, those to be shown.
+    """
+    n_views = len(flows)
+    figure = plt.figure(figsize=(13, 3.6 + 2.4 * n_views), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2.4 * n_views))
+    motion, classes, muscles = top.subplots(1, 3, width_ratios=(1.3, 1, 1))
+    draw_moments(motion, curve, moments)
+    share_bars(classes, answers.index, answers["probability"], CLASS_COLOURS, "probability (line: threshold)")
+    classes.plot(answers["threshold"], range(len(answers)), "k|", ms=16, mew=2)
+    share_bars(muscles, units.index, units, [CLASS_COLOURS[4]] * len(units), "action units")
+    largest = largest_motion(flows, views.masks)
+    grid = bottom.subplots(n_views, 6, width_ratios=(1, 1, 1, 1, 1, 0.6), squeeze=False)
+    for v, name in enumerate(VIEW_NAMES[n_views]):
+        for axis, word, t in zip(grid[v], PHASE_COLUMNS, moments, strict=False):
+            axis.imshow(views.frames[t, v])
+            bare(axis, f"{word} (frame {t})" if v == 0 else "")
+        for axis, phase, t, flow in zip(grid[v, 3:], PHASE_NAMES, moments, flows[v], strict=False):
+            axis.imshow(flow_on_face(views.frames[t, v], flow * views.masks[v][..., None], largest))
+            bare(axis, phase if v == 0 else "")
+        grid[v, 0].set_ylabel(name, fontsize=9)
+        bare(grid[v, 5])
+    colour_wheel(grid[0, 5], largest)
+    figure.suptitle(title, fontsize=11)
+    return figure

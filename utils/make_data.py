@@ -11,7 +11,8 @@ from pathlib import Path
 from utils.artefacts import artefact_key, is_current
 from utils.config import Config, load_config
 from utils.report.data_card import write_card
-from utils.synthetic.data_root import TRUTH, make_dataset
+from utils.synthetic.data_root import make_dataset
+from utils.synthetic.truth import TRUTH
 
 
 def make_data(config: Config, world: Path | None = None) -> None:

@@ -8,10 +8,10 @@ from sklearn.metrics import f1_score, recall_score
 
 from utils.evaluate.baselines import best_constant, lda, rbf_svm
 from utils.evaluate.protocol import (
-    Row,
+    Variant,
     average_predictions,
     cross_validate,
-    cross_validate_rows,
+    cross_validate_variants,
     grouped_folds,
     leave_one_subject_out,
     run_fold,
@@ -299,10 +299,10 @@ def test_an_average_of_several_labels_chooses_its_thresholds_on_the_mean_of_inne
 def test_rows_through_one_pool_are_those_of_a_row_at_a_time():
     samples = make_samples()
     folds = grouped_folds(samples.y, samples.subjects, 3)
-    rows = {"mean": Row(samples, mean_predictor, run_fold), "leak": Row(samples, lda(), run_leaking_fold)}
-    together = cross_validate_rows(rows, folds, (0, 1), n_jobs=2)
+    rows = {"mean": Variant(mean_predictor), "lda": Variant(lda())}
+    together = cross_validate_variants(samples, rows, folds, (0, 1), n_jobs=2)
     for name, row in rows.items():
-        alone = cross_validate(samples, row.predictor, folds, (0, 1), run=row.run)
+        alone = cross_validate(samples, row.predictor, folds, (0, 1))
         np.testing.assert_array_equal(together[name].probability, alone.probability)
         np.testing.assert_array_equal(together[name].decision, alone.decision)
 

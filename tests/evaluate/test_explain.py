@@ -24,13 +24,13 @@ from utils.evaluate.explain import (
     unit_table,
     why,
 )
-from utils.evaluate.measure import load_truth
 from utils.lab.teachers import classifier
 from utils.lab.teachers.classifier import sample_dual
 from utils.pipeline import Job
 from utils.report.figures import train as plots
 from utils.synthetic.action_units import ACTION_UNITS, sides_of
 from utils.synthetic.face_model import load_face_model
+from utils.synthetic.truth import load_truth
 from utils.train.augment import mirror
 from utils.train.fitted import load_network
 from utils.train.samples import CLASSES

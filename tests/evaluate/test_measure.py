@@ -11,11 +11,12 @@ import pytest
 
 from utils.config import load_config
 from utils.dataset.readers import open_sequence
-from utils.evaluate.measure import CONFOUNDERS, apex_errors, given_apex_errors, load_truth, measure_flow
+from utils.evaluate.measure import CONFOUNDERS, apex_errors, given_apex_errors, measure_flow
 from utils.flow.methods import FLOW_METHODS
 from utils.flow.truth import exact_flow
 from utils.pipeline import jobs_by_id, load_data
 from utils.render.views import stable_vertices, view_cameras
+from utils.synthetic.truth import load_truth
 
 BOXES = [(100.0, 110.0, 200.0), (120.0, 115.0, 210.0)]
 

@@ -33,7 +33,7 @@ from utils.lab.bench.training import augment_clip, people_to_train_and_test
 from utils.lab.figures import memory_curves
 from utils.parallel import parallel_map
 from utils.provenance import commit
-from utils.synthetic.expressions import CONFOUNDERS
+from utils.synthetic.truth import CONFOUNDERS
 from utils.train.augment import augment
 from utils.train.settings import TrainConfig
 

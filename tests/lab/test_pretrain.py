@@ -6,17 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from utils.lab.flow_images import fine_tuned_predictor
 from utils.lab.teachers.classifier import RECIPES, THREE, WEIGHTS, controls, pretrain, sample_dual, sample_single
 from utils.synthetic.action_units import ACTION_UNITS
 from utils.train.fit import fit
 from utils.train.samples import CLASSES
-from utils.train.shipped import (
-    fine_tuned_predictor,
-    initial_state,
-    load_pretrained,
-    unit_probabilities,
-    zero_shot_predictor,
-)
+from utils.train.shipped import initial_state, load_pretrained, unit_probabilities, zero_shot_predictor
 
 
 @pytest.fixture(scope="module")

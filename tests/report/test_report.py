@@ -9,8 +9,8 @@ import pytest
 from utils.artefacts import write_artefact
 from utils.config import load_config
 from utils.dataset.folders import walk
-from utils.evaluate.ablation import variants
-from utils.evaluate.held_out import Plan, main_variants
+from utils.evaluate.ablation import teacher_variants, variants
+from utils.evaluate.held_out import Plan, learner_variants
 from utils.evaluate.rows import HEADLINE, OURS
 from utils.lab import readme as report
 from utils.lab.bench.flow import SHOWN
@@ -126,7 +126,12 @@ def test_the_headline_has_the_chosen_rows_and_the_whole_ablation_has_all(run):
 
 def test_every_headline_row_is_a_row_of_the_ablation():
     plan = Plan.of(load_config())
-    rows = main_variants(plan).keys() | variants(plan).keys() | {OURS, "without 3D stabilisation"}
+    rows = (
+        learner_variants(plan).keys()
+        | teacher_variants(plan).keys()
+        | variants(plan).keys()
+        | {OURS, "without 3D stabilisation"}
+    )
     assert set(HEADLINE) <= rows
 
 

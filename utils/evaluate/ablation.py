@@ -1,35 +1,48 @@
 """The variants that `04_ablation` compares: the paper's, ours, and the baselines, all through one protocol."""
 
+from collections.abc import Callable
+
 from utils.config import Config
 from utils.dataset.tables import DataRoot
 from utils.evaluate.baselines import baselines
 from utils.evaluate.held_out import (
     Plan,
-    Transform,
-    Variant,
     held_out,
     held_out_rows,
+    learner_variants,
     learners,
-    main_variants,
     model_config,
     network,
     train_config,
 )
 from utils.evaluate.other_inputs import OTHER_FLOWS, samples_with_flow, unstabilised_samples
-from utils.evaluate.protocol import OutOfFold, average_predictions
-from utils.evaluate.rows import HONEST, LEAK, OURS, SCRATCH, UNSTABILISED
+from utils.evaluate.protocol import OutOfFold, Variant, average_predictions
+from utils.evaluate.rows import HONEST, LEAK, OURS, RECALIBRATED, SCRATCH, UNITS_FIRST, UNSTABILISED, ZERO_SHOT
 from utils.train.fit import network_predictor
 from utils.train.samples import Samples
+from utils.train.shipped import KINDS, load_pretrained, zero_shot_predictor
 from utils.train.stacking import stacking_weights
+from utils.train.units_first import units_first_predictor
 
 MEANS = {"ours + RBF-SVM": (SCRATCH, "RBF-SVM")}  # rows that average the predictions of others
 
 
+def teacher_variants(plan: Plan) -> dict[str, Variant]:
+    """What the teacher of synthetic motion knows: its action units, or its emotions, with a table learnt from the clips
+    at hand that leads to their emotions, and its emotions as they are."""
+    teacher = load_pretrained(KINDS[plan.n_views])
+    return {
+        UNITS_FIRST: Variant(units_first_predictor(teacher)),
+        RECALIBRATED: Variant(units_first_predictor(teacher, "emotions")),
+        ZERO_SHOT: Variant(zero_shot_predictor(teacher)),
+    }
+
+
 def variants(plan: Plan) -> dict[str, Variant]:
-    """Name -> variant of what is compared with `main_variants`, in the order of the table. Our networks here start from
+    """Name -> variant of what is compared with the learners, in the order of the table. Our networks here start from
     scratch."""
 
-    def ours(model: dict | None = None, train: dict | None = None, transform: Transform | None = None) -> Variant:
+    def ours(model: dict | None = None, train: dict | None = None, transform: Callable | None = None) -> Variant:
         predictor = network(plan, model_config(plan, **(model or {})), train_config(plan, **(train or {})))
         return Variant(predictor, transform) if transform else Variant(predictor)
 
@@ -57,7 +70,8 @@ def variants(plan: Plan) -> dict[str, Variant]:
 def ablate(config: Config, samples: Samples) -> dict[str, OutOfFold]:
     """Held-out predictions of every variant and mean of variants, by name, in the order of the table."""
     plan, seeds = Plan.of(config), config.ablation_seeds
-    main = held_out_rows(plan, samples, main_variants(plan), seeds)  # 03 shares the submitted ones
+    main = held_out_rows(plan, samples, learner_variants(plan), seeds)  # 03 shares the submitted ones
+    main |= held_out_rows(plan, samples, teacher_variants(plan), seeds, teacher_variants)
     rows = held_out_rows(plan, samples, variants(plan), seeds, variants)
     means = {OURS: average_predictions(*(main[name] for name in learners(plan)), weighting=stacking_weights)}
     means |= {name: average_predictions(*((main | rows)[part] for part in parts)) for name, parts in MEANS.items()}
@@ -83,4 +97,4 @@ def other_flows(config: Config, data: DataRoot) -> dict[str, OutOfFold]:
 def _from_scratch(config: Config, name: str, samples: Samples) -> dict[str, OutOfFold]:
     """The row of our network from scratch on other samples."""
     plan = Plan.of(config)
-    return {name: held_out(plan, samples, name, main_variants(plan)[SCRATCH], config.ablation_seeds)}
+    return {name: held_out(plan, samples, name, learner_variants(plan)[SCRATCH], config.ablation_seeds)}

@@ -13,25 +13,20 @@ import numpy as np
 from utils.artefacts import DamagedError, artefact_key, is_current, read_artefact, write_artefact
 from utils.evaluate.protocol import (
     OutOfFold,
-    Row,
+    Variant,
     average_predictions,
-    cross_validate_rows,
+    cross_validate_variants,
     grouped_folds,
     leave_one_subject_out,
-    run_fold,
-    run_leaking_fold,
 )
-from utils.evaluate.rows import PRETRAINED, RECALIBRATED, SCRATCH, TUNED_HARD, UNITS_FIRST, ZERO_SHOT
+from utils.evaluate.rows import PRETRAINED, SCRATCH, TUNED_HARD
 from utils.train.estimator import Predictor
 from utils.train.fit import network_predictor
 from utils.train.network import ModelConfig
 from utils.train.samples import CLASSES, Samples
 from utils.train.settings import TrainConfig
-from utils.train.shipped import FINE_TUNE, KINDS, TUNE_HARD, initial_state, load_pretrained, zero_shot_predictor
+from utils.train.shipped import FINE_TUNE, KINDS, TUNE_HARD, initial_state, load_pretrained
 from utils.train.stacking import Learner, Stack, fit_stack, stacking_weights
-from utils.train.units_first import units_first_predictor
-
-Transform = Callable[[Samples], Samples]
 
 
 @dataclass(frozen=True)
@@ -58,18 +53,6 @@ class Plan:
     def result_parameters(self) -> dict[str, Any]:
         """What can change a prediction: all but workers and place."""
         return {name: value for name, value in asdict(self).items() if name not in ("jobs", "work_root")}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A row of the table: a predictor, and what it is shown of the samples."""
-
-    predictor: Predictor
-    transform: Transform = lambda samples: samples
-    leaking: bool = False
-
-    def row(self, samples: Samples) -> Row:
-        return Row(self.transform(samples), self.predictor, run_leaking_fold if self.leaking else run_fold)
 
 
 def outer_folds(plan: Plan, samples: Samples) -> list:
@@ -106,17 +89,10 @@ def learners(plan: Plan) -> dict[str, Learner]:
     }
 
 
-def main_variants(plan: Plan) -> dict[str, Variant]:
-    """Our network by all `learners`; and what the teacher of synthetic motion knows: its units, or its emotions,
-    with a table learnt from the clips, and its emotions as they are."""
-    teacher = load_pretrained(KINDS[plan.n_views])
-    rows = {
+def learner_variants(plan: Plan) -> dict[str, Variant]:
+    """Our network by all `learners`."""
+    return {
         name: Variant(network_predictor(one.model, one.train, init=one.init)) for name, one in learners(plan).items()
-    }
-    return rows | {
-        UNITS_FIRST: Variant(units_first_predictor(teacher)),
-        RECALIBRATED: Variant(units_first_predictor(teacher, "emotions")),
-        ZERO_SHOT: Variant(zero_shot_predictor(teacher)),
     }
 
 
@@ -127,27 +103,27 @@ def submitted(plan: Plan) -> dict[str, Learner]:
 
 def submitted_out_of_fold(plan: Plan, samples: Samples, seeds: int) -> OutOfFold:
     """Held-out predictions of what is `submitted`, weighted in each fold by what its inner folds show."""
-    variants = main_variants(plan)
+    variants = learner_variants(plan)
     found = list(held_out_rows(plan, samples, {name: variants[name] for name in submitted(plan)}, seeds).values())
     return average_predictions(*found, weighting=stacking_weights) if len(found) > 1 else found[0]
 
 
 def held_out(plan: Plan, samples: Samples, name: str, variant: Variant, seeds: int) -> OutOfFold:
-    """Held-out predictions of one of `main_variants` on the plan's folds and `seeds` repetitions, kept by name."""
+    """Held-out predictions of one of `learner_variants` on the plan's folds and `seeds` repetitions, kept by name."""
     return held_out_rows(plan, samples, {name: variant}, seeds)[name]
 
 
 def held_out_rows(
-    plan: Plan, samples: Samples, rows: dict[str, Variant], seeds: int, code: Callable = main_variants
+    plan: Plan, samples: Samples, rows: dict[str, Variant], seeds: int, code: Callable = learner_variants
 ) -> dict[str, OutOfFold]:
     """The same of many variants, by name; those that are not kept yet go through one pool of workers.
 
     code: the function that defines the variants, which is part of their keys.
     """
     kept = {name: _kept(plan, samples, name, seeds, code) for name in rows}
-    missing = {name: rows[name].row(samples) for name in rows if not _current(*kept[name])}
+    missing = {name: rows[name] for name in rows if not _current(*kept[name])}
     folds, repeats = outer_folds(plan, samples), range(plan.seed, plan.seed + seeds)
-    found = cross_validate_rows(missing, folds, repeats, plan.jobs, plan.inner_folds, "held-out folds")
+    found = cross_validate_variants(samples, missing, folds, repeats, plan.jobs, plan.inner_folds, "held-out folds")
     for name, oof in found.items():
         path, key = kept[name]
         parts = {field.name: getattr(oof, field.name) for field in fields(oof)} | {"notes": json.dumps(oof.notes)}

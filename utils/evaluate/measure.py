@@ -4,7 +4,6 @@ import time
 
 import pandas as pd
 
-from utils.artefacts import read_artefact
 from utils.config import Config
 from utils.dataset.tables import DataRoot
 from utils.flow.methods import FLOW_METHODS, estimate_flow
@@ -12,13 +11,7 @@ from utils.flow.truth import exact_flow, flow_errors
 from utils.parallel import parallel_map
 from utils.pipeline import Job, jobs_by_id
 from utils.render.views import stable_vertices, view_cameras
-from utils.synthetic.expressions import CONFOUNDERS
-
-
-def load_truth(config: Config) -> pd.DataFrame | None:
-    """The truth of synthetic clips, one row per clip (Id as index); None for real data."""
-    path = config.data_root / "truth" / "clips.csv"
-    return read_artefact(path).set_index("Id") if path.exists() else None
+from utils.synthetic.truth import CONFOUNDERS, load_truth
 
 
 def apex_errors(found: pd.Series, truth: pd.DataFrame) -> pd.DataFrame:

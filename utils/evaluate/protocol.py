@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -151,12 +152,12 @@ class FoldResult:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What stands for one line of a table: a predictor, and the samples that it is shown."""
+class Variant:
+    """A row of the results table: an estimator, what it is shown of the samples, and whether it leaks."""
 
-    samples: Samples
     predictor: Predictor
-    run: Callable[..., FoldResult]  # `run_fold` or `run_leaking_fold`
+    transform: Callable[[Samples], Samples] = lambda samples: samples
+    leaking: bool = False  # by `run_leaking_fold`
 
 
 def run_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
@@ -164,40 +165,9 @@ def run_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: int, inne
     clips.
     """
     train, test = samples.subset(fold[0]), samples.subset(fold[1])
-    _check_disjoint(train, test)
+    check_disjoint(train, test)
     inner = grouped_folds(train.y, train.subjects, min(inner_folds, len(np.unique(train.subjects))), seed)
-    return _predict_fold(lambda: predictor(train, inner, seed), test)
-
-
-def judge_elsewhere(
-    samples: Samples,
-    predictor: Predictor,
-    folds: Sequence[Fold],
-    tested: Mapping[str, Samples],
-    seed: int = 0,
-    n_jobs: int = 1,
-    description: str = "",
-) -> dict[str, OutOfFold]:
-    """Predictors trained on `samples`, one a fold, and what each says of its held-out clips as they are in `tested`.
-
-    tested: name -> the same clips in the same order, seen otherwise. Raises ValueError where their Ids differ.
-    """
-    for name, other in tested.items():
-        if not np.array_equal(other.ids, samples.ids):
-            raise ValueError(f"{name}: its Ids are not those of the training clips. Remedy: give the same clips.")
-    task = partial(_judge_fold, samples, predictor, tested, seed)
-    found = parallel_map(task, list(folds), n_jobs, description=description)
-    return {name: _joined(other, folds, (seed,), [[one[name] for one in found]]) for name, other in tested.items()}
-
-
-def _judge_fold(
-    samples: Samples, predictor: Predictor, tested: Mapping[str, Samples], seed: int, fold: Fold
-) -> dict[str, FoldResult]:
-    train = samples.subset(fold[0])
-    _check_disjoint(train, samples.subset(fold[1]))
-    inner = grouped_folds(train.y, train.subjects, min(4, len(np.unique(train.subjects))), seed)
-    classifier = predictor(train, inner, seed)
-    return {name: _predict_fold(lambda: classifier, other.subset(fold[1])) for name, other in tested.items()}
+    return predict_fold(lambda: predictor(train, inner, seed), test)
 
 
 def run_leaking_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
@@ -207,10 +177,10 @@ def run_leaking_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: i
     inner fold, and it validates on the test clips.
     """
     test = samples.subset(fold[1])
-    return replace(_predict_fold(lambda: predictor(samples, [fold], seed), test), inner=None)
+    return replace(predict_fold(lambda: predictor(samples, [fold], seed), test), inner=None)
 
 
-def _predict_fold(train: Callable[[], Classifier], test: Samples) -> FoldResult:
+def predict_fold(train: Callable[[], Classifier], test: Samples) -> FoldResult:
     start = time.perf_counter()
     classifier = train()
     probability = np.asarray(classifier.probabilities(test.x))
@@ -231,43 +201,44 @@ def cross_validate(
     seeds: Sequence[int] = (0,),
     n_jobs: int = 1,
     inner_folds: int = 4,
-    run: Callable[..., FoldResult] = run_fold,
     description: str = "",
 ) -> OutOfFold:
     """Predict every clip once per seed by a predictor that has not seen its subject.
 
     `folds` are used for every seed; the inner folds depend on the seed and the fold alone, so that two
-    predictors meet the same splits and can be compared in pairs. `run=run_leaking_fold` measures the leak
-    instead. Raises ValueError when a subject stands on two sides of a fold or an Id is not held out exactly
-    once.
+    predictors meet the same splits and can be compared in pairs. Raises ValueError when a subject stands on two sides
+    of a fold or an Id is not held out exactly once.
     """
-    rows = {"": Row(samples, predictor, run)}
-    return cross_validate_rows(rows, folds, seeds, n_jobs, inner_folds, description)[""]
+    variants = {"": Variant(predictor)}
+    return cross_validate_variants(samples, variants, folds, seeds, n_jobs, inner_folds, description)[""]
 
 
-def cross_validate_rows(
-    rows: Mapping[str, Row],
+def cross_validate_variants(
+    samples: Samples,
+    variants: Mapping[Any, Variant],
     folds: Sequence[Fold],
     seeds: Sequence[int] = (0,),
     n_jobs: int = 1,
     inner_folds: int = 4,
     description: str = "",
-) -> dict[str, OutOfFold]:
-    """`cross_validate` of many rows of a table, by name, through one pool: no worker waits for the end of a row."""
-    tasks = [(row, seed, fold) for row in rows.values() for seed in seeds for fold in folds]
+) -> dict[Any, OutOfFold]:
+    """`cross_validate` of many variants, by name, through one pool: no worker waits for the end of a row."""
+    shown = {name: variant.transform(samples) for name, variant in variants.items()}
+    tasks = [(shown[name], one, seed, fold) for name, one in variants.items() for seed in seeds for fold in folds]
     results = iter(parallel_map(partial(_run_task, inner_folds), tasks, n_jobs, description=description))
     return {
-        name: _joined(row.samples, folds, seeds, [[next(results) for _ in folds] for _ in seeds])
-        for name, row in rows.items()
+        name: join_folds(shown[name], folds, seeds, [[next(results) for _ in folds] for _ in seeds])
+        for name in variants
     }
 
 
-def _run_task(inner_folds: int, task: tuple[Row, int, Fold]) -> FoldResult:
-    row, seed, fold = task
-    return row.run(row.samples, row.predictor, fold, seed, inner_folds)
+def _run_task(inner_folds: int, task: tuple[Samples, Variant, int, Fold]) -> FoldResult:
+    samples, variant, seed, fold = task
+    run = run_leaking_fold if variant.leaking else run_fold
+    return run(samples, variant.predictor, fold, seed, inner_folds)
 
 
-def _joined(
+def join_folds(
     samples: Samples, folds: Sequence[Fold], seeds: Sequence[int], by_seed: list[list[FoldResult]]
 ) -> OutOfFold:
     joined = [_join_by_id(samples.ids, parts) for parts in by_seed]
@@ -375,7 +346,7 @@ def check_paired(a: OutOfFold, b: OutOfFold) -> None:
             raise ValueError(f"the two results differ in {name}. Remedy: use the same clips, folds and seeds.")
 
 
-def _check_disjoint(train: Samples, test: Samples) -> None:
+def check_disjoint(train: Samples, test: Samples) -> None:
     shared = np.intersect1d(train.subjects, test.subjects)
     if len(shared):
         raise ValueError(f"subject {shared[0]} stands on two sides of a fold. Remedy: split by subject.")

@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 
 from utils.errors import DataError
 from utils.evaluate.baselines import OFF_APEXNET, PLAIN, STSTNET, OffApexNetConfig, STSTNetConfig, plain_network
-from utils.evaluate.protocol import Row, cross_validate_rows, leave_one_subject_out, run_fold, run_leaking_fold
+from utils.evaluate.protocol import Variant, cross_validate_variants, leave_one_subject_out
 from utils.evaluate.scores import Interval, compare, interval
 from utils.lab.flow_images import TRAIN, read_sources
 from utils.lab.htnet import HTNetConfig
@@ -42,7 +41,7 @@ def chosen_by_accuracy(train: TrainConfig) -> TrainConfig:
 
 
 def audited(samples: Samples) -> dict[str, Predictor]:
-    """Row -> predictor that chooses its epoch on the first inner fold, which `run_leaking_fold` makes the test fold."""
+    """Row -> predictor that chooses its epoch on the first inner fold, which a leaking variant makes the test fold."""
     shape = {"classes": len(samples.classes), "views": 1, "phases": samples.x.shape[2]}
     plain: dict[str, tuple[type[ModelConfig], TrainConfig]] = {
         "STSTNet": (STSTNetConfig, STSTNET),
@@ -56,10 +55,10 @@ def audited(samples: Samples) -> dict[str, Predictor]:
 
 def audit(samples: Samples, rows: dict[str, Predictor], seed: int = 0, jobs: int = 1) -> dict[str, dict]:
     """Row -> UF1 and UAR, honest and leaky, with intervals, and the paired difference, leaky less honest."""
-    both: dict[str, Callable] = {"honest": run_fold, "leaky": run_leaking_fold}
-    tasks = {(name, how): Row(samples, one, run) for name, one in rows.items() for how, run in both.items()}
+    both = ("honest", "leaky")
+    tasks = {(name, how): Variant(one, leaking=how == "leaky") for name, one in rows.items() for how in both}
     folds = leave_one_subject_out(samples.subjects)
-    oofs = cross_validate_rows(tasks, folds, (seed,), jobs, description="audit")
+    oofs = cross_validate_variants(samples, tasks, folds, (seed,), jobs, description="audit")
     return {
         name: {
             **{how: {metric: asdict(interval(oofs[name, how], of)) for metric, of in METRICS.items()} for how in both},

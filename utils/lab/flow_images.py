@@ -39,7 +39,7 @@ from utils.train.fitted import resize_maps
 from utils.train.network import ModelConfig
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
-from utils.train.shipped import fine_tuned_predictor, load_pretrained, zero_shot_predictor
+from utils.train.shipped import FINE_TUNE, initial_state, load_pretrained, zero_shot_predictor
 from utils.train.units_first import units_first_predictor
 
 
@@ -83,6 +83,17 @@ def predictors(samples: Samples, members: int = MEMBERS) -> dict[str, Predictor]
         by_test_clips = crop_matched(known["zero-shot"], taught, pixels=False, transduction=True)
         found |= {"zero-shot, crop by the test clips": by_test_clips, **controls(taught)}
     return found
+
+
+def fine_tuned_predictor(
+    kind: str, classes: int, train: TrainConfig | None = None, how: str = "inner", members: int = 1
+) -> Predictor:
+    """A predictor for `protocol.cross_validate`: the shipped network trained on with the clips at hand.
+
+    `train`, how and members as in `network_predictor`; by default FINE_TUNE of that kind.
+    """
+    model = replace(load_pretrained(kind).model_config, classes=classes, units=0)
+    return network_predictor(model, train or FINE_TUNE[kind], how, members, initial_state(kind))
 
 
 # Rows of the table, where the data has them: "zero-shot" and "fine-tuned" need three classes.

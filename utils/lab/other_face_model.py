@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from utils.config import Config, load_config
-from utils.evaluate.held_out import Plan, learners, main_variants, outer_folds
-from utils.evaluate.protocol import average_predictions, cross_validate_rows
+from utils.evaluate.ablation import teacher_variants
+from utils.evaluate.held_out import Plan, learner_variants, learners, outer_folds
+from utils.evaluate.protocol import average_predictions, cross_validate_variants
 from utils.evaluate.rows import OURS, SCRATCH
 from utils.evaluate.scores import results_table
 from utils.lab.teachers.classifier import jitter_crop
@@ -70,9 +71,11 @@ def _clips(model: BlendShapes | None, n: int, rng: np.random.Generator) -> tuple
 def scores(samples: Samples, config: Config) -> pd.DataFrame:
     """The table of `utils.evaluate.scores.results_table` of all learners, and of them stacked."""
     plan = Plan.of(config)
-    rows = {name: variant.row(samples) for name, variant in main_variants(plan).items()}
+    rows = learner_variants(plan) | teacher_variants(plan)
     folds = outer_folds(plan, samples)
-    found = cross_validate_rows(rows, folds, (config.seed,), config.jobs, config.inner_folds, "held-out folds")
+    found = cross_validate_variants(
+        samples, rows, folds, (config.seed,), config.jobs, config.inner_folds, "held-out folds"
+    )
     found[OURS] = average_predictions(*(found[name] for name in learners(plan)), weighting=stacking_weights)
     return results_table(found, SCRATCH)
 

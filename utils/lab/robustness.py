@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +25,29 @@ from matplotlib.figure import Figure
 from utils.config import Config, load_config
 from utils.dataset.tables import DataRoot
 from utils.errors import DataError
-from utils.evaluate.held_out import Plan, main_variants
+from utils.evaluate.ablation import teacher_variants
+from utils.evaluate.held_out import Plan, learner_variants
 from utils.evaluate.other_inputs import OTHER_FLOWS, samples_with_apex, samples_with_flow
-from utils.evaluate.protocol import OutOfFold, cross_validate, grouped_folds, judge_elsewhere
+from utils.evaluate.protocol import (
+    FoldResult,
+    OutOfFold,
+    check_disjoint,
+    cross_validate,
+    grouped_folds,
+    join_folds,
+    predict_fold,
+)
 from utils.evaluate.rows import SCRATCH, TUNED_HARD, ZERO_SHOT
 from utils.evaluate.scores import Interval, compare, interval
 from utils.lab.crop_match import Crop, crop_matched, cropped
 from utils.lab.figures import crop_scores
 from utils.lab.flow_images import predictors, read_sources
 from utils.lab.teachers.flow_noise import smooth_noise
+from utils.parallel import parallel_map
 from utils.pipeline import load_data, load_samples
 from utils.provenance import commit
 from utils.report.figures.common import save_figure
-from utils.train.estimator import Predictor
+from utils.train.estimator import Fold, Predictor
 from utils.train.samples import Samples
 from utils.train.shipped import KINDS, load_pretrained
 
@@ -85,7 +96,8 @@ def of_images(sources: Mapping[str, Samples]) -> tuple[Samples, dict[str, Predic
 
 def of_run(config: Config, data: DataRoot) -> tuple[Samples, dict[str, Predictor], dict[str, Samples]]:
     """The same of a run's training clips, with the apex missed and by other flow methods."""
-    samples, variants = load_samples(config, data, "train"), main_variants(Plan.of(config))
+    plan = Plan.of(config)
+    samples, variants = load_samples(config, data, "train"), (learner_variants(plan) | teacher_variants(plan))
     taught = load_pretrained(KINDS[config.n_views])
     rows = {name: variants[name].predictor for name in (SCRATCH, TUNED_HARD, ZERO_SHOT)}
     rows[BY_TEST_CLIPS] = crop_matched(rows[ZERO_SHOT], taught, transduction=True)
@@ -95,6 +107,37 @@ def of_run(config: Config, data: DataRoot) -> tuple[Samples, dict[str, Predictor
         tested[words] = samples_with_apex(config, data, shift)
     flows = [method for method in OTHER_FLOWS if method != config.flow_method]
     return samples, rows, tested | {f"flow by {method}": samples_with_flow(config, data, method) for method in flows}
+
+
+def judge_elsewhere(
+    samples: Samples,
+    predictor: Predictor,
+    folds: Sequence[Fold],
+    tested: Mapping[str, Samples],
+    seed: int = 0,
+    n_jobs: int = 1,
+    description: str = "",
+) -> dict[str, OutOfFold]:
+    """Predictors trained on `samples`, one a fold, and what each says of its held-out clips as they are in `tested`.
+
+    tested: name -> the same clips in the same order, seen otherwise. Raises ValueError where their Ids differ.
+    """
+    for name, other in tested.items():
+        if not np.array_equal(other.ids, samples.ids):
+            raise ValueError(f"{name}: its Ids are not those of the training clips. Remedy: give the same clips.")
+    task = partial(_judge_fold, samples, predictor, tested, seed)
+    found = parallel_map(task, list(folds), n_jobs, description=description)
+    return {name: join_folds(other, folds, (seed,), [[one[name] for one in found]]) for name, other in tested.items()}
+
+
+def _judge_fold(
+    samples: Samples, predictor: Predictor, tested: Mapping[str, Samples], seed: int, fold: Fold
+) -> dict[str, FoldResult]:
+    train = samples.subset(fold[0])
+    check_disjoint(train, samples.subset(fold[1]))
+    inner = grouped_folds(train.y, train.subjects, min(4, len(np.unique(train.subjects))), seed)
+    classifier = predictor(train, inner, seed)
+    return {name: predict_fold(lambda: classifier, other.subset(fold[1])) for name, other in tested.items()}
 
 
 def losses(samples: Samples, rows: Mapping[str, Predictor], tested: Mapping[str, Samples], jobs: int) -> dict:

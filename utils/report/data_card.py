@@ -23,7 +23,7 @@ from utils.report.figures.common import save_figure
 from utils.report.figures.render import clip_statistics, contact_sheet, label_counts
 from utils.report.tables import markdown_table
 from utils.synthetic.action_units import ACTION_UNITS
-from utils.synthetic.expressions import CONFOUNDERS
+from utils.synthetic.truth import CONFOUNDERS
 from utils.train.decision import choose_thresholds, decide
 from utils.train.samples import CLASSES
 

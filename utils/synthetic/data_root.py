@@ -32,6 +32,7 @@ from utils.synthetic.performance import (
 )
 from utils.synthetic.photography import photograph, scanner_surface, scanner_uv
 from utils.synthetic.skin import paint_skin
+from utils.synthetic.truth import TRUTH
 from utils.train.samples import CLASSES
 
 # Label sets of 4DME and their counts (design.md, section 3): 267 clips of 24 subjects.
@@ -55,7 +56,6 @@ SMOKE_LABEL_SETS = {
     ("Others",): 4,
     ("Positive", "Surprise"): 2,
 }
-TRUTH = Path("truth") / "clips.csv"  # written last
 UNFINISHED = ".unfinished-synthetic"  # folder of the truth of subjects who are written, while others are not
 PLAN = ["Id", "subject", "split", *CLASSES]  # columns of `plan_clips`
 MAX_DEALS = 10_000  # a possible plan was found within a few hundred

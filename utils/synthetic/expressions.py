@@ -14,8 +14,6 @@ import numpy as np
 from utils.synthetic.action_units import ACTION_UNITS, SIDES, sides_of
 
 BLINK, GAZE = ("eyeBlinkLeft", "eyeBlinkRight"), ("In", "Out", "Up", "Down")
-# What disturbs a clip, and in which share of the synthetic clips; these are drawn in this order.
-CONFOUNDERS = {"blink": 0.35, "gaze": 0.3, "drift": 0.5, "flicker": 0.5}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import numpy as np
 from utils.synthetic.action_units import ACTION_UNITS, sides_of
 from utils.synthetic.expressions import (
     BLINK,
-    CONFOUNDERS,
     GAZE,
     LITERATURE,
     Course,
@@ -23,6 +22,7 @@ from utils.synthetic.expressions import (
     within_reach,
 )
 from utils.synthetic.face_model import Identity, load_face_model
+from utils.synthetic.truth import CONFOUNDERS
 
 PIXELS_PER_MM = 1.2  # of a face in a 256 px crop, about
 PIVOT = np.array([0, -80, -70], np.float32)  # the head turns about the top of the neck, mm

@@ -1,7 +1,6 @@
 """The classifiers that ship, taught by synthetic motion: their weights, and how to use and fine-tune them."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import torch
 
 from utils.paths import WEIGHTS, data_file
 from utils.train.estimator import Classifier, Predictor
-from utils.train.fit import network_predictor
 from utils.train.fitted import Fitted, load_fitted, predict, predict_units
 from utils.train.network import count_parameters
 from utils.train.samples import Samples
@@ -51,17 +49,6 @@ def initial_state(kind: str) -> dict[str, torch.Tensor]:
     """
     member = load_pretrained(kind).members[0]
     return {**member.state, "scale": torch.tensor(member.scale)}
-
-
-def fine_tuned_predictor(
-    kind: str, classes: int, train: TrainConfig | None = None, how: str = "inner", members: int = 1
-) -> Predictor:
-    """A predictor for `protocol.cross_validate`: the shipped network trained on with the clips at hand.
-
-    `train`, how and members as in `network_predictor`; by default FINE_TUNE of that kind.
-    """
-    model = replace(load_pretrained(kind).model_config, classes=classes, units=0)
-    return network_predictor(model, train or FINE_TUNE[kind], how, members, initial_state(kind))
 
 
 def zero_shot_predictor(fitted: Fitted, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Predictor:

@@ -18,7 +18,7 @@ import psutil
 
 from utils.artefacts import remove
 from utils.config import Config
-from utils.evaluate.measure import apex_errors, load_truth
+from utils.evaluate.measure import apex_errors
 from utils.flow.apex import spot_apex
 from utils.flow.methods import estimate_flow
 from utils.lab.bench.cluster import Cluster, children_of, end
@@ -28,6 +28,7 @@ from utils.lab.figures import memory_curves
 from utils.parallel import parallel_map
 from utils.pipeline import Job, extract_all, jobs_of, load_data, render_all
 from utils.report.figures.common import save_figure
+from utils.synthetic.truth import load_truth
 from utils.train.samples import Samples
 
 # Apex ---------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from utils.render.view_set import Views
 from utils.render.views import wide_cameras
 from utils.report.figures.common import CLASS_COLOURS, GREY, VIEW_NAMES, bare
 from utils.report.mesh_picture import shaded_mesh
-from utils.synthetic.expressions import CONFOUNDERS
+from utils.synthetic.truth import CONFOUNDERS
 
 
 def sequence_overview(sequence, views: Views, yaw_deg: float) -> Figure:

@@ -14,7 +14,7 @@ INPUT ?=
 OUT ?=
 FACES ?=
 CLIPS ?=
-WORLD ?=
+FACE_MODEL ?=
 VENV ?= .venv
 
 # As they were typed: a space, an apostrophe, # or $ in a path is part of it.
@@ -26,19 +26,19 @@ override INPUT := $(value INPUT)
 override OUT := $(value OUT)
 override FACES := $(value FACES)
 override CLIPS := $(value CLIPS)
-override WORLD := $(value WORLD)
-export WORLD PROFILE DATA JOBS SET RUN FILE INPUT OUT FACES CLIPS SAMPLE
+override FACE_MODEL := $(value FACE_MODEL)
+export FACE_MODEL PROFILE DATA JOBS SET RUN FILE INPUT OUT FACES CLIPS SAMPLE
 
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-NOTEBOOKS = $(PY) -m utils.run $@ --profile "$$PROFILE" --data "$$DATA" --world "$$WORLD" --set "$$SET" --jobs "$$JOBS" --name "$$RUN"
+NOTEBOOKS = $(PY) -m utils.run $@ --profile "$$PROFILE" --data "$$DATA" --face-model "$$FACE_MODEL" --set "$$SET" --jobs "$$JOBS" --name "$$RUN"
 
 .PHONY: help all env data render flow train ablation submit check validate report reproduce predict test fuzz train-flow pretrain bench lint lab readme clean clean-data
 
 ## help: print the targets (also: bare `make`)
 help:
 	@grep -E '^## ' $(firstword $(MAKEFILE_LIST)) | sed 's/^## /  make /'
-	@echo '  with PROFILE=smoke|demo|full  DATA=/path/to/4DME  JOBS=2  SET="seed=1 views=split"  RUN=name  WORLD=model'
+	@echo '  with PROFILE=smoke|demo|full  DATA=/path/to/4DME  JOBS=2  SET="seed=1 views=split"  RUN=name  FACE_MODEL=model'
 
 ## env: virtual environment with the pinned packages, in $(VENV)
 env: $(READY)
@@ -56,7 +56,7 @@ all: $(READY)
 submit: $(READY)
 	@$(NOTEBOOKS)
 
-## data: the synthetic 4D faces of the profile, with their card; WORLD=model: of people of a face model of yours
+## data: the synthetic 4D faces of the profile, with their card; FACE_MODEL=model: of people of a face model of yours
 data: $(READY)
 	@$(NOTEBOOKS)
 

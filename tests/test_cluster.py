@@ -19,7 +19,7 @@ from utils.evaluate.protocol import cross_validate, grouped_folds
 from utils.lab.bench import cluster as processes
 from utils.lab.bench.cluster import Cluster, end, wait_for
 from utils.parallel import parallel_map
-from utils.train.fit import network_predictor
+from utils.train.fit import network_estimator
 from utils.train.network import ModelConfig
 from utils.train.samples import CLASSES, Samples
 from utils.train.settings import TrainConfig
@@ -103,9 +103,9 @@ def test_folds_trained_on_the_cluster_predict_what_a_plain_loop_predicts(over_cl
     rng = np.random.default_rng(0)
     ids, subjects = [f"c{i}" for i in range(48)], [f"s{i % 6}" for i in range(48)]
     samples = Samples(rng.normal(size=(48, 2, 2, 3, 28, 28)), rng.random((48, 5)) < 0.4, ids, subjects, CLASSES)
-    predictor = network_predictor(ModelConfig(), TrainConfig(epochs=1, device="cpu"))
+    estimator = network_estimator(ModelConfig(), TrainConfig(epochs=1, device="cpu"))
     folds = grouped_folds(samples.y, samples.subjects, 2)
-    here, there = (cross_validate(samples, predictor, folds, (0,), jobs, inner_folds=2) for jobs in (1, 2))
+    here, there = (cross_validate(samples, estimator, folds, (0,), jobs, inner_folds=2) for jobs in (1, 2))
     np.testing.assert_allclose(there.probability, here.probability, atol=1e-4)
 
 

@@ -75,10 +75,10 @@ def test_the_given_moments_are_used_where_all_three_are_known(config, stages):
 
 def test_the_network_for_one_view_is_the_pretrained_one(config, stages):
     samples = pipeline.load_samples(config, stages[0], "train")
-    fitted = final_network(Plan.of(config), samples)
-    assert fitted.leading.model_config.views == 1 and KINDS[config.n_views] == "frontal"
-    assert fitted.parts[PRETRAINED].members[0].missing == ()
-    assert predict_stack(fitted, samples.x)[0].shape == (12, len(CLASSES))
+    ensemble = final_network(Plan.of(config), samples)
+    assert ensemble.leading.model_config.views == 1 and KINDS[config.n_views] == "frontal"
+    assert ensemble.parts[PRETRAINED].members[0].missing == ()
+    assert predict_stack(ensemble, samples.x)[0].shape == (12, len(CLASSES))
     assert unit_probabilities("frontal", samples.x).shape[0] == 12
     assert load_pretrained("frontal").model_config.views == 1
 

@@ -18,7 +18,7 @@ from utils.evaluate.conformal import answer, conformal_scores, possible_values
 from utils.evaluate.explain import AU_NAMES
 from utils.evaluate.protocol import OutOfFold, grouped_folds
 from utils.pipeline import load_data
-from utils.predict import SHIPPED, judge_of_run, predict, prepare, record_of, write_prediction
+from utils.predict import SHIPPED, model_of_run, predict, prepare, record_of, write_prediction
 from utils.train.network import ModelConfig
 from utils.train.samples import CLASSES, Samples
 from utils.train.settings import TrainConfig
@@ -104,9 +104,9 @@ def test_the_overlay_is_the_clip_with_colour_between_onset_and_offset_alone(answ
 def test_a_4d_sequence_is_rendered_and_judged_by_the_weights_that_ship_for_two_views(tiny):
     data = load_data(tiny)
     path = data.folder("train", data.train["Id"][0])
-    config, judge = prepare(path, settings=FAST)
-    found = predict(path, config, judge)
-    assert config.views == "render" and judge.origin == SHIPPED and found.views.stabilised
+    config, model = prepare(path, settings=FAST)
+    found = predict(path, config, model)
+    assert config.views == "render" and model.origin == SHIPPED and found.views.stabilised
     assert found.flows.shape[:2] == (2, 2) and found.classes["probability"].between(0, 1).all()
     assert prepare(path, settings="views=split")[0].n_views == 2
 
@@ -133,11 +133,11 @@ def test_of_a_clip_in_which_nothing_moves_the_answer_says_so(tmp_path):
 
 
 def test_a_runs_networks_and_its_parameters_are_used_and_its_held_out_people_speak(clip, run, tmp_path):
-    config, judge = prepare(clip[0], str(run))
+    config, model = prepare(clip[0], str(run))
     assert (config.flow_method, config.size, config.moments) == ("dis", 128, "found")
-    assert "run mine" in judge.origin and "synthetic" in judge.origin
-    found = predict(clip[0], config, judge)
-    expected = possible_values(judge.scores, CLASSES, found.classes["probability"].to_numpy()[None])[0]
+    assert "run mine" in model.origin and "synthetic" in model.origin
+    found = predict(clip[0], config, model)
+    expected = possible_values(model.scores, CLASSES, found.classes["probability"].to_numpy()[None])[0]
     assert found.classes["answer"].tolist() == [answer(row) for row in expected]
     write_prediction(found, tmp_path / "answer")
     record = json.loads((tmp_path / "answer" / "prediction.json").read_text())
@@ -149,7 +149,7 @@ def test_a_run_that_kept_no_held_out_people_calibrates_nothing(clip, run, tmp_pa
     for file in run.iterdir():
         if file.name != "conformal.csv":
             (tmp_path / file.name).write_bytes(file.read_bytes())
-    assert judge_of_run(str(tmp_path)).scores is None
+    assert model_of_run(str(tmp_path)).scores is None
     found = predict(clip[0], *prepare(clip[0], str(tmp_path)))
     assert "nothing is calibrated" in record_of(found)["calibration"]
 

@@ -203,13 +203,13 @@ def test_a_data_root_that_is_not_there_is_refused(place):
 
 
 @pytest.fixture
-def worlds(tmp_path, monkeypatch):
+def face_models(tmp_path, monkeypatch):
     """Two face models of one name, and what their data would be made by: a file."""
     monkeypatch.setattr(runs, "ROOT", tmp_path)
 
-    def make_data(config, world):
+    def make_data(config, face_model):
         config.data_root.mkdir(parents=True, exist_ok=True)
-        (config.data_root / "train.csv").write_text(world.read_text())
+        (config.data_root / "train.csv").write_text(face_model.read_text())
 
     monkeypatch.setattr(runs, "make_data", make_data)
     for folder in ("a", "b"):
@@ -218,26 +218,26 @@ def worlds(tmp_path, monkeypatch):
     return [tmp_path / folder / "head.glb" for folder in ("a", "b")]
 
 
-def test_each_face_model_has_data_and_a_run_of_its_own(place, worlds):
+def test_each_face_model_has_data_and_a_run_of_its_own(place, face_models):
     made = []
-    for model in (*worlds, *worlds):
-        run = open_run("smoke", "", "", 1, world=str(model))
+    for model in (*face_models, *face_models):
+        run = open_run("smoke", "", "", 1, face_model=str(model))
         assert run.synthetic and run.config.axes == "y-up" and "axes=y-up" in run.parameters("01_render")["SET"]
         run_stages(run, STAGES)
         assert (run.config.data_root / "train.csv").read_text() == model.parent.name
         made.append((run.name, run.config.data))
     assert made[0] == made[2] and made[1] == made[3] and made[0] != made[1]
     assert made[0][0] == "smoke-head" and made[1][0].startswith("smoke-head-")
-    runs.clean_data(open_run("smoke", "", "", 1, world=str(worlds[0])))
+    runs.clean_data(open_run("smoke", "", "", 1, face_model=str(face_models[0])))
     assert not Path(made[0][1]).exists() and Path(made[1][1]).exists()
 
 
-def test_a_face_model_that_is_not_there_or_beside_data_is_refused(place, worlds):
+def test_a_face_model_that_is_not_there_or_beside_data_is_refused(place, face_models):
     with pytest.raises(RunError, match="is not there.*Remedy"):
-        run_stages(open_run("smoke", "", "", 1, world=str(worlds[0]) + "x"), STAGES)
-    assert open_run("smoke", "", "axes=auto seed=3", 1, world=str(worlds[0])).settings == "axes=auto seed=3"
-    with pytest.raises(RunError, match="DATA and WORLD.*Remedy"):
-        open_run("smoke", str(place.data), "", 1, world=str(worlds[0]))
+        run_stages(open_run("smoke", "", "", 1, face_model=str(face_models[0]) + "x"), STAGES)
+    assert open_run("smoke", "", "axes=auto seed=3", 1, face_model=str(face_models[0])).settings == "axes=auto seed=3"
+    with pytest.raises(RunError, match="DATA and FACE_MODEL.*Remedy"):
+        open_run("smoke", str(place.data), "", 1, face_model=str(face_models[0]))
 
 
 def test_clean_removes_the_named_run_alone(place):

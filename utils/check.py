@@ -17,7 +17,7 @@ import pandas as pd
 from utils.artefacts import atomic_path
 from utils.config import Config
 from utils.dataset.clip_file import CLIP
-from utils.dataset.labels import PHASE_COLUMNS
+from utils.dataset.labels import MOMENT_COLUMNS
 from utils.dataset.layout import LAYOUT
 from utils.dataset.readers import MeshSequence, frame_files, video_of
 from utils.dataset.sequence import Sequence
@@ -112,7 +112,7 @@ def _check_tables(check: Check, config: Config, data: DataRoot) -> None:
     )
     together = ["+".join(np.array(CLASSES)[row]) for row in labels if row.sum() > 1]
     check.facts.append(("pairs", _counted(together) if together else "none"))
-    phases = [name for name in PHASE_COLUMNS if name in train]
+    phases = [name for name in MOMENT_COLUMNS if name in train]
     known = ", ".join(f"{name} of {train[name].notna().sum()}" for name in phases)
     check.facts.append(("phases", f"{known} clips" if known else "none given: the apex is found"))
     if "units" in train:
@@ -205,7 +205,7 @@ def _content(sequence: Sequence) -> dict:
         content |= {"vertices": len(vertices), "faces": len(faces), "parts": len(sequence.surfaces(0))}
         topology = "one mesh over the frames" if sequence.constant_topology else "a mesh of its own per frame"
         content |= {"topology": topology, "extent mm": round(float(np.ptp(vertices, axis=0).max()))}
-        content |= {"mm a unit": sequence.unit_mm if isinstance(sequence, MeshSequence) else 1.0}
+        content |= {"mm a unit": sequence.mm_per_unit if isinstance(sequence, MeshSequence) else 1.0}
     return content
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "utils" / "weights"
-FACE_MODEL = Path("truth") / "face_model.npz"  # in a data root of which the user gave the face model
+USER_FACE_MODEL = Path("truth") / "face_model.npz"  # in a data root of which the user gave the face model
 
 
 def data_file(name: str) -> Path:

@@ -14,9 +14,9 @@ import pandas as pd
 from utils.artefacts import artefact_key, cached, is_current, read_artefact, write_artefact
 from utils.config import Config
 from utils.dataset.boxes import read_boxes
-from utils.dataset.folders import Clip
+from utils.dataset.folders import ClipLocation
 from utils.dataset.geometry import Box
-from utils.dataset.labels import PHASE_COLUMNS
+from utils.dataset.labels import MOMENT_COLUMNS
 from utils.dataset.readers import frame_files, open_sequence, video_of
 from utils.dataset.sequence import Sequence
 from utils.dataset.tables import DataRoot, open_data
@@ -38,7 +38,7 @@ class Job:
     config: Config
     split: str
     id: str
-    clip: Clip  # where its frames lie
+    clip: ClipLocation  # where its frames lie
     boxes: tuple[Box, ...] | None = None  # an explicit crop per view
     given: Moments | None = None  # onset, apex, offset that take the place of the spotted ones
 
@@ -130,9 +130,9 @@ def jobs_by_id(config: Config, data: DataRoot) -> dict[str, Job]:
 
 def given_moments(data: DataRoot) -> dict[str, Moments]:
     """Onset, apex and offset by Id, of the training clips for which train.csv has all three."""
-    if not set(PHASE_COLUMNS) <= set(data.train):
+    if not set(MOMENT_COLUMNS) <= set(data.train):
         return {}
-    known = data.train.dropna(subset=list(PHASE_COLUMNS)).set_index("Id")[list(PHASE_COLUMNS)]
+    known = data.train.dropna(subset=list(MOMENT_COLUMNS)).set_index("Id")[list(MOMENT_COLUMNS)]
     return {id: tuple(int(value) for value in row) for id, row in zip(known.index, known.to_numpy(), strict=True)}
 
 
@@ -191,12 +191,12 @@ def extract_all(config: Config, data: DataRoot) -> pd.DataFrame:
 
 
 def _extract(job: Job) -> tuple[dict, np.ndarray | None]:
-    row = {"Id": job.id, "split": job.split, **dict.fromkeys((*PHASE_COLUMNS, "spotted")), "warning": ""}
+    row = {"Id": job.id, "split": job.split, **dict.fromkeys((*MOMENT_COLUMNS, "spotted")), "warning": ""}
     try:
         features = job.features()
     except DataError as error:
         return row | {"warning": _unread(job, error)}, None
-    moments = dict(zip(PHASE_COLUMNS, features["moments"].tolist(), strict=True))
+    moments = dict(zip(MOMENT_COLUMNS, features["moments"].tolist(), strict=True))
     return row | moments | {"spotted": int(features["spotted"][1])}, features["x"]
 
 

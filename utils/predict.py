@@ -21,8 +21,8 @@ import pandas as pd
 
 from utils.artefacts import atomic_path, read_artefact, write_artefact
 from utils.config import Config, load_config, parse_settings
-from utils.dataset.folders import Clip
-from utils.dataset.labels import PHASE_COLUMNS
+from utils.dataset.folders import ClipLocation
+from utils.dataset.labels import MOMENT_COLUMNS
 from utils.dataset.readers import open_sequence
 from utils.dataset.videos import VIDEO_SUFFIXES
 from utils.errors import DataError, reading, reason
@@ -55,7 +55,7 @@ SHIPPED = (
 
 
 @dataclass(frozen=True)
-class Judge:
+class Model:
     """What judges a clip: networks, a line on what they were taught and what that means for real people; of a run also
     its parameters, and how far it was off on held-out people (`conformal_scores`)."""
 
@@ -71,7 +71,7 @@ class Prediction:
 
     id: str
     config: Config
-    judge: Judge
+    model: Model
     fps: float
     views: Views
     moments: Moments
@@ -86,13 +86,13 @@ class Prediction:
 # What judges --------------------------------------------------------------------------------------------------------
 
 
-def shipped_judge(n_views: int) -> Judge:
+def shipped_model(n_views: int) -> Model:
     """The network that ships for so many views."""
-    fitted = load_pretrained(KINDS[n_views])
-    return Judge(Stack({KINDS[n_views]: fitted}, {KINDS[n_views]: 1.0}, {}, fitted.thresholds), SHIPPED)
+    ensemble = load_pretrained(KINDS[n_views])
+    return Model(Stack({KINDS[n_views]: ensemble}, {KINDS[n_views]: 1.0}, {}, ensemble.thresholds), SHIPPED)
 
 
-def judge_of_run(run: str) -> Judge:
+def model_of_run(run: str) -> Model:
     """The networks of a run, named or by the folder of its submission. Raises DataError where that is not whole."""
     found = [folder for folder in (Path(run), ROOT / "submissions" / run) if (folder / "model.json").is_file()]
     if not found:
@@ -108,29 +108,29 @@ def judge_of_run(run: str) -> Judge:
     else:
         whose = "clips of its own data: what they are worth on other people, cameras and labels is not known"
     origin = f"Weights of run {folder.name}, trained on {data['training']} {whose}. Action units by those that ship."
-    return Judge(stack, origin, parameters, scores)
+    return Model(stack, origin, parameters, scores)
 
 
-def prepare(path: Path, run: str = "", settings: str = "") -> tuple[Config, Judge]:
+def prepare(path: Path, run: str = "", settings: str = "") -> tuple[Config, Model]:
     """How a clip is looked at, and what judges it.
 
     Views are cut or rendered as the run did and `settings` say, else by what lies there. Raises DataError for a clip
     that cannot be opened and a run of another number of views, ValueError for a setting.
     """
     _check_input(path)
-    judge = judge_of_run(run) if run else None
-    usual = {name: value for name, value in judge.parameters.items() if name in TYPES} if judge else {}
+    model = model_of_run(run) if run else None
+    usual = {name: value for name, value in model.parameters.items() if name in TYPES} if model else {}
     if usual.get("views") != "split":
         usual["views"] = "render" if open_sequence(path).kind == "mesh" else "single"
     config = load_config(**(usual | {"moments": "found"} | parse_settings(settings, TYPES)))
     if config.moments == "given":
         raise ValueError("moments='given' needs a table, and one clip has none. Remedy: choose found or spotted.")
-    judge = judge or shipped_judge(config.n_views)
-    if (known := judge.stack.leading.model_config.views) != config.n_views:
+    model = model or shipped_model(config.n_views)
+    if (known := model.stack.leading.model_config.views) != config.n_views:
         fault = f"views={config.views} makes {config.n_views} of it, and the networks of {run} take {known}"
         other = "views=split where two cameras stand side by side in it" if known == 2 else "views=single"
         raise DataError.at(path, fault, f"set {other}, choose another run, or none for the weights that ship")
-    return config, judge
+    return config, model
 
 
 def _check_input(path: Path) -> None:
@@ -145,40 +145,40 @@ def _check_input(path: Path) -> None:
 # The answer ---------------------------------------------------------------------------------------------------------
 
 
-def predict(path: Path, config: Config, judge: Judge) -> Prediction:
+def predict(path: Path, config: Config, model: Model) -> Prediction:
     """What a clip shows. Raises DataError where it cannot be read."""
-    job = Job(config, "test", path.stem if path.is_file() else path.name, Clip(path))
+    job = Job(config, "test", path.stem if path.is_file() else path.name, ClipLocation(path))
     views = Views.from_arrays(views_of(path, **job.view_parameters))
     features = features_of(views, **job.feature_parameters)
     moments = tuple(features["moments"].tolist())
     x = features["x"][None]
-    probability, _ = predict_stack(judge.stack, x)
+    probability, _ = predict_stack(model.stack, x)
     units = unit_probabilities(KINDS[config.n_views], x)[0]
     return Prediction(
         job.id,
         config,
-        judge,
+        model,
         job.sequence().fps,
         views,
         moments,
         features["curve"],
         clip_flows(views, moments, config.flow_method),
-        judged(judge, probability),
+        judged(model, probability),
         pd.Series(units, index=list(ACTION_UNITS)),
         pd.Series(side_names(units, unit_sides(x)[0]), index=list(ACTION_UNITS)),
         (*views.warnings, *_still(job.id, features["curve"], config)),
     )
 
 
-def judged(judge: Judge, probability: np.ndarray) -> pd.DataFrame:
+def judged(model: Model, probability: np.ndarray) -> pd.DataFrame:
     """A row per class for the probabilities (1, K) of a clip: probability, threshold, decision; possible, the values
     ("no", "yes") that held-out people leave, and answer, which may be "cannot tell": None where nothing is calibrated.
     """
-    names, thresholds = judge.stack.leading.classes, judge.stack.thresholds.values
+    names, thresholds = model.stack.leading.classes, model.stack.thresholds.values
     columns = {"probability": probability[0], "threshold": thresholds, "decision": decide(probability, thresholds)[0]}
     table = pd.DataFrame(columns, index=pd.Index(names, name="class")).assign(possible=None, answer=None)
-    if judge.scores is not None:
-        possible = possible_values(judge.scores, names, probability)[0]
+    if model.scores is not None:
+        possible = possible_values(model.scores, names, probability)[0]
         table["possible"] = [[word for word, on in zip(("no", "yes"), row, strict=True) if on] for row in possible]
         table["answer"] = [answer(row) for row in possible]
     return table
@@ -196,13 +196,13 @@ def record_of(found: Prediction) -> dict[str, Any]:
     """What prediction.json holds."""
     return {
         "input": found.id,
-        "weights": found.judge.origin,
-        "calibration": calibration_words(found.judge),
+        "weights": found.model.origin,
+        "calibration": calibration_words(found.model),
         "parameters": {name: getattr(found.config, name) for name in PARAMETERS},
         "frames": len(found.views.frames),
         "fps": found.fps,
         "crop": found.views.source,
-        "moments": dict(zip(PHASE_COLUMNS, found.moments, strict=True)),
+        "moments": dict(zip(MOMENT_COLUMNS, found.moments, strict=True)),
         "classes": found.classes.to_dict("index"),
         "action_units": {
             au: {"name": AU_NAMES[au], "probability": p, "side": found.sides[au] or None}
@@ -213,11 +213,11 @@ def record_of(found: Prediction) -> dict[str, Any]:
     }
 
 
-def calibration_words(judge: Judge) -> str:
+def calibration_words(model: Model) -> str:
     """For whom the answers hold."""
-    if judge.scores is None:
+    if model.scores is None:
         return "nothing is calibrated: the probabilities stand alone"
-    people = judge.scores["person"].nunique()
+    people = model.scores["person"].nunique()
     return (
         f"the truth is among the possible values of a class in {1 - ERROR:.0%} of clips or more, of people drawn as "
         f"the {people} held-out ones of the run were, and of no others; what fewer than nine of them showed stays "
@@ -238,7 +238,7 @@ def words_of(found: Prediction) -> str:
     for au, side in found.sides.items():
         if side in ("left", "right"):
             lines.append(f"{au} ({AU_NAMES[au]}) on the person's {side} alone, or nearly so")
-    return "\n".join([*lines, calibration_words(found.judge)])
+    return "\n".join([*lines, calibration_words(found.model)])
 
 
 # Files --------------------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def write_prediction(found: Prediction, folder: Path) -> None:
         found.flows,
         found.classes.rename(lambda name: f"{name}: {found.classes.loc[name, 'answer'] or 'not calibrated'}"),
         found.units.nlargest(SHOWN_UNITS).rename(lambda au: f"{AU_NAMES[au]} {au} {found.sides[au]}".strip()),
-        f"{found.id}\n{found.judge.origin}",
+        f"{found.id}\n{found.model.origin}",
     )
     largest = largest_motion(found.flows, found.views.masks)
     film = flow_overlay(found.views, found.moments, found.config.flow_method, largest)
@@ -280,9 +280,9 @@ def main() -> None:
         if not options.input:
             raise ValueError("no clip is named. Remedy: say which, as in make predict INPUT=clip.mp4.")
         path = Path(os.path.abspath(options.input))
-        config, judge = prepare(path, options.run, options.set)
-        print(judge.origin, flush=True)
-        found = predict(path, config, judge)
+        config, model = prepare(path, options.run, options.set)
+        print(model.origin, flush=True)
+        found = predict(path, config, model)
         folder = Path(options.out) if options.out else ROOT / "predictions" / found.id
         write_prediction(found, folder)
     except ValueError as error:

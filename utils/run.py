@@ -1,7 +1,7 @@
 """Runs the notebooks of a run: those that are not current, in their order, one process of a name at a time.
 
     python -m utils.run submit [--profile demo] [--data DIR] [--set "seed=1 views=split"] [--jobs 2] [--name NAME]
-    python -m utils.run all [--profile demo] --world MODEL
+    python -m utils.run all [--profile demo] --face-model MODEL
     python -m utils.run check --data DIR [--sample 48]
     python -m utils.run validate --file submission.csv [--data DIR]
     python -m utils.run report --name NAME
@@ -44,7 +44,7 @@ from utils.dataset.folders import walk
 from utils.make_data import make_data
 from utils.parallel import remove_leftovers_of_workers
 from utils.paths import ROOT
-from utils.progress import HEADLESS
+from utils.progress import HEADLESS, say
 
 NOTEBOOKS, ARTEFACTS, SUBMISSIONS = ROOT / "notebooks", ROOT / "artefacts", ROOT / "submissions"
 STAGES = {
@@ -55,7 +55,7 @@ STAGES = {
     "submit": ("01_render", "02_flow_apex", "03_train", "05_submit"),
     "all": ("01_render", "02_flow_apex", "03_train", "05_submit", "04_ablation"),
 }
-MODEL = ".world"  # in a data root: the path of the face model of which its people are
+FACE_MODEL_MARK = ".face_model"  # in a data root: the path of the face model of which its people are
 PAGE = "report.html"  # that a run ends in, beside its submission
 # Two workers with two threads each are slower on two cores than with one each. The hash seed is for repeatable runs.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1", HEADLESS: "1"}
@@ -73,12 +73,12 @@ class Run:
     name: str
     config: Config
     settings: str  # single parameters, "name=value name=value"
-    world: Path | None = None  # face model of which the people of its synthetic data are, rather than of ours
+    face_model: Path | None = None  # face model of which the people of its synthetic data are, rather than of ours
 
     @property
     def synthetic(self) -> bool:
         """Whether the run makes its data itself."""
-        return bool(self.world) or not self.config.data
+        return bool(self.face_model) or not self.config.data
 
     @property
     def books(self) -> Path:
@@ -91,16 +91,18 @@ class Run:
         return values | {"JOBS": config.jobs} | ({"OUT": config.out} if stage == "05_submit" else {})
 
 
-def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "", world: str = "") -> Run:
+def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "", face_model: str = "") -> Run:
     """The run of these options. Raises ValueError for a parameter, RunError for a data root, a face model or a name."""
-    if data and world:
-        raise RunError("DATA and WORLD are given: WORLD makes data, DATA are there. Remedy: leave one of them out.")
+    if data and face_model:
+        raise RunError(
+            "DATA and FACE_MODEL are given: FACE_MODEL makes data, DATA are there. Remedy: leave one of them out."
+        )
     if data and not Path(data).is_dir():
         raise RunError(f"DATA={data}: there is no such folder. Remedy: name the data root, which holds train.csv.")
-    model = Path(os.path.abspath(world)) if world else None
+    model = Path(os.path.abspath(face_model)) if face_model else None
     if model and "axes=" not in settings:
         settings = f"{settings} axes=y-up".lstrip()  # known, since they are made here; a made-up face may show none
-    data = place_of_data(profile, data, world)
+    data = place_of_data(profile, data, face_model)
     name = name or free_name(profile, data)
     check_name(name)
     config = load_config(
@@ -115,15 +117,21 @@ def check_name(name: str) -> None:
         raise RunError(f"RUN={name!r} is no name. Remedy: choose a word without slashes that begins with no dot.")
 
 
-def place_of_data(profile: str, data: str, world: str) -> str:
+def place_of_data(profile: str, data: str, face_model: str) -> str:
     """The data root of these options, absolute; empty for the synthetic faces of the profile.
 
     Another face model of the same name, whose data are already there, is told apart by a hash of its path.
     """
-    if world:
-        model = Path(os.path.abspath(world))
-        root = ROOT / "data" / "worlds" / load_config(profile).dataset / (model.name if model.is_dir() else model.stem)
-        if (root / MODEL).exists() and (root / MODEL).read_text(encoding="utf-8") != str(model):
+    if face_model:
+        model = Path(os.path.abspath(face_model))
+        root = (
+            ROOT
+            / "data"
+            / "face_models"
+            / load_config(profile).dataset
+            / (model.name if model.is_dir() else model.stem)
+        )
+        if (root / FACE_MODEL_MARK).exists() and (root / FACE_MODEL_MARK).read_text(encoding="utf-8") != str(model):
             return f"{root}-{hashlib.sha256(str(model).encode()).hexdigest()[:6]}"
         return str(root)
     return os.path.abspath(data) if data else ""
@@ -174,12 +182,12 @@ def run_stages(run: Run, stages: Sequence[str]) -> None:
 
 def make_own_data(run: Run) -> None:
     """Make the synthetic data of a run, as far as they are not current. RunError for a face model that is not there."""
-    if run.world and not run.world.exists():
-        fault = f"WORLD={run.world}: it is not there"
+    if run.face_model and not run.face_model.exists():
+        fault = f"FACE_MODEL={run.face_model}: it is not there"
         raise RunError(f"{fault}. Remedy: name a folder of OBJ blend shapes, or a .glb file.")
-    make_data(run.config, run.world)
-    if run.world:
-        (run.config.data_root / MODEL).write_text(str(run.world), encoding="utf-8")
+    make_data(run.config, run.face_model)
+    if run.face_model:
+        (run.config.data_root / FACE_MODEL_MARK).write_text(str(run.face_model), encoding="utf-8")
 
 
 def remove_all_leftovers(run: Run) -> None:
@@ -344,16 +352,12 @@ def clean_data(run: Run) -> None:
     say(f"removed {shown(root)}")
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=["check", "validate", "report", "data", *STAGES, "clean", "clean-data"])
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--data", default="", help="data root (default: the synthetic faces of the profile)")
-    parser.add_argument("--world", default="", help="face model of which the people of the synthetic data are")
+    parser.add_argument("--face-model", default="", help="face model of which the people of the synthetic data are")
     parser.add_argument("--set", default="", help="single parameters: name=value name=value")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--name", default="", help="of the run (default: profile, and base name of the data root)")
@@ -361,7 +365,7 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="submission that `validate` holds against the data's sample")
     options = parser.parse_args()
     try:
-        data = place_of_data(options.profile, options.data, options.world)
+        data = place_of_data(options.profile, options.data, options.face_model)
         name = options.name or free_name(options.profile, data)
         if options.what == "clean":
             clean(name)
@@ -369,7 +373,7 @@ def main() -> None:
         if options.what == "report":
             say(f"report: {shown(report(name))}")
             return
-        run = open_run(options.profile, options.data, options.set, options.jobs, options.name, options.world)
+        run = open_run(options.profile, options.data, options.set, options.jobs, options.name, options.face_model)
         if options.what == "check":
             raise SystemExit(check(run, options.sample))
         if options.what == "validate":

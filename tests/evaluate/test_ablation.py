@@ -11,8 +11,8 @@ from utils.evaluate.ablation import ablate
 from utils.evaluate.baselines import all_ones
 from utils.evaluate.protocol import check_paired
 from utils.train.decision import Thresholds
+from utils.train.ensemble import Ensemble
 from utils.train.estimator import Classifier
-from utils.train.fitted import Fitted
 from utils.train.network import ModelConfig, count_parameters
 from utils.train.samples import CHANNELS, CLASSES, Samples
 from utils.train.shipped import load_pretrained
@@ -31,13 +31,13 @@ def samples():
     return Samples(x, y, [f"c{i}" for i in range(24)], [f"s{i % 6}" for i in range(24)], CLASSES)
 
 
-def untrained(train, val, model, config, seed=0, init=None) -> Fitted:
+def untrained(train, val, model, config, seed=0, init=None) -> Ensemble:
     """What stands for a trained network: it keeps how it was to be trained and, as thresholds, who validated it."""
     who = people(val.subjects) if isinstance(val, Samples) else 0.5
     thresholds = Thresholds(np.full(len(CLASSES), who), ("none",) * len(CLASSES))
     member = SimpleNamespace(epoch=1, init=init)
     held_out = None if isinstance(val, Samples) else np.full(train.y.shape, 0.5)  # an ensemble's alone
-    return Fitted(model, config, train.classes, (member,), thresholds, seed, held_out=held_out)
+    return Ensemble(model, config, train.classes, (member,), thresholds, seed, held_out=held_out)
 
 
 def people(subjects) -> float:
@@ -49,22 +49,22 @@ def validates(name: str, number: float) -> bool:
     return bool(int(number * 2 ** (int(name[1:]) + 1)) & 1)
 
 
-def answer(fitted, x) -> tuple[np.ndarray, None]:
+def answer(ensemble, x) -> tuple[np.ndarray, None]:
     """In the place of probabilities: the sum of the maps seen, and how the network was to be trained."""
-    model = fitted.model_config
+    model = ensemble.model_config
     channels = [CHANNELS.index(name) for name in model.streams]
-    trained = (fitted.train_config.loss == "focal", model.attention, model.se, fitted.members[0].init is not None)
+    trained = (ensemble.train_config.loss == "focal", model.attention, model.se, ensemble.members[0].init is not None)
     return np.column_stack([x[:, :, :, channels, 0, 0].sum((1, 2, 3)), np.tile(trained, (len(x), 1))]), None
 
 
 def zeros():
-    """A predictor of probability 0 for every label, with inner out-of-fold probabilities."""
+    """An estimator of probability 0 for every label, with inner out-of-fold probabilities."""
 
-    def predictor(train, inner, seed):
+    def estimator(train, inner, seed):
         thresholds = Thresholds(np.full(len(CLASSES), 0.5), ("none",) * len(CLASSES))
         return Classifier(lambda x: np.zeros((len(x), len(CLASSES))), thresholds, {}, np.zeros(train.y.shape))
 
-    return predictor
+    return estimator
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from utils.evaluate.baselines import (
 )
 from utils.evaluate.protocol import cross_validate, grouped_folds, run_fold
 from utils.evaluate.scores import pooled_score
-from utils.train.fit import network_predictor
+from utils.train.fit import network_estimator
 from utils.train.network import count_parameters
 from utils.train.samples import Samples
 
@@ -43,9 +43,9 @@ def test_classical_baselines_learn_what_is_plain_to_see(name, mode):
 @pytest.mark.parametrize("name", ["prior-random", "best constant", "STSTNet", "Off-ApexNet", "paper-faithful"])
 def test_every_other_baseline_runs_through_the_protocol(name, mode, monkeypatch):
     def soon(model, train, how):
-        return network_predictor(model, replace(train, epochs=2), how)
+        return network_estimator(model, replace(train, epochs=2), how)
 
-    monkeypatch.setattr("utils.evaluate.baselines.network_predictor", soon)
+    monkeypatch.setattr("utils.evaluate.baselines.network_estimator", soon)
     samples = make(mode == "single-label", n=36)
     folds = grouped_folds(samples.y, samples.subjects, 2)
     result = run_fold(samples, baselines(mode)[name], folds[0], seed=0, inner_folds=2)

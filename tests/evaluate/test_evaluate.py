@@ -33,8 +33,8 @@ from utils.train.estimator import Classifier
 CLASSES = ("a", "b", "c")
 
 
-def mean_predictor(train, inner, seed):
-    """Sigmoid of the centred channel means: a predictor that learns its centre and its thresholds."""
+def mean_estimator(train, inner, seed):
+    """Sigmoid of the centred channel means: an estimator that learns its centre and its thresholds."""
     centre = train.x.mean(axis=(0, 1, 2, 4, 5))
 
     def probabilities(x):
@@ -94,10 +94,10 @@ def test_permuting_held_out_labels_leaves_predictions_unchanged():
     fold = grouped_folds(samples.y, samples.subjects, 4)[0]
     y = samples.y.copy()
     y[fold[1]] = 1 - y[fold[1]][::-1]
-    a, b = (run_fold(one, mean_predictor, fold, seed=0) for one in (samples, replace(samples, y=y)))
+    a, b = (run_fold(one, mean_estimator, fold, seed=0) for one in (samples, replace(samples, y=y)))
     np.testing.assert_array_equal(a.probability, b.probability)
     np.testing.assert_array_equal(a.decision, b.decision)
-    leak_a, leak_b = (run_leaking_fold(one, mean_predictor, fold, seed=0) for one in (samples, replace(samples, y=y)))
+    leak_a, leak_b = (run_leaking_fold(one, mean_estimator, fold, seed=0) for one in (samples, replace(samples, y=y)))
     assert not np.array_equal(leak_a.thresholds, leak_b.thresholds)
 
 
@@ -110,7 +110,7 @@ def test_a_predictor_never_receives_a_held_out_subject_and_its_inner_folds_are_s
         for fit_on, stop_on in inner:
             assert not set(train.subjects[fit_on]) & set(train.subjects[stop_on])
         held_out.append(set(samples.subjects) - set(train.subjects))
-        return mean_predictor(train, inner, seed)
+        return mean_estimator(train, inner, seed)
 
     cross_validate(samples, spy, leave_one_subject_out(samples.subjects))
     assert sorted(name for names in held_out for name in names) == sorted(set(samples.subjects))
@@ -120,7 +120,7 @@ def test_a_predictor_never_receives_a_held_out_subject_and_its_inner_folds_are_s
 def test_predictions_are_joined_by_id_whatever_the_order_of_the_folds():
     samples = make_samples()
     folds = grouped_folds(samples.y, samples.subjects, 4)
-    straight, turned = (cross_validate(samples, mean_predictor, f) for f in (folds, folds[::-1]))
+    straight, turned = (cross_validate(samples, mean_estimator, f) for f in (folds, folds[::-1]))
     np.testing.assert_array_equal(straight.ids, samples.ids)
     np.testing.assert_array_equal(straight.probability, turned.probability)
     table = straight.table()
@@ -131,22 +131,22 @@ def test_a_clip_held_out_twice_or_never_is_an_error():
     samples = make_samples()
     folds = grouped_folds(samples.y, samples.subjects, 4)
     with pytest.raises(ValueError, match="not held out exactly once"):
-        cross_validate(samples, mean_predictor, folds[:3])
+        cross_validate(samples, mean_estimator, folds[:3])
     with pytest.raises(ValueError, match="not held out exactly once"):
-        cross_validate(samples, mean_predictor, [*folds, folds[0]])
+        cross_validate(samples, mean_estimator, [*folds, folds[0]])
 
 
 def test_a_fold_that_splits_a_subject_is_an_error():
     samples = make_samples()
     half = np.arange(len(samples))
     with pytest.raises(ValueError, match="stands on two sides of a fold"):
-        run_fold(samples, mean_predictor, (half[:60], half[60:]), seed=0)
+        run_fold(samples, mean_estimator, (half[:60], half[60:]), seed=0)
 
 
 def test_workers_give_what_one_gives():
     samples = make_samples()
     folds = grouped_folds(samples.y, samples.subjects, 3)
-    one, two = (cross_validate(samples, mean_predictor, folds, seeds=(0, 1), n_jobs=n) for n in (1, 2))
+    one, two = (cross_validate(samples, mean_estimator, folds, seeds=(0, 1), n_jobs=n) for n in (1, 2))
     np.testing.assert_array_equal(one.probability, two.probability)
     assert two.probability.shape == (2, 120, 3)
 
@@ -262,10 +262,10 @@ def test_averaged_predictions_are_the_mean_and_need_equal_folds():
     samples = make_samples()
 
     def single(shift):
-        def predictor(train, inner, seed):
+        def estimator(train, inner, seed):
             return Classifier(lambda x: np.abs(x.mean(axis=(1, 2, 4, 5)) + shift), None)
 
-        return predictor
+        return estimator
 
     folds = grouped_folds(samples.y, samples.subjects, 4)
     a, b = (cross_validate(samples, single(shift), folds) for shift in (0.0, (1.0, 0.0, 0.0)))
@@ -275,13 +275,13 @@ def test_averaged_predictions_are_the_mean_and_need_equal_folds():
     with pytest.raises(ValueError, match="differ in fold"):
         average_predictions(a, cross_validate(samples, single(0.0), folds[::-1]))
     with pytest.raises(ValueError, match="single labels do not average with several"):
-        average_predictions(a, cross_validate(samples, mean_predictor, folds))
+        average_predictions(a, cross_validate(samples, mean_estimator, folds))
 
 
 def test_an_average_of_several_labels_chooses_its_thresholds_on_the_mean_of_inner_probabilities():
     samples = make_samples()
     folds = grouped_folds(samples.y, samples.subjects, 3)
-    one, other = (cross_validate(samples, predictor, folds, (0, 1)) for predictor in (lda(), rbf_svm()))
+    one, other = (cross_validate(samples, estimator, folds, (0, 1)) for estimator in (lda(), rbf_svm()))
     alone, both = average_predictions(one, one), average_predictions(one, other)
     np.testing.assert_allclose(alone.thresholds, one.thresholds, atol=1e-6)
     np.testing.assert_array_equal(alone.decision, one.decision)
@@ -299,10 +299,10 @@ def test_an_average_of_several_labels_chooses_its_thresholds_on_the_mean_of_inne
 def test_rows_through_one_pool_are_those_of_a_row_at_a_time():
     samples = make_samples()
     folds = grouped_folds(samples.y, samples.subjects, 3)
-    rows = {"mean": Variant(mean_predictor), "lda": Variant(lda())}
+    rows = {"mean": Variant(mean_estimator), "lda": Variant(lda())}
     together = cross_validate_variants(samples, rows, folds, (0, 1), n_jobs=2)
     for name, row in rows.items():
-        alone = cross_validate(samples, row.predictor, folds, (0, 1))
+        alone = cross_validate(samples, row.estimator, folds, (0, 1))
         np.testing.assert_array_equal(together[name].probability, alone.probability)
         np.testing.assert_array_equal(together[name].decision, alone.decision)
 
@@ -312,7 +312,7 @@ def test_rows_through_one_pool_are_those_of_a_row_at_a_time():
 
 def test_the_interval_covers_the_pooled_score_and_shrinks_with_subjects():
     few, many = (
-        cross_validate(s, mean_predictor, grouped_folds(s.y, s.subjects, 4))
+        cross_validate(s, mean_estimator, grouped_folds(s.y, s.subjects, 4))
         for s in (make_samples(80, 8), make_samples(640, 64))
     )
     for oof in (few, many):
@@ -324,7 +324,7 @@ def test_the_interval_covers_the_pooled_score_and_shrinks_with_subjects():
 
 def test_bootstrap_counts_equal_scoring_each_resample():
     oof = cross_validate(
-        make_samples(), mean_predictor, grouped_folds(make_samples().y, make_samples().subjects, 4), seeds=(0, 1)
+        make_samples(), mean_estimator, grouped_folds(make_samples().y, make_samples().subjects, 4), seeds=(0, 1)
     )
     names = np.unique(oof.subjects)
     drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=300)
@@ -342,11 +342,11 @@ def test_bootstrap_counts_equal_scoring_each_resample():
 def test_a_variant_does_not_differ_from_itself_and_unequal_runs_are_refused():
     samples = make_samples()
     folds = grouped_folds(samples.y, samples.subjects, 4)
-    oof = cross_validate(samples, mean_predictor, folds)
+    oof = cross_validate(samples, mean_estimator, folds)
     same = compare(oof, oof)
     assert (same.value, same.low, same.high) == (0, 0, 0)
     with pytest.raises(ValueError, match="differ in fold"):
-        compare(oof, cross_validate(samples, mean_predictor, folds[::-1]))
+        compare(oof, cross_validate(samples, mean_estimator, folds[::-1]))
 
 
 def test_the_table_has_a_row_per_variant_with_its_cost():
@@ -356,7 +356,7 @@ def test_the_table_has_a_row_per_variant_with_its_cost():
     def all_ones(train, inner, seed):
         return Classifier(lambda x: np.ones((len(x), 3)), Thresholds(np.full(3, 0.5), ("fixed",) * 3))
 
-    results = {"mean": cross_validate(samples, mean_predictor, folds), "ones": cross_validate(samples, all_ones, folds)}
+    results = {"mean": cross_validate(samples, mean_estimator, folds), "ones": cross_validate(samples, all_ones, folds)}
     table = results_table(results, reference="ones")
     assert table.loc["ones", "difference"] == 0 and table.loc["mean", "difference"] > 0
     assert table.loc["mean", "parameters"] == 3 and table.loc["mean", "folds"] == 4

@@ -32,7 +32,7 @@ from utils.synthetic.action_units import ACTION_UNITS, sides_of
 from utils.synthetic.face_model import load_face_model
 from utils.synthetic.truth import load_truth
 from utils.train.augment import mirror
-from utils.train.fitted import load_network
+from utils.train.ensemble import build_network
 from utils.train.samples import CLASSES
 from utils.train.shipped import load_pretrained, unit_probabilities
 
@@ -69,12 +69,12 @@ def test_every_action_unit_has_a_name_of_its_own():
 @pytest.mark.parametrize(("head", "position", "output"), [("emotions", 0, 3), ("units", 2, 1)])
 def test_contributions_add_up_to_the_slope_of_that_output_as_the_motion_grows(clips, head, position, output):
     shipped = load_pretrained("dual")
-    fitted = replace(shipped, train_config=replace(shipped.train_config, mirror_average=False))
+    ensemble = replace(shipped, train_config=replace(shipped.train_config, mirror_average=False))
     u_scale, m_scale = shipped.members[0].scale
     x = torch.from_numpy(clips.x[:4]) / torch.tensor([u_scale, u_scale, m_scale])[:, None, None]
     with torch.inference_mode():
-        more, less = (load_network(shipped).forward_all(x * gain)[position][:, output] for gain in (1.002, 0.998))
-    found = contributions(fitted, clips.x[:4], output, head)
+        more, less = (build_network(shipped).forward_all(x * gain)[position][:, output] for gain in (1.002, 0.998))
+    found = contributions(ensemble, clips.x[:4], output, head)
     assert found.shape == clips.x[:4].shape
     np.testing.assert_allclose(found.sum(axis=(1, 2, 3, 4, 5)), (more - less) / 0.004, rtol=0.05, atol=0.02)
 
@@ -212,7 +212,7 @@ def test_why_owns_up_where_nothing_is_sure():
 
 def moved(weights, side):
     """How far each AU moved on one side at the apex, (N, 19), from the weights (N, 3, 58) of the face units."""
-    index = load_face_model().unit_index
+    index = load_face_model().shape_index
     names = [[index[unit + side] for unit in units if len(sides_of(unit)) == 2] for units in ACTION_UNITS.values()]
     return np.stack([weights[:, 1, units].sum(axis=1) for units in names], axis=1)
 

@@ -25,8 +25,8 @@ def shapes() -> dict[str, np.ndarray]:
     """Offsets (V, 3) mm by the names that a user's model has."""
     model = load_face_model()
     left = (model.template[:, :1] > 0).astype(float)
-    found = {name: model.units[name] for name in UNITS}
-    found |= {name: side * model.units["browInnerUp"] for name, side in zip(HALVES, (left, 1 - left), strict=True)}
+    found = {name: model.shapes[name] for name in UNITS}
+    found |= {name: side * model.shapes["browInnerUp"] for name, side in zip(HALVES, (left, 1 - left), strict=True)}
     return {name.replace("mouthSmileLeft", "mouthSmile_L"): offset for name, offset in found.items()}
 
 

@@ -9,8 +9,8 @@ from utils.evaluate.protocol import grouped_folds
 from utils.lab.audit import audit, audited, format_audit, main
 from utils.lab.flow_images import read_sources
 from utils.lab.htnet import HTNetConfig
-from utils.train.fit import fit, network_predictor
-from utils.train.fitted import predict
+from utils.train.ensemble import predict
+from utils.train.fit import fit, network_estimator
 from utils.train.network import ModelConfig
 from utils.train.settings import TrainConfig
 
@@ -32,7 +32,7 @@ def test_a_leak_can_only_be_seen_in_the_choice_of_the_epoch(samples):
         y=np.eye(2)[rng.integers(0, 2, len(samples))],
     )
     row = {
-        "network": network_predictor(
+        "network": network_estimator(
             ModelConfig(classes=2, views=1, phases=1), replace(QUICK, epochs=15, patience=15), "first"
         )
     }
@@ -43,8 +43,8 @@ def test_a_leak_can_only_be_seen_in_the_choice_of_the_epoch(samples):
 
 def test_the_epoch_that_is_kept_is_the_most_accurate(samples):
     train, val = (samples.subset(part) for part in grouped_folds(samples.y, samples.subjects, 3)[0])
-    fitted = fit(train, val, ModelConfig(classes=2, views=1, phases=1), QUICK)
-    assert len(fitted.members[0].history) == QUICK.epochs and 1 <= fitted.members[0].epoch <= QUICK.epochs
+    ensemble = fit(train, val, ModelConfig(classes=2, views=1, phases=1), QUICK)
+    assert len(ensemble.members[0].history) == QUICK.epochs and 1 <= ensemble.members[0].epoch <= QUICK.epochs
     with pytest.raises(ValueError, match="stop_by is 'accuracy'. Remedy"):
         TrainConfig(stop_by="accuracy")
 
@@ -61,7 +61,7 @@ def test_the_command_audits_all_networks(samples, tmp_path, monkeypatch, capsys)
     root, labels = write_shared_images(tmp_path)
     names = list(audited(samples))
     assert {"STSTNet", "Off-ApexNet", "HTNet, small", "ours"} < set(names)
-    quick = {"ours": network_predictor(ModelConfig(classes=2, views=1, phases=1), QUICK, "first")}
+    quick = {"ours": network_estimator(ModelConfig(classes=2, views=1, phases=1), QUICK, "first")}
     monkeypatch.setattr("utils.lab.audit.audited", lambda samples: quick)
     arguments = [
         "audit",

@@ -6,10 +6,10 @@ import pytest
 from utils.evaluate.protocol import cross_validate, grouped_folds
 from utils.evaluate.scores import pooled_score
 from utils.lab.crop_match import Crop, crop_matched, cropped, information, match_crop
-from utils.lab.flow_images import AS_IT_IS, predictors
+from utils.lab.flow_images import AS_IT_IS, estimators
 from utils.lab.teachers.classifier import sample_dual, sample_single
-from utils.train.fitted import predict
-from utils.train.shipped import load_pretrained, zero_shot_predictor
+from utils.train.ensemble import predict
+from utils.train.shipped import load_pretrained, zero_shot_estimator
 
 
 def test_a_crop_shows_the_middle_larger_and_the_motion_in_its_pixels():
@@ -41,20 +41,20 @@ def clips():
 
 
 def test_a_crop_that_was_loosened_on_purpose_is_found_without_a_label(clips):
-    fitted = load_pretrained("single")
+    ensemble = load_pretrained("single")
     looser = cropped(clips.x, Crop(zoom=1 / 1.4, y=0.05), pixels=False)
-    found = match_crop(fitted, looser, pixels=False)
+    found = match_crop(ensemble, looser, pixels=False)
     assert 1.2 < found.zoom < 1.65
 
     def right(x):
-        return (predict(fitted, x)[0].argmax(1) == clips.y.argmax(1)).mean()
+        return (predict(ensemble, x)[0].argmax(1) == clips.y.argmax(1)).mean()
 
     assert right(cropped(looser, found, pixels=False)) > right(looser) + 0.1
 
 
 def test_what_was_taught_reads_loose_pictures_in_the_crop_that_it_knows(clips):
     looser = replace(clips, x=cropped(clips.x, Crop(zoom=1 / 1.4), pixels=False))
-    rows, folds = predictors(looser), grouped_folds(clips.y, clips.subjects, 2)
+    rows, folds = estimators(looser), grouped_folds(clips.y, clips.subjects, 2)
     matched, as_it_is = (
         pooled_score(cross_validate(looser, rows[name], folds))["macro_uf1"]
         for name in ("zero-shot", "zero-shot" + AS_IT_IS)
@@ -67,22 +67,22 @@ def test_clips_in_the_teachers_own_crop_stay_as_they_are(clips):
 
 
 def test_the_dual_networks_crop_is_found_too():
-    clips, fitted = sample_dual(200, seed=78), load_pretrained("dual")
-    assert match_crop(fitted, clips.x) == Crop()
-    assert match_crop(fitted, cropped(clips.x, Crop(zoom=0.7))).zoom > 1.2
+    clips, ensemble = sample_dual(200, seed=78), load_pretrained("dual")
+    assert match_crop(ensemble, clips.x) == Crop()
+    assert match_crop(ensemble, cropped(clips.x, Crop(zoom=0.7))).zoom > 1.2
 
 
 @pytest.mark.parametrize("transduction", [False, True])
 def test_a_predictor_in_its_crop_takes_it_from_clips_and_never_from_labels(clips, transduction):
-    fitted = load_pretrained("single")
+    ensemble = load_pretrained("single")
     looser = replace(clips, x=cropped(clips.x, Crop(zoom=1 / 1.4), pixels=False))
     folds = grouped_folds(clips.y, clips.subjects, 2)
-    plain = zero_shot_predictor(fitted)
-    matched = crop_matched(plain, fitted, pixels=False, transduction=transduction)
+    plain = zero_shot_estimator(ensemble)
+    matched = crop_matched(plain, ensemble, pixels=False, transduction=transduction)
     shuffled = replace(looser, y=np.roll(looser.y, 1, axis=1))
     as_is, found, other = (
-        cross_validate(samples, predictor, folds, inner_folds=2)
-        for samples, predictor in ((looser, plain), (looser, matched), (shuffled, matched))
+        cross_validate(samples, estimator, folds, inner_folds=2)
+        for samples, estimator in ((looser, plain), (looser, matched), (shuffled, matched))
     )
     assert pooled_score(found)["macro_uf1"] > pooled_score(as_is)["macro_uf1"] + 0.05
     assert np.array_equal(found.probability, other.probability)

@@ -66,7 +66,7 @@ def test_the_two_phases_undo_each_other_but_for_what_is_left(person):
 def test_unit_targets_are_the_action_units_that_move(person):
     motion = sample_motion(person, [["Surprise"]] * 200, np.random.default_rng(2))
     assert motion.units.shape == (200, 19) and motion.units.min() == 0 and motion.units.max() <= 1
-    raised = motion.weights[:, 1, load_face_model().unit_names.index("browInnerUp")]
+    raised = motion.weights[:, 1, load_face_model().shape_names.index("browInnerUp")]
     assert np.array_equal(raised > 0, motion.units[:, 0] > 0)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from utils.lab.flow_images import fine_tuned_predictor
+from utils.lab.flow_images import fine_tuned_estimator
 from utils.lab.teachers.classifier import RECIPES, THREE, WEIGHTS, controls, pretrain, sample_dual, sample_single
 from utils.synthetic.action_units import ACTION_UNITS
 from utils.train.fit import fit
 from utils.train.samples import CLASSES
-from utils.train.shipped import initial_state, load_pretrained, unit_probabilities, zero_shot_predictor
+from utils.train.shipped import initial_state, load_pretrained, unit_probabilities, zero_shot_estimator
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +47,18 @@ def test_pretraining_repeats_itself(kind):
 @pytest.mark.parametrize("kind", list(RECIPES))
 def test_shipped_weights_are_small_and_fit_the_network_of_their_recipe(kind):
     assert (WEIGHTS / f"classifier-{kind}.safetensors").stat().st_size < 2e6
-    fitted = load_pretrained(kind)
-    assert fitted.model_config == RECIPES[kind].model and fitted.classes == RECIPES[kind].classes
+    ensemble = load_pretrained(kind)
+    assert ensemble.model_config == RECIPES[kind].model and ensemble.classes == RECIPES[kind].classes
 
 
 def test_shipped_weights_know_people_they_never_saw(flow_images):
-    def right(predictor):
-        probability = predictor(flow_images, [], 0).probabilities(flow_images.x)
+    def right(estimator):
+        probability = estimator(flow_images, [], 0).probabilities(flow_images.x)
         return (probability.argmax(1) == flow_images.y.argmax(1)).mean()
 
     taught = load_pretrained("single")
-    assert right(zero_shot_predictor(taught)) > 0.7
-    found = {name: right(predictor) for name, predictor in controls(taught).items()}
+    assert right(zero_shot_estimator(taught)) > 0.7
+    found = {name: right(estimator) for name, estimator in controls(taught).items()}
     assert len(found) == 3 and max(found.values()) < 0.5, found
 
 
@@ -72,18 +72,18 @@ def test_shipped_weights_tell_action_units(flow_images):
 def test_fine_tuning_starts_from_every_shipped_weight(flow_images):
     recipe = RECIPES["single"]
     config = replace(recipe.train, epochs=1)
-    fitted = fit(flow_images, None, recipe.model, config, 0, initial_state("single"))
-    assert fitted.members[0].missing == ()
+    ensemble = fit(flow_images, None, recipe.model, config, 0, initial_state("single"))
+    assert ensemble.members[0].missing == ()
 
 
 def test_zero_shot_refuses_other_classes_than_it_knows(flow_images):
     two = replace(flow_images, y=np.eye(2)[np.arange(len(flow_images)) % 2], classes=("calm", "moved"))
     with pytest.raises(ValueError, match="the network knows"):
-        zero_shot_predictor(load_pretrained("single"))(two, [], 0)
+        zero_shot_estimator(load_pretrained("single"))(two, [], 0)
 
 
 def test_a_fine_tuned_network_has_the_classes_at_hand(flow_images):
     config = replace(RECIPES["single"].train, epochs=1)
     two = replace(flow_images, y=np.eye(2)[np.arange(len(flow_images)) % 2], classes=("calm", "moved"))
-    classifier = fine_tuned_predictor("single", 2, config, how="all")(two, [], 0)
+    classifier = fine_tuned_estimator("single", 2, config, how="all")(two, [], 0)
     assert classifier.probabilities(two.x[:3]).shape == (3, 2)

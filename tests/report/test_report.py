@@ -144,11 +144,11 @@ def test_a_headline_row_that_the_ablation_lacks_is_left_out(run):
 
 def test_a_run_on_another_face_model_has_tables_of_its_own_that_name_it(run):
     path = run / "submissions" / "smoke" / "run.json"
-    write_artefact(path, {**report.read_artefact(path), "data": {"world": "head"}})
+    write_artefact(path, {**report.read_artefact(path), "data": {"face_model": "head"}})
     tables = run_tables("smoke")
-    assert tables.keys() == {"world-results", "world-headline", "world-ablation"} <= set(MARKS)
-    for mark, target in (("world-results", "all"), ("world-ablation", "ablation")):
-        assert f'Made by `make {target} PROFILE=smoke SET="seed=3" WORLD=.../head RUN=smoke`' in tables[mark]
+    assert tables.keys() == {"face-model-results", "face-model-headline", "face-model-ablation"} <= set(MARKS)
+    for mark, target in (("face-model-results", "all"), ("face-model-ablation", "ablation")):
+        assert f'Made by `make {target} PROFILE=smoke SET="seed=3" FACE_MODEL=.../head RUN=smoke`' in tables[mark]
 
 
 def test_a_run_that_ended_before_the_ablation_leaves_its_tables_alone(run):

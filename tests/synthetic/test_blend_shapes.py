@@ -10,7 +10,7 @@ from utils.artefacts import write_artefact
 from utils.dataset.readers import open_sequence
 from utils.errors import DataError
 from utils.flow.truth import exact_flow
-from utils.paths import FACE_MODEL
+from utils.paths import USER_FACE_MODEL
 from utils.render.views import make_views, view_cameras
 from utils.synthetic.action_units import ACTION_UNITS, sides_of
 from utils.synthetic.blend_shapes import files_of, known_name, load_blend_shapes, read_blend_shapes
@@ -44,11 +44,11 @@ def found(request):
 
 def test_a_face_model_in_another_frame_is_brought_into_ours(found):
     model = load_face_model()
-    index = model.unit_index
+    index = model.shape_index
     assert np.abs(found.template[found.faces].mean((0, 1)) - model.template[model.faces].mean((0, 1))).max() < 0.5  # mm
     assert np.abs(np.ptp(found.template, 0) - np.ptp(model.template, 0)).max() < 1
     for name in ("browInnerUp", "mouthSmileLeft", "jawOpen"):
-        moved, ours = (np.linalg.norm(units, axis=1).max() for units in (found.units[index[name]], model.units[name]))
+        moved, ours = (np.linalg.norm(units, axis=1).max() for units in (found.units[index[name]], model.shapes[name]))
         assert moved == pytest.approx(ours, rel=0.01)
     assert not found.units[index["cheekPuff"]].any()
 
@@ -86,7 +86,7 @@ def test_its_people_differ_by_its_own_directions_or_else_by_ours(folder, glb):
         again = model.sample_identity(np.random.default_rng(0))
         assert np.abs(one.vertices - other.vertices).max() > least
         assert np.array_equal(one.vertices, again.vertices) and one.traits == again.traits
-        assert not np.array_equal(one.unit_offsets, other.unit_offsets) and one.traits != other.traits
+        assert not np.array_equal(one.shape_offsets, other.shape_offsets) and one.traits != other.traits
     moved = one.vertices - model.template
     step = np.linalg.norm(moved[model.faces[:, 0]] - moved[model.faces[:, 1]], axis=1)
     assert np.quantile(step, 0.99) < 3  # mm between neighbours: what is carried over is smooth
@@ -96,8 +96,8 @@ def test_its_people_differ_by_its_own_directions_or_else_by_ours(folder, glb):
 def root(folder, tmp_path_factory):
     """A data root of one clip of a person of the folder's model, and the row of its truth."""
     root = tmp_path_factory.mktemp("root")
-    write_artefact(root / FACE_MODEL, read_blend_shapes(folder).arrays())
-    return root, make_subject(root, "S01", [CLIP], 7, False, "literature", world=True)[0]
+    write_artefact(root / USER_FACE_MODEL, read_blend_shapes(folder).arrays())
+    return root, make_subject(root, "S01", [CLIP], 7, False, "literature", face_model=True)[0]
 
 
 def test_a_clip_of_its_people_is_photographed_and_drawn_as_any_other(root):
@@ -113,7 +113,7 @@ def test_a_clip_of_its_people_is_photographed_and_drawn_as_any_other(root):
 
 
 def test_what_was_laid_upon_ours_comes_back_from_the_data_root(root, folder):
-    kept, read = load_blend_shapes(root[0] / FACE_MODEL, 0), read_blend_shapes(folder)
+    kept, read = load_blend_shapes(root[0] / USER_FACE_MODEL, 0), read_blend_shapes(folder)
     assert all(np.array_equal(kept.arrays()[name], part) for name, part in read.arrays().items())
     assert np.array_equal(make_identity(7, "S01", kept)[0].vertices, make_identity(7, "S01", read)[0].vertices)
 
@@ -255,8 +255,8 @@ def test_meshes_of_one_file_move_together_whatever_their_prefix(tmp_path):
     gltf.json["meshes"][-1]["extras"] = {"targetNames": ["Teeth.jawOpen"]}
     names[:] = [f"Head.{name}" for name in names]
     (tmp_path / "face.glb").write_bytes(gltf.glb())
-    jaw = read_blend_shapes(tmp_path / "face.glb").units[model.unit_index["jawOpen"]]
-    assert (np.linalg.norm(jaw, axis=1) > 1).sum() > (np.linalg.norm(model.units["jawOpen"], axis=1) > 1).sum()
+    jaw = read_blend_shapes(tmp_path / "face.glb").units[model.shape_index["jawOpen"]]
+    assert (np.linalg.norm(jaw, axis=1) > 1).sum() > (np.linalg.norm(model.shapes["jawOpen"], axis=1) > 1).sum()
 
 
 def test_a_mesh_with_a_skeleton_is_taken_at_rest(tmp_path, glb):
@@ -303,11 +303,11 @@ def test_a_face_that_lacks_muscles_shows_what_it_can(found):
         au for au, units in ACTION_UNITS.items() if not {side for u in units for side in sides_of(u)} & identity.moving
     ]
     assert "AU9" in lacking and "AU12" not in lacking
-    index, rng = load_face_model().unit_index, np.random.default_rng(1)
+    index, rng = load_face_model().shape_index, np.random.default_rng(1)
     for emotion in CLASSES:
         for act in (perform(identity, [emotion], rng) for _ in range(10)):
             assert np.isfinite(act.contraction).all()
-            moved = np.einsum("u,uvc->vc", act.expression[act.course.apex], identity.unit_offsets)
+            moved = np.einsum("u,uvc->vc", act.expression[act.course.apex], identity.shape_offsets)
             assert np.linalg.norm(moved[:, :2], axis=1).max() > 0.2  # mm
     assert within_reach(LITERATURE, set(index)) is LITERATURE
     distractors = within_reach(LITERATURE, identity.moving).distractors  # which are drawn beside the emotion's own
@@ -328,7 +328,7 @@ def test_nothing_is_lost_where_a_model_cannot_be_read_or_shows_too_little(folder
     (root / "mine").mkdir(parents=True)
     parameters = {"clip_table": "smoke", "n_subjects": 6, "n_test_subjects": 2, "data_seed": 7, "obj_frames": False}
     with pytest.raises(DataError, match="not synthetic"):
-        make_dataset(root, **parameters, expressions="literature", world=folder)
+        make_dataset(root, **parameters, expressions="literature", face_model=folder)
     few = tmp_path / "few"
     few.mkdir()
     for file in folder.glob("*.obj"):
@@ -336,7 +336,7 @@ def test_nothing_is_lost_where_a_model_cannot_be_read_or_shows_too_little(folder
             (few / file.name).write_bytes(file.read_bytes())
     other = tmp_path / "other"
     with pytest.raises(DataError, match="few.*cannot show Positive.*Remedy.*mouthSmile"):
-        make_dataset(other, **parameters, expressions="literature", world=few)
+        make_dataset(other, **parameters, expressions="literature", face_model=few)
     assert not other.exists() and list(root.glob("[!.]*")) == [root / "mine"]
 
 

@@ -42,12 +42,12 @@ def peaks(emotions, seed, repertoire):
 
 @pytest.mark.parametrize("au", ACTION_UNITS)
 def test_every_unit_of_an_au_is_in_the_face_model(au):
-    assert {side for unit in ACTION_UNITS[au] for side in sides_of(unit)} <= set(load_face_model().unit_names)
+    assert {side for unit in ACTION_UNITS[au] for side in sides_of(unit)} <= set(load_face_model().shape_names)
 
 
 def test_blinks_and_gaze_are_units_of_the_face_model_that_no_expression_uses():
     confounders = {*BLINK} | {f"eyeLook{way}{side}" for way in GAZE for side in ("Left", "Right")}
-    assert confounders <= set(load_face_model().unit_names)
+    assert confounders <= set(load_face_model().shape_names)
     assert not confounders & {side for units in ACTION_UNITS.values() for unit in units for side in sides_of(unit)}
 
 

@@ -6,7 +6,7 @@ import pytest
 from utils.synthetic.face_model import ANCESTRIES, SKIN, load_face_model, sample_identity, with_macros
 
 WHOLE = ("jaw", "mouth")  # these go to one side as a whole
-SIDED = [name.removesuffix("Left") for name in load_face_model().unit_names if name.endswith("Left")]
+SIDED = [name.removesuffix("Left") for name in load_face_model().shape_names if name.endswith("Left")]
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +15,8 @@ def model():
 
 
 def test_there_are_52_units_and_each_but_the_tongue_moves_the_surface(model):
-    assert len(model.unit_names) == 52
-    travel = {name: np.linalg.norm(offset, axis=1).max() for name, offset in model.units.items()}  # mm
+    assert len(model.shape_names) == 52
+    travel = {name: np.linalg.norm(offset, axis=1).max() for name, offset in model.shapes.items()}  # mm
     assert [name for name, length in travel.items() if length < 2] == ["tongueOut"]  # the mesh has no tongue
     assert max(travel.values()) < 40
 
@@ -33,7 +33,7 @@ def test_the_template_is_a_face_in_millimetres_centred_and_turned_to_the_viewer(
 @pytest.mark.parametrize("unit", SIDED)
 def test_left_units_move_the_subjects_left_which_is_the_viewers_right(model, unit):
     for side, sign in (("Left", 1), ("Right", -1)):
-        length = np.linalg.norm(model.units[unit + side], axis=1)
+        length = np.linalg.norm(model.shapes[unit + side], axis=1)
         assert sign * np.average(model.template[:, 0], weights=length) > 1 + 4 * (unit not in WHOLE)
 
 
@@ -41,7 +41,7 @@ def test_welded_vertices_stand_and_move_together(model):
     for number in np.unique(model.weld[np.bincount(model.weld)[model.weld] > 1])[:50]:
         twins = np.flatnonzero(model.weld == number)
         assert np.ptp(model.template[twins], axis=0).max() == 0
-        assert max(np.ptp(offset[twins], axis=0).max() for offset in model.units.values()) == 0
+        assert max(np.ptp(offset[twins], axis=0).max() for offset in model.shapes.values()) == 0
 
 
 def test_faces_name_vertices_and_uvs_lie_in_the_texture(model):
@@ -59,7 +59,7 @@ def test_a_trait_halfway_gives_the_shape_halfway(model):
 
 def test_the_same_seed_gives_the_same_person_and_another_seed_another():
     one, again, other = (sample_identity(np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(one.vertices, again.vertices) and np.array_equal(one.unit_offsets, again.unit_offsets)
+    assert np.array_equal(one.vertices, again.vertices) and np.array_equal(one.shape_offsets, again.shape_offsets)
     assert np.linalg.norm(one.vertices - other.vertices, axis=1).mean() > 1  # mm
     assert one.traits != other.traits
 
@@ -71,16 +71,16 @@ def test_without_diversity_people_differ_by_their_traits_alone(model):
     shape = model.template + with_macros(model, plain.traits) - with_macros(model, mean)
     assert np.allclose(plain.vertices, shape - shape.mean(0), atol=1e-3)
     assert np.linalg.norm(diverse.vertices - plain.vertices, axis=1).mean() > 0.5  # mm
-    still = model.unit_names.index("tongueOut")
-    usual = np.array([np.linalg.norm(offset) + 1e-9 for offset in model.units.values()])
-    gain = np.linalg.norm(plain.unit_offsets, axis=(1, 2)) / usual
+    still = model.shape_names.index("tongueOut")
+    usual = np.array([np.linalg.norm(offset) + 1e-9 for offset in model.shapes.values()])
+    gain = np.linalg.norm(plain.shape_offsets, axis=(1, 2)) / usual
     assert np.allclose(np.delete(gain, still), gain[0], rtol=1e-4)
 
 
 def test_a_persons_sides_are_alike_but_not_the_same(model):
     identity = sample_identity(np.random.default_rng(3))
-    travel = dict(zip(model.unit_names, np.linalg.norm(identity.unit_offsets, axis=(1, 2)), strict=True))
-    gain = {name: travel[name] / (np.linalg.norm(offset) + 1e-9) for name, offset in model.units.items()}
+    travel = dict(zip(model.shape_names, np.linalg.norm(identity.shape_offsets, axis=(1, 2)), strict=True))
+    gain = {name: travel[name] / (np.linalg.norm(offset) + 1e-9) for name, offset in model.shapes.items()}
     uneven = np.array([np.log(gain[name + "Left"] / gain[name + "Right"]) for name in SIDED])
     assert 0.05 < uneven.std() < 0.3
 

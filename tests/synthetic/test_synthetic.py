@@ -90,7 +90,7 @@ def test_an_impossible_plan_is_refused_rather_than_sought_for_ever(change):
 
 def test_peak_motion_lies_between_a_third_and_two_and_a_half_pixels(person, acts):
     for act in acts:
-        moved = np.einsum("u,uvc->vc", act.expression[act.course.apex], person.identity.unit_offsets)
+        moved = np.einsum("u,uvc->vc", act.expression[act.course.apex], person.identity.shape_offsets)
         assert 0.299 < np.linalg.norm(moved[:, :2], axis=1).max() * PIXELS_PER_MM < 2.501
 
 
@@ -106,7 +106,7 @@ def test_every_confounder_occurs_and_is_missing_in_some_clips(acts):
 
 def added(act, names):
     """Contraction (T, len(names)) of units beside the expression."""
-    columns = [load_face_model().unit_names.index(name) for name in names]
+    columns = [load_face_model().shape_names.index(name) for name in names]
     return (act.contraction - act.expression)[:, columns]
 
 
@@ -125,7 +125,7 @@ def test_a_blink_closes_both_lids_and_opens_them_again(acts):
 
 def test_closing_lids_come_down(person):
     contraction = np.zeros((1, 52), np.float32)
-    contraction[0, [load_face_model().unit_names.index(name) for name in BLINK]] = 1
+    contraction[0, [load_face_model().shape_names.index(name) for name in BLINK]] = 1
     moved = (face_shapes(person.identity, contraction)[0] - person.identity.vertices)[load_face_model().island == SKIN]
     left = load_face_model().template[load_face_model().island == SKIN, 0] > 0
     for side in (moved[left], moved[~left]):
@@ -138,7 +138,7 @@ def eyes():
     model = load_face_model()
     balls = [np.flatnonzero(model.island == island) for island in model.eyes]
     fronts = [ball[model.template[ball, 2] > np.quantile(model.template[ball, 2], 0.9)] for ball in balls]
-    return fronts, [name for name in model.unit_names if name.startswith("eyeLook")]
+    return fronts, [name for name in model.shape_names if name.startswith("eyeLook")]
 
 
 def test_a_glance_turns_both_eyes_together_and_they_stay_turned(acts, eyes, person):
@@ -169,8 +169,8 @@ def test_clips_without_blink_and_glance_move_by_their_expression_alone(acts, eye
     for act in acts:
         assert added(act, BLINK).any() == act.confounders["blink"]
         assert added(act, eyes[1]).any() == act.confounders["gaze"]
-        assert not act.expression[:, [load_face_model().unit_names.index(name) for name in (*BLINK, *eyes[1])]].any()
-        others = [name for name in load_face_model().unit_names if name not in (*BLINK, *eyes[1])]
+        assert not act.expression[:, [load_face_model().shape_names.index(name) for name in (*BLINK, *eyes[1])]].any()
+        others = [name for name in load_face_model().shape_names if name not in (*BLINK, *eyes[1])]
         assert not added(act, others).any()
 
 
@@ -414,12 +414,12 @@ def test_a_killed_writer_goes_on_with_the_subjects_that_it_had_not_finished(tiny
 
 def test_a_writer_of_another_face_model_that_was_killed_goes_on(tiny, tmp_path, monkeypatch):
     """Killed before the first subject was finished, and after it."""
-    world = write_obj_model(tmp_path / "model")
+    face_model = write_obj_model(tmp_path / "model")
     config, write = replace(tiny, data=str(tmp_path / "data"), jobs=1), synthetic.write_clip
     whole = tmp_path / "whole"
 
     def make(root=config.data_root):
-        return synthetic.make_dataset(root, **config.synthetic, world=world)
+        return synthetic.make_dataset(root, **config.synthetic, face_model=face_model)
 
     def killed_at(clip):
         left = iter(range(clip))

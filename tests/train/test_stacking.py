@@ -6,7 +6,7 @@ from helpers.data import make_samples
 
 from utils.evaluate.baselines import lda, rbf_svm
 from utils.evaluate.protocol import OutOfFold, average_predictions, cross_validate, grouped_folds
-from utils.train.fitted import predict
+from utils.train.ensemble import predict
 from utils.train.network import ModelConfig
 from utils.train.settings import TrainConfig
 from utils.train.stacking import Learner, fit_stack, load_stack, log_losses, predict_stack, save_stack, stacking_weights
@@ -30,7 +30,7 @@ def test_the_better_part_weighs_more_and_equal_ones_share():
 def test_weights_of_a_fold_look_at_its_training_clips_alone():
     samples = make_samples()
     folds = grouped_folds(samples.y, samples.subjects, 3)
-    one, other = (cross_validate(samples, predictor, folds) for predictor in (lda(), rbf_svm()))
+    one, other = (cross_validate(samples, estimator, folds) for estimator in (lda(), rbf_svm()))
     found = average_predictions(one, other, weighting=stacking_weights)
     for f, (train, test) in enumerate(folds):
         inner = np.stack([part.inner[0, f, train] for part in (one, other)])
@@ -55,22 +55,22 @@ def stack():
 
 
 def test_a_blend_predicts_the_weighted_mean_of_its_parts_and_is_kept_whole(stack, tmp_path):
-    samples, _, _, fitted = stack
-    probability, streams = predict_stack(fitted, samples.x)
-    each = np.stack([predict(part, samples.x)[0] for part in fitted.parts.values()])
-    np.testing.assert_allclose(probability, np.tensordot(list(fitted.weights.values()), each, 1), atol=1e-6)
+    samples, _, _, ensemble = stack
+    probability, streams = predict_stack(ensemble, samples.x)
+    each = np.stack([predict(part, samples.x)[0] for part in ensemble.parts.values()])
+    np.testing.assert_allclose(probability, np.tensordot(list(ensemble.weights.values()), each, 1), atol=1e-6)
     np.testing.assert_allclose(streams.sum(1), 1, atol=1e-5)
-    save_stack(fitted, tmp_path)
+    save_stack(ensemble, tmp_path)
     again = load_stack(tmp_path)
     np.testing.assert_array_equal(predict_stack(again, samples.x)[0], probability)
-    np.testing.assert_array_equal(again.thresholds.values, fitted.thresholds.values)
-    assert again.weights == fitted.weights and again.losses == fitted.losses
+    np.testing.assert_array_equal(again.thresholds.values, ensemble.thresholds.values)
+    assert again.weights == ensemble.weights and again.losses == ensemble.losses
 
 
 def test_what_an_earlier_stack_left_in_a_folder_goes(stack, tmp_path):
-    samples, inner, learners, fitted = stack
+    samples, inner, learners, ensemble = stack
     (tmp_path / "model-notes.md").write_text("somebody's")
-    save_stack(fitted, tmp_path)
+    save_stack(ensemble, tmp_path)
     assert (tmp_path / "model-1.json").exists()
     save_stack(fit_stack(samples, inner, {"plain": learners["plain"]}), tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
@@ -79,13 +79,13 @@ def test_what_an_earlier_stack_left_in_a_folder_goes(stack, tmp_path):
 
 
 def test_what_is_said_of_a_part_is_its_loss_on_inner_held_out_clips(stack):
-    samples, _, _, fitted = stack
-    for name, part in fitted.parts.items():
-        assert fitted.losses[name] == pytest.approx(log_losses(samples.y, part.held_out).mean())
+    samples, _, _, ensemble = stack
+    for name, part in ensemble.parts.items():
+        assert ensemble.losses[name] == pytest.approx(log_losses(samples.y, part.held_out).mean())
 
 
 def test_one_way_alone_keeps_its_thresholds(stack):
-    samples, inner, learners, fitted = stack
+    samples, inner, learners, ensemble = stack
     alone = fit_stack(samples, inner, {"plain": learners["plain"]})
     assert alone.weights == {"plain": 1.0} and alone.leading is alone.parts["plain"]
-    np.testing.assert_array_equal(alone.thresholds.values, fitted.parts["plain"].thresholds.values)
+    np.testing.assert_array_equal(alone.thresholds.values, ensemble.parts["plain"].thresholds.values)

@@ -6,8 +6,8 @@ import torch
 
 from utils.evaluate.protocol import grouped_folds, run_fold
 from utils.train.augment import augment, mirror, mix, warp
-from utils.train.fit import class_weights, fit, fit_ensemble, focal_loss, network_predictor
-from utils.train.fitted import load_fitted, load_network, predict, predict_units, save_fitted
+from utils.train.ensemble import build_network, load_ensemble, predict, predict_units, save_ensemble
+from utils.train.fit import class_weights, fit, fit_ensemble, focal_loss, network_estimator
 from utils.train.network import ModelConfig
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
@@ -149,12 +149,12 @@ def test_class_weights_favour_the_rare_class():
 @pytest.mark.parametrize("single", [False, True])
 def test_the_network_learns_what_is_plain_to_see(single):
     train, val = halves(make(single=single))
-    fitted = fit(train, val, MODEL, SINGLE if single else TRAIN, seed=0)
-    probability, weights = predict(fitted, val.x)
-    decision = probability > (0.5 if single else fitted.thresholds.values)
+    ensemble = fit(train, val, MODEL, SINGLE if single else TRAIN, seed=0)
+    probability, weights = predict(ensemble, val.x)
+    decision = probability > (0.5 if single else ensemble.thresholds.values)
     assert (decision == (val.y > 0)).mean() > 0.85
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
-    assert single == (fitted.thresholds is None)
+    assert single == (ensemble.thresholds is None)
 
 
 def test_the_same_seed_gives_the_same_network_and_another_seed_another():
@@ -178,8 +178,8 @@ def test_permuting_held_out_labels_leaves_the_networks_predictions_unchanged():
     fold = grouped_folds(samples.y, samples.subjects, 3)[0]
     y = samples.y.copy()
     y[fold[1]] = 1 - y[fold[1]]
-    predictor = network_predictor(MODEL, replace(TRAIN, epochs=2))
-    a, b = (run_fold(one, predictor, fold, 0, inner_folds=2) for one in (samples, replace(samples, y=y)))
+    estimator = network_estimator(MODEL, replace(TRAIN, epochs=2))
+    a, b = (run_fold(one, estimator, fold, 0, inner_folds=2) for one in (samples, replace(samples, y=y)))
     np.testing.assert_array_equal(a.probability, b.probability)
     np.testing.assert_array_equal(a.decision, b.decision)
 
@@ -202,20 +202,20 @@ def test_early_stopping_keeps_the_epoch_with_the_best_validation_loss():
 
 def test_an_ensemble_takes_its_thresholds_from_every_training_clip():
     train, _ = halves(make())
-    fitted = fit_ensemble(train, grouped_folds(train.y, train.subjects, 2), MODEL, replace(TRAIN, epochs=2))
-    assert len(fitted.members) == 2
-    assert all(f"among {len(train)}" in source and "out-of-fold" in source for source in fitted.thresholds.sources)
-    raw = replace(fitted, calibration=None)
-    one, two = (predict(replace(raw, members=(m,)), train.x)[0] for m in fitted.members)
+    ensemble = fit_ensemble(train, grouped_folds(train.y, train.subjects, 2), MODEL, replace(TRAIN, epochs=2))
+    assert len(ensemble.members) == 2
+    assert all(f"among {len(train)}" in source and "out-of-fold" in source for source in ensemble.thresholds.sources)
+    raw = replace(ensemble, calibration=None)
+    one, two = (predict(replace(raw, members=(m,)), train.x)[0] for m in ensemble.members)
     np.testing.assert_allclose(predict(raw, train.x)[0], (one + two) / 2, rtol=1e-5)
 
 
 def test_mirror_averaging_makes_the_prediction_blind_to_mirrors():
     train, val = halves(make())
-    fitted = fit(train, val, MODEL, replace(TRAIN, epochs=2))
+    ensemble = fit(train, val, MODEL, replace(TRAIN, epochs=2))
     seen = mirror(torch.from_numpy(val.x)).numpy()
-    np.testing.assert_allclose(predict(fitted, val.x)[0], predict(fitted, seen)[0], atol=1e-6)
-    plain = replace(fitted, train_config=replace(TRAIN, mirror_average=False))
+    np.testing.assert_allclose(predict(ensemble, val.x)[0], predict(ensemble, seen)[0], atol=1e-6)
+    plain = replace(ensemble, train_config=replace(TRAIN, mirror_average=False))
     assert not np.allclose(predict(plain, val.x)[0], predict(plain, seen)[0], atol=1e-6)
 
 
@@ -246,8 +246,8 @@ def test_a_network_may_end_part_of_the_way_from_where_it_started():
 
 def test_action_units_are_learned_beside_the_classes():
     train, val = halves(make(units=True))
-    fitted = fit(train, val, replace(MODEL, units=1), replace(TRAIN, epochs=12))
-    units = predict_units(fitted, val.x)[:, 0]
+    ensemble = fit(train, val, replace(MODEL, units=1), replace(TRAIN, epochs=12))
+    units = predict_units(ensemble, val.x)[:, 0]
     assert units[val.units[:, 0] > 0].mean() > units[val.units[:, 0] == 0].mean() + 0.3
     with pytest.raises(ValueError, match="the samples lack them"):
         fit(*halves(make()), replace(MODEL, units=1), TRAIN)
@@ -255,9 +255,9 @@ def test_action_units_are_learned_beside_the_classes():
 
 def test_maps_of_any_size_are_averaged_to_the_models_size():
     train, val = halves(make())
-    fitted = fit(train, val, replace(MODEL, size=8), replace(TRAIN, epochs=1))
-    assert predict(fitted, np.repeat(np.repeat(val.x, 2, -1), 2, -2))[0] == pytest.approx(
-        predict(fitted, val.x)[0], abs=1e-6
+    ensemble = fit(train, val, replace(MODEL, size=8), replace(TRAIN, epochs=1))
+    assert predict(ensemble, np.repeat(np.repeat(val.x, 2, -1), 2, -2))[0] == pytest.approx(
+        predict(ensemble, val.x)[0], abs=1e-6
     )
 
 
@@ -265,8 +265,8 @@ def test_maps_of_any_size_are_averaged_to_the_models_size():
 def test_what_is_saved_predicts_the_same_when_loaded(tmp_path, single):
     train, val = halves(make(single=single))
     before = fit(train, val, MODEL, replace(SINGLE if single else TRAIN, epochs=2))
-    save_fitted(before, tmp_path, "fold0")
-    after = load_fitted(tmp_path, "fold0")
+    save_ensemble(before, tmp_path, "fold0")
+    after = load_ensemble(tmp_path, "fold0")
     np.testing.assert_array_equal(predict(before, val.x)[0], predict(after, val.x)[0])
     assert after.model_config == before.model_config and after.train_config == before.train_config
     assert after.members[0].history == before.members[0].history
@@ -303,16 +303,16 @@ def test_lower_precision_learns_the_same_and_is_not_used_on_the_cpu_unless_asked
 @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
 def test_training_on_cuda_learns_the_same_and_predicts_as_the_cpu_does(precision):
     train, val = halves(make())
-    fitted = fit(train, val, MODEL, replace(TRAIN, device="cuda", precision=precision))
-    assert all(np.isfinite([record["train_loss"], record["val_loss"]]).all() for record in fitted.members[0].history)
-    probability = predict(fitted, val.x)[0]
-    assert ((probability > fitted.thresholds.values) == (val.y > 0)).mean() > 0.85
-    np.testing.assert_allclose(probability, predict(replace(fitted, train_config=TRAIN), val.x)[0], atol=0.02)
+    ensemble = fit(train, val, MODEL, replace(TRAIN, device="cuda", precision=precision))
+    assert all(np.isfinite([record["train_loss"], record["val_loss"]]).all() for record in ensemble.members[0].history)
+    probability = predict(ensemble, val.x)[0]
+    assert ((probability > ensemble.thresholds.values) == (val.y > 0)).mean() > 0.85
+    np.testing.assert_allclose(probability, predict(replace(ensemble, train_config=TRAIN), val.x)[0], atol=0.02)
 
 
 def test_gradients_reach_the_input_for_saliency():
     train, val = halves(make())
-    network = load_network(fit(train, val, MODEL, replace(TRAIN, epochs=1)))
+    network = build_network(fit(train, val, MODEL, replace(TRAIN, epochs=1)))
     x = torch.from_numpy(val.x).requires_grad_()
     network(x)[0].sum().backward()
     assert x.grad.abs().sum() > 0

@@ -12,21 +12,23 @@ import utils.train.units_first as units_first
 from utils.evaluate.protocol import cross_validate, grouped_folds
 from utils.evaluate.scores import pooled_score
 from utils.train.decision import decide
-from utils.train.fitted import Fitted, Member, forward_all, load_fitted, predict, save_fitted
+from utils.train.ensemble import Ensemble, TrainedNetwork, forward_all, load_ensemble, predict, save_ensemble
 from utils.train.network import ModelConfig
 from utils.train.settings import TrainConfig
-from utils.train.units_first import fit_units_first, learn_table, units_first_predictor
+from utils.train.units_first import fit_units_first, learn_table, units_first_estimator
 
 A = 5  # units
 
 
-def teacher(mode: str = "multi-label", units: int = A) -> Fitted:
+def teacher(mode: str = "multi-label", units: int = A) -> Ensemble:
     """A network with chance weights: what it calls units differs between clips, and its emotions are no use."""
     config = ModelConfig(classes=3, views=1, phases=1, size=8, units=units)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         state = {name: value.clone() for name, value in config.build().state_dict().items()}
-    return Fitted(config, TrainConfig(mode=mode), ("a", "b", "c"), (Member(state, (1.0, 1.0), (), 0),), None, 0)
+    return Ensemble(
+        config, TrainConfig(mode=mode), ("a", "b", "c"), (TrainedNetwork(state, (1.0, 1.0), (), 0),), None, 0
+    )
 
 
 def named(mode: str = "multi-label"):
@@ -43,7 +45,7 @@ def test_emotions_that_units_tell_are_learnt_whatever_the_teacher_calls_them():
     clips, one = named()
     folds = grouped_folds(clips.y, clips.subjects, 3)
     by_units, by_emotions = (
-        pooled_score(cross_validate(clips, units_first_predictor(one, source), folds))
+        pooled_score(cross_validate(clips, units_first_estimator(one, source), folds))
         for source in ("units", "emotions")
     )
     assert by_units["map"] > 0.9 and by_units["map"] > by_emotions["map"] + 0.1
@@ -52,12 +54,12 @@ def test_emotions_that_units_tell_are_learnt_whatever_the_teacher_calls_them():
 def test_what_comes_out_is_the_teacher_with_another_head():
     clips, one = named()
     inner = grouped_folds(clips.y, clips.subjects, 3)
-    fitted = fit_units_first(clips, inner, one)
+    ensemble = fit_units_first(clips, inner, one)
     emotions, _, units = (part.double().numpy() for part in forward_all(one, clips.x))
     table, _ = learn_table(units, emotions, clips.y, inner, single=False)
-    expected = fitted.calibration((1 / (1 + np.exp(-table.logits(units)))).mean(0))
-    np.testing.assert_allclose(predict(fitted, clips.x)[0], expected, atol=1e-4)
-    theirs, ours = one.members[0].state, fitted.members[0].state
+    expected = ensemble.calibration((1 / (1 + np.exp(-table.logits(units)))).mean(0))
+    np.testing.assert_allclose(predict(ensemble, clips.x)[0], expected, atol=1e-4)
+    theirs, ours = one.members[0].state, ensemble.members[0].state
     changed = {name for name in ours if not torch.equal(ours[name], theirs[name])}
     assert changed == {"head.weight", "head.bias"}
 
@@ -88,18 +90,18 @@ def test_the_inner_folds_decide_by_clips_that_a_table_did_not_see(monkeypatch):
 
 def test_single_labels_get_probabilities_that_add_up_and_no_thresholds():
     clips, one = named("single-label")
-    fitted = fit_units_first(clips, grouped_folds(clips.y, clips.subjects, 3), one)
-    probability = predict(fitted, clips.x)[0]
+    ensemble = fit_units_first(clips, grouped_folds(clips.y, clips.subjects, 3), one)
+    probability = predict(ensemble, clips.x)[0]
     np.testing.assert_allclose(probability.sum(1), 1, atol=1e-5)
-    np.testing.assert_allclose(fitted.held_out.sum(1), 1, atol=1e-5)
-    assert fitted.thresholds is None and (decide(probability, None) == (clips.y > 0)).all(1).mean() > 0.8
+    np.testing.assert_allclose(ensemble.held_out.sum(1), 1, atol=1e-5)
+    assert ensemble.thresholds is None and (decide(probability, None) == (clips.y > 0)).all(1).mean() > 0.8
 
 
 def test_it_is_kept_in_files_like_any_network(tmp_path):
     clips, one = named()
-    fitted = fit_units_first(clips, grouped_folds(clips.y, clips.subjects, 3), one)
-    save_fitted(fitted, tmp_path)
-    np.testing.assert_array_equal(predict(load_fitted(tmp_path), clips.x)[0], predict(fitted, clips.x)[0])
+    ensemble = fit_units_first(clips, grouped_folds(clips.y, clips.subjects, 3), one)
+    save_ensemble(ensemble, tmp_path)
+    np.testing.assert_array_equal(predict(load_ensemble(tmp_path), clips.x)[0], predict(ensemble, clips.x)[0])
 
 
 @pytest.mark.parametrize(

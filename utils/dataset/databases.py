@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from utils.dataset.cells import read_cells
-from utils.dataset.folders import Clip, find_inside
-from utils.dataset.labels import MAX_FRAMES, PHASE_COLUMNS, add_classes, as_position
+from utils.dataset.folders import ClipLocation, find_inside
+from utils.dataset.labels import MAX_FRAMES, MOMENT_COLUMNS, add_classes, as_position
 from utils.dataset.layout import FIELD, LAYOUT, Layout, check_inside, filled, plain
 from utils.dataset.readers import numbered_files, video_of
 from utils.errors import DataError, reading
@@ -19,7 +19,9 @@ MAX_PLACES = 500  # folders below the root in which the clips are looked for
 TRIED = 20  # rows by which a place is judged
 
 
-def read_listed(root: Path, classes: Sequence[str], layout: Layout) -> tuple[pd.DataFrame, dict[str, Clip], list[str]]:
+def read_listed(
+    root: Path, classes: Sequence[str], layout: Layout
+) -> tuple[pd.DataFrame, dict[str, ClipLocation], list[str]]:
     """Rows of the table (Id, subject, classes, phases as positions, units) with their clips, and words on the others.
 
     Left out, with a word, are rows without a folder, up to half of them, and rows whose emotion means no class.
@@ -39,7 +41,7 @@ def read_listed(root: Path, classes: Sequence[str], layout: Layout) -> tuple[pd.
     if table["Id"].duplicated().any():
         twice = table["Id"][table["Id"].duplicated()].iloc[0]
         raise DataError.at(path, f"two rows are the clip {twice}", f'tell them apart by id = "..." in {LAYOUT}')
-    clips = dict(zip(table["Id"], (Clip(place) for place in places), strict=True))
+    clips = dict(zip(table["Id"], (ClipLocation(place) for place in places), strict=True))
     count = len(table)
     table = add_classes(path, table, classes, layout)
     if len(table) < count:
@@ -187,13 +189,13 @@ def _missing(path: Path, base: Path, table: pd.DataFrame, layout: Layout, missin
 
 
 def _place_phases(
-    path: Path, table: pd.DataFrame, clips: dict[str, Clip], layout: Layout
+    path: Path, table: pd.DataFrame, clips: dict[str, ClipLocation], layout: Layout
 ) -> tuple[pd.DataFrame, list[str]]:
     """The phases as positions, unknown with a word where they cannot be; recordings are cut into clips.
 
     A clip that cannot be cut out is left out, with a word.
     """
-    phases = [name for name in PHASE_COLUMNS if name in table]
+    phases = [name for name in MOMENT_COLUMNS if name in table]
     if layout.cut and not {"onset", "offset"} <= set(phases):
         raise DataError.at(path, "cut needs its onset and offset", f"name the columns in {LAYOUT}, or set cut = false")
     for name in phases:
@@ -209,7 +211,7 @@ def _place_phases(
             if not (span[0] < span[1] and span[0] in frames and span[1] in frames):
                 uncut.append(id)
                 continue
-            clips[id] = Clip(clips[id].path, span)
+            clips[id] = ClipLocation(clips[id].path, span)
             frames = [number for number in frames if span[0] <= number <= span[1]]
         positions = _positions(known, frames, layout)
         if positions is None:
@@ -243,5 +245,5 @@ def _positions(known: dict[str, int], frames: Sequence[int], layout: Layout) -> 
         if number - first not in where:
             return None
         found[name] = where[number - first] if isinstance(where, dict) else number - first - where.start
-    values = [found[name] for name in PHASE_COLUMNS if name in found]
+    values = [found[name] for name in MOMENT_COLUMNS if name in found]
     return found if values == sorted(values) else None

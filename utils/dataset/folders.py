@@ -12,7 +12,7 @@ from utils.dataset.videos import VIDEO_SUFFIXES
 from utils.errors import DataError, reading
 
 
-class Clip(NamedTuple):
+class ClipLocation(NamedTuple):
     """Where the frames of an Id lie: a folder or a video, and which of its frames where it is a longer recording."""
 
     path: Path

@@ -10,7 +10,7 @@ import pandas as pd
 from utils.dataset.layout import Layout, plain
 from utils.errors import DataError
 
-PHASE_COLUMNS = ("onset", "apex", "offset")
+MOMENT_COLUMNS = ("onset", "apex", "offset")
 MAX_FRAMES = 1_000_000  # of a sequence
 MAX_SHOWN = 200  # characters of a cell in a message
 UNKNOWN = ("", "/", "-", "nan", "na", "n/a")  # what tables write for a frame that is not known

@@ -101,7 +101,7 @@ class MeshSequence(Sequence):
         return [Surface(part.faces, read_texture(part.image), None, part.clamp) for part in mesh.parts]
 
     @property
-    def unit_mm(self) -> float:
+    def mm_per_unit(self) -> float:
         """Millimetres of one unit of its files, as the first frame's size tells."""
         self._mesh(0)
         return self._scale

@@ -17,8 +17,8 @@ import pandas as pd
 
 from utils.dataset.cells import read_cells
 from utils.dataset.databases import read_listed, renamed
-from utils.dataset.folders import Clip, match_entries
-from utils.dataset.labels import MAX_FRAMES, PHASE_COLUMNS, add_classes, as_position, first_id, parse_units, unit_text
+from utils.dataset.folders import ClipLocation, match_entries
+from utils.dataset.labels import MAX_FRAMES, MOMENT_COLUMNS, add_classes, as_position, first_id, parse_units, unit_text
 from utils.dataset.layout import LAYOUT, Layout, read_layout
 from utils.dataset.readers import numbered_files, open_sequence, video_of
 from utils.dataset.sequence import Sequence
@@ -37,7 +37,7 @@ class DataRoot:
     classes: tuple[str, ...]
     train: pd.DataFrame  # Id, subject, one column per class; onset, apex, offset (positions) and units where known
     sample_submission: pd.DataFrame  # without rows where there is no test split
-    clips: dict[tuple[str, str], Clip]  # where the frames of each Id of a split lie
+    clips: dict[tuple[str, str], ClipLocation]  # where the frames of each Id of a split lie
     warnings: tuple[str, ...]  # test clips without a folder, which get the training prior; rows that are left out
 
     @property
@@ -50,9 +50,9 @@ class DataRoot:
         path = self.root / "solution.csv"
         return path if path.exists() else None
 
-    def clip(self, split: str, id: str) -> Clip:
+    def clip(self, split: str, id: str) -> ClipLocation:
         """Where the frames of an Id lie in the split "train" or "test"; where they should, if they are missing."""
-        return self.clips.get((split, id), Clip(self.root / split / id))
+        return self.clips.get((split, id), ClipLocation(self.root / split / id))
 
     def folder(self, split: str, id: str) -> Path:
         """Folder, or video, of an Id in the split "train" or "test"."""
@@ -103,7 +103,7 @@ def open_data(
 
 def _challenge_train(
     root: Path, classes: tuple[str, ...], subject_pattern: str | None, layout: Layout, refuse: Refuse
-) -> tuple[pd.DataFrame, dict[str, Clip]]:
+) -> tuple[pd.DataFrame, dict[str, ClipLocation]]:
     """The training table of the challenge's own layout, and where its clips lie."""
     path = table_path(root, "train")
     table = read_table(path, ["Id"], layout, classes)
@@ -117,12 +117,12 @@ def _challenge_train(
     return train, found
 
 
-def _matched(folder: Path, ids: pd.Series, table: Path, refuse: Refuse) -> tuple[dict[str, Clip], list[str]]:
+def _matched(folder: Path, ids: pd.Series, table: Path, refuse: Refuse) -> tuple[dict[str, ClipLocation], list[str]]:
     """The clips of a split's Ids, and the Ids without one. A folder without Id is refused."""
     found, unknown = match_entries(folder, ids)
     for name in unknown:
         refuse(DataError.at(folder / name, f"{table.name} has no row for it", "add the row or remove the folder"))
-    return {id: Clip(path) for id, path in found.items()}, [id for id in ids if id not in found]
+    return {id: ClipLocation(path) for id, path in found.items()}, [id for id in ids if id not in found]
 
 
 def table_path(root: Path, name: str) -> Path:
@@ -159,7 +159,7 @@ def _labelled(
     classes: tuple[str, ...],
     subject_pattern: str | None,
     layout: Layout,
-    clips: dict[str, Clip] | None = None,
+    clips: dict[str, ClipLocation] | None = None,
 ) -> pd.DataFrame:
     """The texts of a training table as labels, see `load_labels`; `clips` say more of a subject than an Id may."""
     missing = [name for name in classes if name not in table]
@@ -167,10 +167,10 @@ def _labelled(
         fault = f"the column {', '.join(missing)} is missing"
         raise DataError.at(path, fault, f"give the columns Id, {', '.join(classes)}, or in {LAYOUT} that of an emotion")
     table = add_classes(path, table, classes, layout)
-    for name in PHASE_COLUMNS:
+    for name in MOMENT_COLUMNS:
         if name in table:
             table[name] = as_position(path, table, name)
-    phases = [name for name in PHASE_COLUMNS if name in table]
+    phases = [name for name in MOMENT_COLUMNS if name in table]
     for first, second in combinations(phases, 2):  # any of the three may be unknown
         wrong = (table[first] > table[second]).fillna(False)
         if wrong.any():
@@ -184,12 +184,12 @@ def _checked(
     table: pd.DataFrame,
     classes: tuple[str, ...],
     subject_pattern: str | None,
-    clips: dict[str, Clip],
+    clips: dict[str, ClipLocation],
 ) -> pd.DataFrame:
     """The columns of `DataRoot.train`, with a subject in each row and units in one spelling."""
     _check_ids(path, table)
     _fill_subjects(path, table, subject_pattern, clips)
-    phases = [name for name in PHASE_COLUMNS if name in table]
+    phases = [name for name in MOMENT_COLUMNS if name in table]
     units = ["units"] if "units" in table else []
     if units:
         table["units"] = [unit_text(parse_units(text)) for text in table["units"]]
@@ -219,7 +219,7 @@ def read_table(path: Path, required: list[str], layout: Layout = PLAIN, known: I
         raise DataError.at(path, "there is no such table", "put it there, or correct the path of the data root")
     table = read_cells(path, layout.skip_rows, layout.sheet).reset_index(drop=True)
     table = renamed(path, table, layout)
-    spelling = {name.casefold(): name for name in (*required, *known, "subject", *PHASE_COLUMNS)}
+    spelling = {name.casefold(): name for name in (*required, *known, "subject", *MOMENT_COLUMNS)}
     table.columns = [spelling.get(name.casefold(), name) for name in table.columns]
     if table.columns.duplicated().any():
         twice = table.columns[table.columns.duplicated()][0]
@@ -247,7 +247,7 @@ def _check_ids(path: Path, table: pd.DataFrame) -> None:
         )
 
 
-def _fill_subjects(path: Path, table: pd.DataFrame, pattern: str | None, clips: dict[str, Clip]) -> None:
+def _fill_subjects(path: Path, table: pd.DataFrame, pattern: str | None, clips: dict[str, ClipLocation]) -> None:
     """Fill in the subjects that the table does not name: by the pattern, from the Id or from its folder's name."""
     if "subject" not in table:
         table["subject"] = ""
@@ -278,9 +278,11 @@ def _check_pattern(pattern: str) -> None:
         raise DataError.at(f"subject pattern {pattern!r}", f"it has {groups} groups", "put one pair of brackets in it")
 
 
-def _place_phases(path: Path, train: pd.DataFrame, clips: dict[str, Clip], layout: Layout, refuse: Refuse) -> None:
+def _place_phases(
+    path: Path, train: pd.DataFrame, clips: dict[str, ClipLocation], layout: Layout, refuse: Refuse
+) -> None:
     """Turn frames that are counted otherwise into positions from 0, and hold them against the frames there are."""
-    phases = [name for name in PHASE_COLUMNS if name in train]
+    phases = [name for name in MOMENT_COLUMNS if name in train]
     for row, last in enumerate(train[phases].max(axis=1) if phases else ()):
         if pd.isna(last):
             continue

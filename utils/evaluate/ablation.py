@@ -18,11 +18,11 @@ from utils.evaluate.held_out import (
 from utils.evaluate.other_inputs import OTHER_FLOWS, samples_with_flow, unstabilised_samples
 from utils.evaluate.protocol import OutOfFold, Variant, average_predictions
 from utils.evaluate.rows import HONEST, LEAK, OURS, RECALIBRATED, SCRATCH, UNITS_FIRST, UNSTABILISED, ZERO_SHOT
-from utils.train.fit import network_predictor
+from utils.train.fit import network_estimator
 from utils.train.samples import Samples
-from utils.train.shipped import KINDS, load_pretrained, zero_shot_predictor
+from utils.train.shipped import KINDS, load_pretrained, zero_shot_estimator
 from utils.train.stacking import stacking_weights
-from utils.train.units_first import units_first_predictor
+from utils.train.units_first import units_first_estimator
 
 MEANS = {"ours + RBF-SVM": (SCRATCH, "RBF-SVM")}  # rows that average the predictions of others
 
@@ -32,9 +32,9 @@ def teacher_variants(plan: Plan) -> dict[str, Variant]:
     at hand that leads to their emotions, and its emotions as they are."""
     teacher = load_pretrained(KINDS[plan.n_views])
     return {
-        UNITS_FIRST: Variant(units_first_predictor(teacher)),
-        RECALIBRATED: Variant(units_first_predictor(teacher, "emotions")),
-        ZERO_SHOT: Variant(zero_shot_predictor(teacher)),
+        UNITS_FIRST: Variant(units_first_estimator(teacher)),
+        RECALIBRATED: Variant(units_first_estimator(teacher, "emotions")),
+        ZERO_SHOT: Variant(zero_shot_estimator(teacher)),
     }
 
 
@@ -43,8 +43,8 @@ def variants(plan: Plan) -> dict[str, Variant]:
     scratch."""
 
     def ours(model: dict | None = None, train: dict | None = None, transform: Callable | None = None) -> Variant:
-        predictor = network(plan, model_config(plan, **(model or {})), train_config(plan, **(train or {})))
-        return Variant(predictor, transform) if transform else Variant(predictor)
+        estimator = network(plan, model_config(plan, **(model or {})), train_config(plan, **(train or {})))
+        return Variant(estimator, transform) if transform else Variant(estimator)
 
     one_view = {
         f"{side} view alone": ours({"views": 1}, transform=lambda s, v=v: s.take_views([v]))
@@ -61,10 +61,10 @@ def variants(plan: Plan) -> dict[str, Variant]:
         "v alone": ours({"streams": ("v",), "se": False}),
         "magnitude alone": ours({"streams": ("magnitude",)}),
         "cross-entropy for focal": ours(train={"loss": "bce"}),
-        LEAK: Variant(network_predictor(model_config(plan), train_config(plan), how="first"), leaking=True),
-        HONEST: Variant(network_predictor(model_config(plan), train_config(plan), how="first")),
+        LEAK: Variant(network_estimator(model_config(plan), train_config(plan), how="first"), leaking=True),
+        HONEST: Variant(network_estimator(model_config(plan), train_config(plan), how="first")),
     }
-    return rows | {name: Variant(predictor) for name, predictor in baselines().items()}
+    return rows | {name: Variant(estimator) for name, estimator in baselines().items()}
 
 
 def ablate(config: Config, samples: Samples) -> dict[str, OutOfFold]:

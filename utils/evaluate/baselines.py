@@ -1,7 +1,7 @@
 """What any network must beat, through the same folds and the same table: trivial answers, classical
 features, small nets.
 
-`baselines(mode)` gives name -> predictor for `protocol.cross_validate`. Every choice (C, input, epoch,
+`baselines(mode)` gives name -> estimator for `protocol.cross_validate`. Every choice (C, input, epoch,
 thresholds) is made on the inner folds of the training subjects. Classical models score one class against the
 rest; their scores become probabilities by a logistic curve fitted on the inner out-of-fold scores (Platt
 1999).
@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from utils.flow.strain import optical_strain
 from utils.train.decision import Thresholds, choose_thresholds
-from utils.train.estimator import Classifier, Fold, Predictor
-from utils.train.fit import network_predictor
+from utils.train.estimator import Classifier, Estimator, Fold
+from utils.train.fit import network_estimator
 from utils.train.network import ModelConfig
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
@@ -35,10 +35,10 @@ from utils.train.settings import TrainConfig
 # Trivial answers -------------------------------------------------------------------------------------
 
 
-def prior_random(mode: str = "multi-label") -> Predictor:
+def prior_random(mode: str = "multi-label") -> Estimator:
     """Every label at random, as often as in training."""
 
-    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+    def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         prevalence = train.y.mean(axis=0)
 
         def probabilities(x: np.ndarray) -> np.ndarray:
@@ -51,27 +51,27 @@ def prior_random(mode: str = "multi-label") -> Predictor:
 
         return Classifier(probabilities, _fixed(1 - prevalence, "1 - training prevalence", mode))
 
-    return predictor
+    return estimator
 
 
-def all_ones(mode: str = "multi-label") -> Predictor:
+def all_ones(mode: str = "multi-label") -> Estimator:
     """Every label for every clip; it is also the constant answer with the best macro-UF1."""
     if mode != "multi-label":
         raise ValueError("all_ones gives several labels per clip. Remedy: leave it out where labels are single.")
     return lambda train, inner, seed: _constant(np.ones(train.y.shape[1]), mode)
 
 
-def best_constant(mode: str = "multi-label") -> Predictor:
+def best_constant(mode: str = "multi-label") -> Estimator:
     """The constant answer that is right most often in training: per class the majority, or the most frequent
     class.
     """
 
-    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+    def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         prevalence = train.y.mean(axis=0)
         answer = prevalence > 0.5 if mode == "multi-label" else prevalence == prevalence.max()
         return _constant(answer.astype(float), mode)
 
-    return predictor
+    return estimator
 
 
 def _constant(answer: np.ndarray, mode: str) -> Classifier:
@@ -118,7 +118,7 @@ Trainer = Callable[[np.ndarray, np.ndarray, Sequence], Callable[[np.ndarray], np
 
 def tuned(
     extract: Callable[..., np.ndarray], inputs: Sequence[dict], train_all: Trainer, settings: Sequence, mode: str
-) -> Predictor:
+) -> Estimator:
     """A classical model whose input and setting are chosen on the inner out-of-fold scores.
 
     extract(x, **input) -> features (N, D). train_all(features, y, settings) -> function from features (n, D)
@@ -126,7 +126,7 @@ def tuned(
     max.
     """
 
-    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+    def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         candidates = []
         for chosen in inputs:
             features = extract(train.x, **chosen)
@@ -144,7 +144,7 @@ def tuned(
         notes = {"input": chosen, "setting": setting}
         return Classifier(lambda x: curves(model(extract(x, **chosen))[0]), thresholds, notes, held_out)
 
-    return predictor
+    return estimator
 
 
 def each_class(build: Callable) -> Trainer:
@@ -245,7 +245,7 @@ def _calibrate(scores: np.ndarray, y: np.ndarray, mode: str) -> Callable[[np.nda
     )
 
 
-def rbf_svm(mode: str = "multi-label") -> Predictor:
+def rbf_svm(mode: str = "multi-label") -> Estimator:
     """RBF support vector machine on averaged flow; grid, channels and C chosen inside (Cortes and Vapnik
     1995).
     """
@@ -253,13 +253,13 @@ def rbf_svm(mode: str = "multi-label") -> Predictor:
     return tuned(averaged_flow, inputs, kernel_machine, (0.5, 2.0, 8.0), mode)
 
 
-def lda(mode: str = "multi-label") -> Predictor:
+def lda(mode: str = "multi-label") -> Estimator:
     """Linear discriminant analysis on averaged flow; grid and shrinkage of the covariance chosen inside."""
     build = each_class(ShrunkenDiscriminant)
     return tuned(averaged_flow, [{"grid": grid, "channels": 2} for grid in (4, 7)], build, (0.3, 0.9), mode)
 
 
-def bi_woof_svm(mode: str = "multi-label") -> Predictor:
+def bi_woof_svm(mode: str = "multi-label") -> Estimator:
     """Linear support vector machine on Bi-WOOF; grid and C chosen inside (Liong et al. 2018)."""
     build = each_class(lambda c: LinearSVC(C=c, class_weight="balanced", random_state=0))
     return tuned(bi_woof, [{"grid": 5}, {"grid": 8}], build, (0.001, 0.01, 0.1), mode)
@@ -358,28 +358,28 @@ STSTNET = replace(PLAIN, loss="bce", epochs=100, patience=20, lr=3e-3)
 OFF_APEXNET = replace(PLAIN, loss="bce", epochs=60, patience=15, lr=1e-4)
 
 
-def plain_network(config: type[ModelConfig], train_config: TrainConfig) -> Predictor:
+def plain_network(config: type[ModelConfig], train_config: TrainConfig) -> Estimator:
     """One network of `config`, shaped to the data, without augmentation, stopped on the first inner fold."""
 
-    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+    def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         views, phases = train.x.shape[1:3]
         shaped = config(classes=len(train.classes), views=views, phases=phases, share_views=False)
-        return network_predictor(shaped, train_config, how="first")(train, inner, seed)
+        return network_estimator(shaped, train_config, how="first")(train, inner, seed)
 
-    return predictor
+    return estimator
 
 
-def ststnet(mode: str = "multi-label") -> Predictor:
+def ststnet(mode: str = "multi-label") -> Estimator:
     """STSTNet, Adam, cross-entropy; more and larger steps than its 5e-5, which needs hours."""
     return plain_network(STSTNetConfig, replace(STSTNET, mode=mode))
 
 
-def off_apexnet(mode: str = "multi-label") -> Predictor:
+def off_apexnet(mode: str = "multi-label") -> Estimator:
     """Off-ApexNet, Adam 1e-4, cross-entropy."""
     return plain_network(OffApexNetConfig, replace(OFF_APEXNET, mode=mode))
 
 
-def paper_faithful(mode: str = "multi-label") -> Predictor:
+def paper_faithful(mode: str = "multi-label") -> Estimator:
     """Our network with the pieces that its paper names and nothing of ours (arXiv 2603.26849).
 
     One network, Adam, focal loss, early stopping; no shared views, augmentation, mixup, weight decay,
@@ -391,8 +391,8 @@ def paper_faithful(mode: str = "multi-label") -> Predictor:
 # Together --------------------------------------------------------------------------------------------
 
 
-def baselines(mode: str = "multi-label") -> dict[str, Predictor]:
-    """name -> predictor, in the order of a table; single-label data has no all-ones row."""
+def baselines(mode: str = "multi-label") -> dict[str, Estimator]:
+    """name -> estimator, in the order of a table; single-label data has no all-ones row."""
     makers = {
         "prior-random": prior_random,
         "all-ones": all_ones,

@@ -1,7 +1,7 @@
 """Answers that may abstain: which values of a class a clip leaves possible, as held-out people showed them.
 
 Split conformal prediction for each value, no and yes, of each class by itself (Mondrian: Vovk 2012, "Conditional
-validity of inductive conformal predictors"). The clips of one person resemble one another, so people count and not
+validity of inductive conformal estimators"). The clips of one person resemble one another, so people count and not
 clips: each has one voice, shared among its clips (Lee, Barber and Willett 2023, "Distribution-free inference with
 hierarchical data"). A value that fewer than nine people showed is never excluded at ERROR.
 

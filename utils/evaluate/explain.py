@@ -21,7 +21,7 @@ from utils.render.view_set import Views
 from utils.synthetic.action_units import ACTION_UNITS, AU_NAMES, sides_of
 from utils.train.augment import mirror
 from utils.train.decision import decide
-from utils.train.fitted import Fitted, load_network, resize_maps, scale_maps
+from utils.train.ensemble import Ensemble, build_network, resize_maps, scale_maps
 from utils.train.samples import Samples
 from utils.train.shipped import KINDS, load_pretrained, unit_probabilities
 from utils.train.stacking import Stack, predict_stack
@@ -38,31 +38,31 @@ HEADS = {"emotions": 0, "units": 2}  # position among the outputs of MicroAttNet
 # Where --------------------------------------------------------------------------------------------------------------
 
 
-def contributions(fitted: Fitted, x: np.ndarray, output: int, head: str = "emotions") -> np.ndarray:
+def contributions(ensemble: Ensemble, x: np.ndarray, output: int, head: str = "emotions") -> np.ndarray:
     """Gradient x input of one output's logit for clips x (N, V, P, 3, S, S): what each value adds to it, as x in shape.
 
     head "emotions" or "units". The logit is averaged over member networks and mirror images, as `fitted.predict` does
     with probabilities (Simonyan et al. 2014, "Deep inside convolutional networks", with the input as a factor).
     """
     maps = torch.from_numpy(x).requires_grad_()
-    small = resize_maps(maps, fitted.model_config.size)
-    variants = (small, mirror(small)) if fitted.train_config.mirror_average else (small,)
+    small = resize_maps(maps, ensemble.model_config.size)
+    variants = (small, mirror(small)) if ensemble.train_config.mirror_average else (small,)
     logit = 0.0
-    for member in fitted.members:
-        network = load_network(fitted, member)
+    for member in ensemble.members:
+        network = build_network(ensemble, member)
         for variant in variants:
             logit = logit + network.forward_all(scale_maps(variant, member.scale))[HEADS[head]][:, output].sum()
     logit.backward()
-    return (maps.grad * maps).detach().numpy() / (len(fitted.members) * len(variants))
+    return (maps.grad * maps).detach().numpy() / (len(ensemble.members) * len(variants))
 
 
-def saliency(fitted: Fitted, samples: Samples) -> np.ndarray:
+def saliency(ensemble: Ensemble, samples: Samples) -> np.ndarray:
     """Mean size of the contributions to each class's logit over that class's clips, (K, V, S, S) float32, each summing
     to 1. Summed over phases and channels; a class without clips gets zeros.
     """
     maps = np.zeros((len(samples.classes), samples.x.shape[1], *samples.x.shape[-2:]), np.float32)
     for k in np.flatnonzero(samples.y.any(axis=0)):
-        each = np.abs(contributions(fitted, samples.x[samples.y[:, k] > 0], k))
+        each = np.abs(contributions(ensemble, samples.x[samples.y[:, k] > 0], k))
         maps[k] = _sum_to_one(each.sum(axis=(2, 3)).mean(axis=0))
     return maps
 
@@ -72,8 +72,8 @@ def unit_maps(x: np.ndarray, units: Sequence[int]) -> np.ndarray:
 
     The contributions summed over phases and channels; what speaks against is zero. Each sums to 1.
     """
-    fitted = load_pretrained(KINDS[x.shape[0]])
-    each = [contributions(fitted, x[None], unit, "units")[0].sum(axis=(1, 2)).clip(0) for unit in units]
+    ensemble = load_pretrained(KINDS[x.shape[0]])
+    each = [contributions(ensemble, x[None], unit, "units")[0].sum(axis=(1, 2)).clip(0) for unit in units]
     return np.stack([_sum_to_one(maps) for maps in each])
 
 

@@ -20,8 +20,8 @@ from utils.evaluate.protocol import (
     leave_one_subject_out,
 )
 from utils.evaluate.rows import PRETRAINED, SCRATCH, TUNED_HARD
-from utils.train.estimator import Predictor
-from utils.train.fit import network_predictor
+from utils.train.estimator import Estimator
+from utils.train.fit import network_estimator
 from utils.train.network import ModelConfig
 from utils.train.samples import CLASSES, Samples
 from utils.train.settings import TrainConfig
@@ -62,9 +62,9 @@ def outer_folds(plan: Plan, samples: Samples) -> list:
     return grouped_folds(samples.y, samples.subjects, int(plan.folds), seed=plan.seed)
 
 
-def network(plan: Plan, model: ModelConfig | None = None, train: TrainConfig | None = None) -> Predictor:
+def network(plan: Plan, model: ModelConfig | None = None, train: TrainConfig | None = None) -> Estimator:
     """Our network from scratch: one per inner fold, averaged; thresholds from their held-out parts."""
-    return network_predictor(model or model_config(plan), train or train_config(plan))
+    return network_estimator(model or model_config(plan), train or train_config(plan))
 
 
 def model_config(plan: Plan, **changes) -> ModelConfig:
@@ -92,7 +92,7 @@ def learners(plan: Plan) -> dict[str, Learner]:
 def learner_variants(plan: Plan) -> dict[str, Variant]:
     """Our network by all `learners`."""
     return {
-        name: Variant(network_predictor(one.model, one.train, init=one.init)) for name, one in learners(plan).items()
+        name: Variant(network_estimator(one.model, one.train, init=one.init)) for name, one in learners(plan).items()
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.artefacts import artefact_key, cached
 from utils.config import Config
-from utils.dataset.labels import PHASE_COLUMNS
+from utils.dataset.labels import MOMENT_COLUMNS
 from utils.dataset.tables import DataRoot
 from utils.flow.features import Moments, clip_features
 from utils.parallel import parallel_map
@@ -65,7 +65,7 @@ def _with_apex(shift: int, task: Task) -> np.ndarray:
 
 
 def _training_samples(function: Callable[[Task], np.ndarray], config: Config, data: DataRoot, what: str) -> Samples:
-    table = load_moments(config, data).set_index("Id")[list(PHASE_COLUMNS)]
+    table = load_moments(config, data).set_index("Id")[list(MOMENT_COLUMNS)]
     jobs = [job for job in jobs_of(config, data) if job.split == "train"]
     tasks = [(job, tuple(int(moment) for moment in table.loc[job.id])) for job in jobs]
     maps = parallel_map(function, tasks, config.jobs, description=what)

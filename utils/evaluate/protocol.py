@@ -1,9 +1,9 @@
 """The evaluation protocol: subject-disjoint folds, predictions joined by Id.
 
     folds      leave_one_subject_out, grouped_folds             -> list of (train, test) positions
-    protocol   cross_validate(samples, predictor, folds, seeds) -> OutOfFold
+    protocol   cross_validate(samples, estimator, folds, seeds) -> OutOfFold
 
-A predictor is any callable `(train: Samples, inner: list of (train, validation) positions, seed) -> Classifier`. It
+An estimator is any callable `(train: Samples, inner: list of (train, validation) positions, seed) -> Classifier`. It
 never receives a held-out clip; `cross_validate` alone touches those, once, after training.
 """
 
@@ -20,7 +20,7 @@ import pandas as pd
 
 from utils.parallel import parallel_map
 from utils.train.decision import Thresholds, average_thresholds, decide
-from utils.train.estimator import Classifier, Fold, Predictor
+from utils.train.estimator import Classifier, Estimator, Fold
 from utils.train.samples import Samples
 
 Weighting = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # truth (N, K), (P, N, K), subjects (N,) -> (P,)
@@ -85,10 +85,10 @@ class OutOfFold:
     """Held-out predictions of N clips for R seeds, rows in the order of `ids`.
 
     truth (N, K) bool, probability (R, N, K) float, decision (R, N, K) bool, fold (N,) int, seeds (R,),
-    thresholds (R, F folds, K), NaN where the decision is an arg max, `notes[r][f]` what the predictor
+    thresholds (R, F folds, K), NaN where the decision is an arg max, `notes[r][f]` what the estimator
     recorded, seconds: training and prediction time summed over folds and seeds. inner (R, F, N, K): what the networks
     of a fold's inner folds said of its training clips, each held out there; NaN for the fold's own held-out clips,
-    and where a predictor keeps no such thing; None where there was no cross-validation.
+    and where an estimator keeps no such thing; None where there was no cross-validation.
     """
 
     classes: tuple[str, ...]
@@ -139,7 +139,7 @@ class OutOfFold:
 @dataclass(frozen=True)
 class FoldResult:
     """What one fold of one seed yields: probabilities and decisions (n, K) of its held-out clips, with their Ids, and
-    the inner out-of-fold probabilities (N - n, K) of its training clips, where the predictor keeps them.
+    the inner out-of-fold probabilities (N - n, K) of its training clips, where the estimator keeps them.
     """
 
     ids: np.ndarray
@@ -155,29 +155,29 @@ class FoldResult:
 class Variant:
     """A row of the results table: an estimator, what it is shown of the samples, and whether it leaks."""
 
-    predictor: Predictor
+    estimator: Estimator
     transform: Callable[[Samples], Samples] = lambda samples: samples
     leaking: bool = False  # by `run_leaking_fold`
 
 
-def run_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
+def run_fold(samples: Samples, estimator: Estimator, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
     """Train on a fold's training clips, with inner folds made of those alone, and predict its held-out
     clips.
     """
     train, test = samples.subset(fold[0]), samples.subset(fold[1])
     check_disjoint(train, test)
     inner = grouped_folds(train.y, train.subjects, min(inner_folds, len(np.unique(train.subjects))), seed)
-    return predict_fold(lambda: predictor(train, inner, seed), test)
+    return predict_fold(lambda: estimator(train, inner, seed), test)
 
 
-def run_leaking_fold(samples: Samples, predictor: Predictor, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
-    """NOT an honest score: the predictor chooses its epoch and thresholds on the held-out clips themselves.
+def run_leaking_fold(samples: Samples, estimator: Estimator, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
+    """NOT an honest score: the estimator chooses its epoch and thresholds on the held-out clips themselves.
 
     The field's habit, kept apart so that its price can be measured. `inner_folds` is unused: there is one
     inner fold, and it validates on the test clips.
     """
     test = samples.subset(fold[1])
-    return replace(predict_fold(lambda: predictor(samples, [fold], seed), test), inner=None)
+    return replace(predict_fold(lambda: estimator(samples, [fold], seed), test), inner=None)
 
 
 def predict_fold(train: Callable[[], Classifier], test: Samples) -> FoldResult:
@@ -196,20 +196,20 @@ def predict_fold(train: Callable[[], Classifier], test: Samples) -> FoldResult:
 
 def cross_validate(
     samples: Samples,
-    predictor: Predictor,
+    estimator: Estimator,
     folds: Sequence[Fold],
     seeds: Sequence[int] = (0,),
     n_jobs: int = 1,
     inner_folds: int = 4,
     description: str = "",
 ) -> OutOfFold:
-    """Predict every clip once per seed by a predictor that has not seen its subject.
+    """Predict every clip once per seed by an estimator that has not seen its subject.
 
     `folds` are used for every seed; the inner folds depend on the seed and the fold alone, so that two
-    predictors meet the same splits and can be compared in pairs. Raises ValueError when a subject stands on two sides
+    estimators meet the same splits and can be compared in pairs. Raises ValueError when a subject stands on two sides
     of a fold or an Id is not held out exactly once.
     """
-    variants = {"": Variant(predictor)}
+    variants = {"": Variant(estimator)}
     return cross_validate_variants(samples, variants, folds, seeds, n_jobs, inner_folds, description)[""]
 
 
@@ -235,7 +235,7 @@ def cross_validate_variants(
 def _run_task(inner_folds: int, task: tuple[Samples, Variant, int, Fold]) -> FoldResult:
     samples, variant, seed, fold = task
     run = run_leaking_fold if variant.leaking else run_fold
-    return run(samples, variant.predictor, fold, seed, inner_folds)
+    return run(samples, variant.estimator, fold, seed, inner_folds)
 
 
 def join_folds(
@@ -315,7 +315,7 @@ def average_predictions(*parts: OutOfFold, weighting: Weighting | None = None) -
 def _inner_probabilities(parts: Sequence[OutOfFold]) -> np.ndarray:
     """What the inner folds of all parts said, (P, R, F, N, K). ValueError where one of them keeps no such thing."""
     if any(part.inner is None or np.isnan(part.inner).all(axis=(2, 3)).any() for part in parts):
-        raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_predictor.")
+        raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_estimator.")
     return np.stack([part.inner for part in parts])
 
 

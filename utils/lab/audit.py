@@ -25,8 +25,8 @@ from utils.evaluate.scores import Interval, compare, interval
 from utils.lab.flow_images import TRAIN, read_sources
 from utils.lab.htnet import HTNetConfig
 from utils.provenance import commit
-from utils.train.estimator import Predictor
-from utils.train.fit import network_predictor
+from utils.train.estimator import Estimator
+from utils.train.fit import network_estimator
 from utils.train.network import ModelConfig
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
@@ -40,8 +40,8 @@ def chosen_by_accuracy(train: TrainConfig) -> TrainConfig:
     return replace(train, mode="single-label", patience=train.epochs, stop_by="accuracy")
 
 
-def audited(samples: Samples) -> dict[str, Predictor]:
-    """Row -> predictor that chooses its epoch on the first inner fold, which a leaking variant makes the test fold."""
+def audited(samples: Samples) -> dict[str, Estimator]:
+    """Row -> estimator that chooses its epoch on the first inner fold, which a leaking variant makes the test fold."""
     shape = {"classes": len(samples.classes), "views": 1, "phases": samples.x.shape[2]}
     plain: dict[str, tuple[type[ModelConfig], TrainConfig]] = {
         "STSTNet": (STSTNetConfig, STSTNET),
@@ -50,10 +50,10 @@ def audited(samples: Samples) -> dict[str, Predictor]:
         "MicroAttNet, as in the paper": (ModelConfig, PLAIN),
     }
     found = {name: plain_network(model, chosen_by_accuracy(train)) for name, (model, train) in plain.items()}
-    return found | {"ours": network_predictor(ModelConfig(**shape), chosen_by_accuracy(TRAIN), how="first")}
+    return found | {"ours": network_estimator(ModelConfig(**shape), chosen_by_accuracy(TRAIN), how="first")}
 
 
-def audit(samples: Samples, rows: dict[str, Predictor], seed: int = 0, jobs: int = 1) -> dict[str, dict]:
+def audit(samples: Samples, rows: dict[str, Estimator], seed: int = 0, jobs: int = 1) -> dict[str, dict]:
     """Row -> UF1 and UAR, honest and leaky, with intervals, and the paired difference, leaky less honest."""
     both = ("honest", "leaky")
     tasks = {(name, how): Variant(one, leaking=how == "leaky") for name, one in rows.items() for how in both}

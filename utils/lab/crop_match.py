@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from utils.train.estimator import Classifier, Fold, Predictor
-from utils.train.fitted import Fitted, predict
+from utils.train.ensemble import Ensemble, predict
+from utils.train.estimator import Classifier, Estimator, Fold
 from utils.train.samples import Samples
 
 CLIPS = 128  # that a crop is tried on
@@ -71,16 +71,16 @@ def information(probability: np.ndarray, single: bool) -> float:
     return float(entropy(p.mean(0)) - entropy(p).mean())
 
 
-def match_crop(fitted: Fitted, maps: np.ndarray, pixels: bool = True) -> Crop:
+def match_crop(ensemble: Ensemble, maps: np.ndarray, pixels: bool = True) -> Crop:
     """The crop of unlabelled clips (N, V, P, 3, H, W) of which the network tells most; all of them, as they are, where
     no other tells MARGIN more."""
     some = maps[np.unique(np.linspace(0, len(maps) - 1, CLIPS).astype(int))]
-    single = fitted.train_config.mode == "single-label"
+    single = ensemble.train_config.mode == "single-label"
     known: dict[Crop, float] = {}
 
     def tells(crop: Crop) -> float:
         if crop not in known:
-            known[crop] = information(predict(fitted, cropped(some, crop, pixels))[0], single)
+            known[crop] = information(predict(ensemble, cropped(some, crop, pixels))[0], single)
         return known[crop]
 
     best = max((Crop(zoom=zoom, y=y) for zoom in ZOOMS for y in HEIGHTS), key=tells)
@@ -91,19 +91,21 @@ def match_crop(fitted: Fitted, maps: np.ndarray, pixels: bool = True) -> Crop:
     return best if tells(best) > (1 + MARGIN) * tells(Crop()) else Crop()
 
 
-def crop_matched(predictor: Predictor, fitted: Fitted, pixels: bool = True, transduction: bool = False) -> Predictor:
-    """A predictor for `protocol.cross_validate` whose clips are cropped as suits the network `fitted`, before training
-    and before judging.
+def crop_matched(
+    estimator: Estimator, ensemble: Ensemble, pixels: bool = True, transduction: bool = False
+) -> Estimator:
+    """An estimator for `protocol.cross_validate` that crops all clips as suits the network `ensemble`, in training and
+    in use.
 
     The crop is found on the training clips, without their labels. transduction: it is found anew, for the clips to be
     judged, on those themselves, as one may where they are another set with a crop of its own.
     """
 
     def wrapped(train: Samples, inner: list[Fold], seed: int) -> Classifier:
-        crop = match_crop(fitted, train.x, pixels)
-        classifier = predictor(replace(train, x=cropped(train.x, crop, pixels)), inner, seed)
+        crop = match_crop(ensemble, train.x, pixels)
+        classifier = estimator(replace(train, x=cropped(train.x, crop, pixels)), inner, seed)
         crop_of: Callable[[np.ndarray], Crop] = (
-            (lambda x: match_crop(fitted, x, pixels)) if transduction else lambda x: crop
+            (lambda x: match_crop(ensemble, x, pixels)) if transduction else lambda x: crop
         )
         return replace(
             classifier,

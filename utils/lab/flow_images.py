@@ -33,14 +33,14 @@ from utils.lab.shared_files import phases_of, read_flow_images, read_loso_tree, 
 from utils.lab.teachers.classifier import THREE, controls
 from utils.pipeline import load_data
 from utils.provenance import commit
-from utils.train.estimator import Predictor
-from utils.train.fit import network_predictor
-from utils.train.fitted import resize_maps
+from utils.train.ensemble import resize_maps
+from utils.train.estimator import Estimator
+from utils.train.fit import network_estimator
 from utils.train.network import ModelConfig
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
-from utils.train.shipped import FINE_TUNE, initial_state, load_pretrained, zero_shot_predictor
-from utils.train.units_first import units_first_predictor
+from utils.train.shipped import FINE_TUNE, initial_state, load_pretrained, zero_shot_estimator
+from utils.train.units_first import units_first_estimator
 
 
 class UnknownRowError(ValueError):
@@ -57,8 +57,8 @@ AS_IT_IS = ", crop as it is"  # end of rows that are shown the pictures uncroppe
 SECOND, BOTH, ALL = ", second phase", ", both phases", "all pictures"  # names of pictures, or their ends
 
 
-def predictors(samples: Samples, members: int = MEMBERS) -> dict[str, Predictor]:
-    """name -> predictor: the baselines, our network, and for three classes the one taught by synthetic motion.
+def estimators(samples: Samples, members: int = MEMBERS) -> dict[str, Estimator]:
+    """name -> estimator: the baselines, our network, and for three classes the one taught by synthetic motion.
 
     samples: one view; the pictures of a clip are its phases, one or more. "network" is the mean of `members` networks
     with different starts; "zero-shot" has seen no real clip, "units first" learns a table from its action units to the
@@ -68,32 +68,32 @@ def predictors(samples: Samples, members: int = MEMBERS) -> dict[str, Predictor]
     """
     pictures = samples.x.shape[2]
     model_config = ModelConfig(classes=len(samples.classes), views=1, phases=pictures)
-    network = network_predictor(model_config, TRAIN, how="all", members=members)
+    network = network_estimator(model_config, TRAIN, how="all", members=members)
     found = {**baselines("single-label"), "network": network}
     if len(samples.classes) == len(THREE) and pictures == 1:
         taught = load_pretrained("single")
         known = {
-            "zero-shot": zero_shot_predictor(taught),
-            "units first": units_first_predictor(taught),
-            "fine-tuned": fine_tuned_predictor("single", len(THREE), how="all", members=members),
+            "zero-shot": zero_shot_estimator(taught),
+            "units first": units_first_estimator(taught),
+            "fine-tuned": fine_tuned_estimator("single", len(THREE), how="all", members=members),
         }
-        for name, predictor in known.items():
-            found[name] = crop_matched(predictor, taught, pixels=False)
-            found[f"{name}{AS_IT_IS}"] = predictor
+        for name, estimator in known.items():
+            found[name] = crop_matched(estimator, taught, pixels=False)
+            found[f"{name}{AS_IT_IS}"] = estimator
         by_test_clips = crop_matched(known["zero-shot"], taught, pixels=False, transduction=True)
         found |= {"zero-shot, crop by the test clips": by_test_clips, **controls(taught)}
     return found
 
 
-def fine_tuned_predictor(
+def fine_tuned_estimator(
     kind: str, classes: int, train: TrainConfig | None = None, how: str = "inner", members: int = 1
-) -> Predictor:
-    """A predictor for `protocol.cross_validate`: the shipped network trained on with the clips at hand.
+) -> Estimator:
+    """An estimator for `protocol.cross_validate`: the shipped network trained on with the clips at hand.
 
-    `train`, how and members as in `network_predictor`; by default FINE_TUNE of that kind.
+    `train`, how and members as in `network_estimator`; by default FINE_TUNE of that kind.
     """
     model = replace(load_pretrained(kind).model_config, classes=classes, units=0)
-    return network_predictor(model, train or FINE_TUNE[kind], how, members, initial_state(kind))
+    return network_estimator(model, train or FINE_TUNE[kind], how, members, initial_state(kind))
 
 
 # Rows of the table, where the data has them: "zero-shot" and "fine-tuned" need three classes.
@@ -125,7 +125,7 @@ def rows_of(pictures: Mapping[str, Samples], rows: Sequence[str] | None = None) 
     says "[...]" itself is taken as it is.
     """
     first, found = next(iter(pictures)), []
-    known = {name: predictors(samples) for name, samples in pictures.items()}
+    known = {name: estimators(samples) for name, samples in pictures.items()}
     sources = [name for name in pictures if name != ALL and not name.endswith((SECOND, BOTH))]
     for row in rows or [row for row in DEFAULT_ROWS if all(part in known[first] for part in row.split(PLUS))]:
         parts = row.split(PLUS)
@@ -153,7 +153,7 @@ def leave_one_subject_out_scores(
 ) -> dict[str, OutOfFold]:
     """row -> held-out predictions of every clip, each row on the same folds and seeds.
 
-    pictures: of `pictures_of`; members: as `predictors` takes them. A row "a + b" averages the probabilities of rows a
+    pictures: of `pictures_of`; members: as `estimators` takes them. A row "a + b" averages the probabilities of rows a
     and b, with equal weights, so that it needs no choice and no training of its own. Raises UnknownRowError for a row
     or a picture that is none.
     """
@@ -161,9 +161,9 @@ def leave_one_subject_out_scores(
     folds, found, rows = leave_one_subject_out(pictures[first].subjects), {}, rows_of(pictures, rows)
     for name in dict.fromkeys(part for row in rows for part in row.split(PLUS)):
         row, _, picture = name.removesuffix("]").partition(" [")
-        available = predictors(pictures[picture or first], members) if (picture or first) in pictures else {}
+        available = estimators(pictures[picture or first], members) if (picture or first) in pictures else {}
         if row not in available:
-            names, seen = ", ".join(predictors(pictures[first])), ", ".join(pictures)
+            names, seen = ", ".join(estimators(pictures[first])), ", ".join(pictures)
             raise UnknownRowError(
                 f"row {name!r} is unknown. Remedy: choose from {names}, with one of the pictures [{seen}] behind it "
                 "(what was taught reads single pictures), or averages as 'a + b'."

@@ -43,7 +43,7 @@ SHOWN = ["macro_uf1", "low", "high", "difference", "map"]
 # Clips --------------------------------------------------------------------------------------------------------------
 
 
-def world(model: BlendShapes | None, people: int, each: int, seed: int) -> Samples:
+def sample_clips(model: BlendShapes | None, people: int, each: int, seed: int) -> Samples:
     """Clips (people * each, V=2, P=2, 3, 28, 28) of people of a face model, ours without one, as the flow network would
     see them; a person's skin and light make its error larger or smaller."""
     parts = [_clips(model, each, np.random.default_rng([seed, 60, person])) for person in range(people)]
@@ -92,7 +92,7 @@ def main() -> None:
     config = load_config("demo", f"folds={FOLDS}", jobs=options.jobs)
     tables = []
     for seed in range(options.seeds):
-        tables.append(scores(world(model, options.people, options.each, seed), config))
+        tables.append(scores(sample_clips(model, options.people, options.each, seed), config))
         print(f"seed {seed}", tables[-1][SHOWN].round(3), sep="\n", flush=True)
     mean = pd.concat(tables).groupby(level=0, sort=False)[["macro_uf1", "difference", "map"]].mean()
     print(f"mean of {options.seeds} sets of people", mean.round(3), sep="\n")

@@ -30,7 +30,7 @@ DOCUMENTS = ("README.md", "RESULTS.md")
 MARKS = (
     *("times", "results", "headline", "ablation", "flow", "damaged", "real-skin", "apex", "bench"),
     *("flow-images", "flow-sources", "audit", "robust-images", "robust-run"),
-    *("world-results", "world-headline", "world-ablation"),
+    *("face-model-results", "face-model-headline", "face-model-ablation"),
 )
 # Columns of the flow table: heading, place as the benchmark's record names it, what is shown of it.
 FLOW_COLUMNS = (
@@ -50,12 +50,12 @@ FLOW_COLUMNS = (
 def run_tables(run: str) -> dict[str, str]:
     """The tables of one run, by mark; those of the ablation only where it ran.
 
-    A run on faces of another model (WORLD=) has marks of its own.
+    A run on faces of another model (FACE_MODEL=) has marks of its own.
     """
     tables = {"results": results(run)}
     if (ROOT / "artefacts" / run / "ablation.csv").exists():
         tables |= {"headline": headline(run), "ablation": ablation(run)}
-    prefix = "world-" if _submission(run).get("data", {}).get("world") else ""
+    prefix = "face-model-" if _submission(run).get("data", {}).get("face_model") else ""
     return {prefix + mark: table for mark, table in tables.items()}
 
 

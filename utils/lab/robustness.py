@@ -41,13 +41,13 @@ from utils.evaluate.rows import SCRATCH, TUNED_HARD, ZERO_SHOT
 from utils.evaluate.scores import Interval, compare, interval
 from utils.lab.crop_match import Crop, crop_matched, cropped
 from utils.lab.figures import crop_scores
-from utils.lab.flow_images import predictors, read_sources
+from utils.lab.flow_images import estimators, read_sources
 from utils.lab.teachers.flow_noise import smooth_noise
 from utils.parallel import parallel_map
 from utils.pipeline import load_data, load_samples
 from utils.provenance import commit
 from utils.report.figures.common import save_figure
-from utils.train.estimator import Fold, Predictor
+from utils.train.estimator import Estimator, Fold
 from utils.train.samples import Samples
 from utils.train.shipped import KINDS, load_pretrained
 
@@ -85,21 +85,21 @@ def seen_otherwise(samples: Samples, pixels: bool) -> dict[str, Samples]:
     return found | {name: replace(samples, x=cropped(samples.x, crop, pixels)) for name, crop in CROPS.items()}
 
 
-def of_images(sources: Mapping[str, Samples]) -> tuple[Samples, dict[str, Predictor], dict[str, Samples]]:
+def of_images(sources: Mapping[str, Samples]) -> tuple[Samples, dict[str, Estimator], dict[str, Samples]]:
     """Flow images of the first source: clips, rows, and the clips seen otherwise, also by the other sources."""
     first, *others = ((name, each.take_phases([0])) for name, each in sources.items())
-    samples, available = first[1], predictors(first[1], members=1)
+    samples, available = first[1], estimators(first[1], members=1)
     wanted = ("network", "RBF-SVM", ZERO_SHOT, BY_TEST_CLIPS)
     tested = seen_otherwise(samples, pixels=False) | {f"{SOURCE}{name}": each for name, each in others}
     return samples, {name: available[name] for name in wanted if name in available}, tested
 
 
-def of_run(config: Config, data: DataRoot) -> tuple[Samples, dict[str, Predictor], dict[str, Samples]]:
+def of_run(config: Config, data: DataRoot) -> tuple[Samples, dict[str, Estimator], dict[str, Samples]]:
     """The same of a run's training clips, with the apex missed and by other flow methods."""
     plan = Plan.of(config)
     samples, variants = load_samples(config, data, "train"), (learner_variants(plan) | teacher_variants(plan))
     taught = load_pretrained(KINDS[config.n_views])
-    rows = {name: variants[name].predictor for name in (SCRATCH, TUNED_HARD, ZERO_SHOT)}
+    rows = {name: variants[name].estimator for name in (SCRATCH, TUNED_HARD, ZERO_SHOT)}
     rows[BY_TEST_CLIPS] = crop_matched(rows[ZERO_SHOT], taught, transduction=True)
     tested = seen_otherwise(samples, pixels=True)
     for shift in APEX:
@@ -111,7 +111,7 @@ def of_run(config: Config, data: DataRoot) -> tuple[Samples, dict[str, Predictor
 
 def judge_elsewhere(
     samples: Samples,
-    predictor: Predictor,
+    estimator: Estimator,
     folds: Sequence[Fold],
     tested: Mapping[str, Samples],
     seed: int = 0,
@@ -125,27 +125,27 @@ def judge_elsewhere(
     for name, other in tested.items():
         if not np.array_equal(other.ids, samples.ids):
             raise ValueError(f"{name}: its Ids are not those of the training clips. Remedy: give the same clips.")
-    task = partial(_judge_fold, samples, predictor, tested, seed)
+    task = partial(_judge_fold, samples, estimator, tested, seed)
     found = parallel_map(task, list(folds), n_jobs, description=description)
     return {name: join_folds(other, folds, (seed,), [[one[name] for one in found]]) for name, other in tested.items()}
 
 
 def _judge_fold(
-    samples: Samples, predictor: Predictor, tested: Mapping[str, Samples], seed: int, fold: Fold
+    samples: Samples, estimator: Estimator, tested: Mapping[str, Samples], seed: int, fold: Fold
 ) -> dict[str, FoldResult]:
     train = samples.subset(fold[0])
     check_disjoint(train, samples.subset(fold[1]))
     inner = grouped_folds(train.y, train.subjects, min(4, len(np.unique(train.subjects))), seed)
-    classifier = predictor(train, inner, seed)
+    classifier = estimator(train, inner, seed)
     return {name: predict_fold(lambda: classifier, other.subset(fold[1])) for name, other in tested.items()}
 
 
-def losses(samples: Samples, rows: Mapping[str, Predictor], tested: Mapping[str, Samples], jobs: int) -> dict:
+def losses(samples: Samples, rows: Mapping[str, Estimator], tested: Mapping[str, Samples], jobs: int) -> dict:
     """Row -> condition -> UF1 with its interval, and the paired difference to AS_LEARNT."""
     folds = grouped_folds(samples.y, samples.subjects, min(FOLDS, len(np.unique(samples.subjects))))
     found = {}
-    for name, predictor in rows.items():
-        oofs = judge_elsewhere(samples, predictor, folds, tested, n_jobs=jobs, description=name)
+    for name, estimator in rows.items():
+        oofs = judge_elsewhere(samples, estimator, folds, tested, n_jobs=jobs, description=name)
         found[name] = {
             condition: {"uf1": asdict(interval(oof)), "difference": asdict(compare(oof, oofs[AS_LEARNT]))}
             for condition, oof in oofs.items()
@@ -154,13 +154,13 @@ def losses(samples: Samples, rows: Mapping[str, Predictor], tested: Mapping[str,
 
 
 def across_databases(
-    samples: Samples, rows: Mapping[str, Predictor], datasets: np.ndarray, jobs: int
+    samples: Samples, rows: Mapping[str, Estimator], datasets: np.ndarray, jobs: int
 ) -> dict[str, dict[str, dict]]:
     """Row -> database -> UF1 with its interval, of networks that learnt from the other databases alone."""
     folds = [(np.flatnonzero(datasets != name), np.flatnonzero(datasets == name)) for name in np.unique(datasets)]
     found = {}
-    for name, predictor in rows.items():
-        oof: OutOfFold = cross_validate(samples, predictor, folds, n_jobs=jobs, description=f"{name}, other databases")
+    for name, estimator in rows.items():
+        oof: OutOfFold = cross_validate(samples, estimator, folds, n_jobs=jobs, description=f"{name}, other databases")
         found[name] = {
             str(samples_of): {"uf1": asdict(interval(oof.subset(datasets == samples_of)))}
             for samples_of in np.unique(datasets)

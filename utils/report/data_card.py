@@ -18,7 +18,7 @@ from utils.artefacts import atomic_path, read_artefact, write_artefact
 from utils.dataset.readers import open_sequence
 from utils.evaluate.protocol import grouped_folds
 from utils.evaluate.scores import score
-from utils.paths import FACE_MODEL
+from utils.paths import USER_FACE_MODEL
 from utils.report.figures.common import save_figure
 from utils.report.figures.render import clip_statistics, contact_sheet, label_counts
 from utils.report.tables import markdown_table
@@ -121,7 +121,7 @@ def write_card(root: Path, key: str | None = None) -> dict:
     save_figure(contact_sheet(faces, shown["subject"].tolist()), root / "card" / "identities.png")
     counts = describe(truth, CLASSES).reset_index(names="class")
     bound = BOUNDS.format(**card["bounds"]) if card["bounds"] else "Bounds need three training subjects or more."
-    shared = OTHER_MODEL if (root / FACE_MODEL).exists() else OUR_MODEL
+    shared = OTHER_MODEL if (root / USER_FACE_MODEL).exists() else OUR_MODEL
     text = CARD.format(**card, table=markdown_table(counts), bound=bound, shared=shared)
     with atomic_path(root / "card" / "README.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

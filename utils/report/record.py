@@ -13,7 +13,7 @@ import psutil
 from utils.artefacts import plain, read_artefact, write_artefact
 from utils.config import Config
 from utils.dataset.tables import DataRoot
-from utils.paths import FACE_MODEL
+from utils.paths import USER_FACE_MODEL
 from utils.provenance import commit, data_digest, packages
 from utils.render.renderer import get_renderer
 
@@ -59,7 +59,7 @@ def write_run(
         "training": len(data.train),
         "test": len(data.test_ids),
         "synthetic": (data.root / "truth").is_dir(),
-        "world": data.root.name if (data.root / FACE_MODEL).exists() else "",  # of which face model
+        "face_model": data.root.name if (data.root / USER_FACE_MODEL).exists() else "",  # whose people these are
         "digest": data_digest(data.root),
     }
     record["stages"] = {

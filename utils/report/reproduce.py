@@ -60,7 +60,7 @@ def find_data(run: str, data: str, recorded: Mapping[str, Any]) -> str:
     if not data and owner.exists():
         data = read_artefact(owner)["data"]
     if not data:
-        if recorded["synthetic"] and not recorded.get("world"):
+        if recorded["synthetic"] and not recorded.get("face_model"):
             return ""
         raise ReproduceError(f"where the data of run {run} lie is not known. Remedy: say DATA=folder.")
     if not Path(data).is_dir():

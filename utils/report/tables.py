@@ -53,9 +53,9 @@ def run_command(target: str, run: str, record: Mapping[str, Any]) -> str:
     changed = [f"{name}={value}" for name, value in parameters.items() if name != "jobs" and value != usual.get(name)]
     words = [f"make {target}", f"PROFILE={parameters['profile']}"]
     words += [f'SET="{" ".join(changed)}"'] if changed else []
-    world = record.get("data", {}).get("world")
-    words += [f"WORLD=.../{world}"] if world else []
-    own = f"{parameters['profile']}-{world}" if world else parameters["profile"]
+    face_model = record.get("data", {}).get("face_model")
+    words += [f"FACE_MODEL=.../{face_model}"] if face_model else []
+    own = f"{parameters['profile']}-{face_model}" if face_model else parameters["profile"]
     return " ".join(words + ([f"RUN={run}"] if run != own else []))
 
 

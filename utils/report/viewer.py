@@ -17,7 +17,7 @@ import pandas as pd
 from IPython.display import Image
 from matplotlib.figure import Figure, SubFigure
 
-from utils.dataset.labels import PHASE_COLUMNS
+from utils.dataset.labels import MOMENT_COLUMNS
 from utils.evaluate.protocol import OutOfFold
 from utils.flow.features import Moments
 from utils.flow.methods import FLOW_METHODS, estimate_flows
@@ -193,7 +193,7 @@ def _of_flow(clips: Clips, ids: Many[str], method: str) -> tuple[Choice, dict[st
         "phase": PHASE_NAMES,
         "method": tuple(FLOW_METHODS),
     }
-    at = PHASE_COLUMNS.index("apex")
+    at = MOMENT_COLUMNS.index("apex")
     return Choice(ids[0], clips.moments(ids[0])[at], method=method), options, lambda id: clips.moments(id)[at]
 
 

@@ -26,7 +26,7 @@ from utils.dataset.meshes import GLTF_SUFFIXES
 from utils.dataset.wavefront import read_obj_surface
 from utils.errors import DataError, reading
 from utils.synthetic.action_units import SIDES
-from utils.synthetic.face_model import Identity, Surface, load_face_model, moving_units, sample_gains, sample_identity
+from utils.synthetic.face_model import Identity, Surface, load_face_model, moving_shapes, sample_gains, sample_identity
 from utils.synthetic.registration import Shapes, carry_over, lay_atlas, onto_ours
 
 STRENGTH = 0.7  # of the directions in which faces differ
@@ -64,7 +64,7 @@ class BlendShapes(Surface):
     @property
     def moving(self) -> set[str]:
         """The names of the units that move anything."""
-        return moving_units(self.units)
+        return moving_shapes(self.units)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The parts by name, as an artefact keeps them; `load_blend_shapes` takes them back."""
@@ -98,14 +98,14 @@ def read_blend_shapes(path: Path) -> BlendShapes:
 def _blend_shapes(path: Path) -> BlendShapes:
     vertices, faces, named = _read_gltf(path) if path.suffix.lower() in GLTF_SUFFIXES else _read_folder(path)
     model = load_face_model()
-    units, size = np.zeros((len(model.units), *vertices.shape), np.float32), np.linalg.norm(np.ptp(vertices, axis=0))
-    for unit, name in zip(units, model.unit_names, strict=True):
+    units, size = np.zeros((len(model.shapes), *vertices.shape), np.float32), np.linalg.norm(np.ptp(vertices, axis=0))
+    for unit, name in zip(units, model.shape_names, strict=True):
         own, *halves = (plain_name(name + side) for side in ("", *SIDES))
         for shape in [own] if own in named else halves:
             unit += named.get(shape, 0)
         if np.abs(unit).max() < FAINT * size:
             unit[:] = 0
-    _check_units(path, [name for name, unit in zip(model.unit_names, units, strict=True) if unit.any()], list(named))
+    _check_units(path, [name for name, unit in zip(model.shape_names, units, strict=True) if unit.any()], list(named))
     people = [named[name] for name in sorted(named) if name.startswith(PERSON)]
     directions = np.stack(people) if people else np.zeros((0, *vertices.shape), np.float32)
     shapes, bent = onto_ours(path, Shapes(vertices, faces, units, directions))
@@ -139,7 +139,7 @@ def plain_name(shape: str) -> str:
 @lru_cache(maxsize=1)
 def _known_names() -> list[str]:
     """The plain names of all units, and of the halves of those without side; the longest first."""
-    names = {plain_name(name + side) for name in load_face_model().unit_names for side in ("", *SIDES)}
+    names = {plain_name(name + side) for name in load_face_model().shape_names for side in ("", *SIDES)}
     return sorted(names, key=len, reverse=True)
 
 

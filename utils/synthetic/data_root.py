@@ -18,7 +18,7 @@ from utils.dataset.readers import open_sequence
 from utils.dataset.writers import write_clip, write_obj_sequence
 from utils.errors import DataError
 from utils.parallel import parallel_map
-from utils.paths import FACE_MODEL
+from utils.paths import USER_FACE_MODEL
 from utils.synthetic.blend_shapes import BlendShapes, files_of, load_blend_shapes, read_blend_shapes
 from utils.synthetic.expressions import REPERTOIRES, Repertoire, within_reach
 from utils.synthetic.face_model import Identity, sample_identity
@@ -97,24 +97,26 @@ def plan_clips(clip_table: str, n_subjects: int, n_test: int, seed: int) -> pd.D
     return table
 
 
-def make_identity(seed: int, subject: str, world: BlendShapes | None = None) -> tuple[Identity, np.random.Generator]:
+def make_identity(
+    seed: int, subject: str, face_model: BlendShapes | None = None
+) -> tuple[Identity, np.random.Generator]:
     """The subject's person and the generator of everything else that stays with the person (skin, light).
 
-    world: the face model of which people are, ours by default.
+    face_model: the face model of which people are, ours by default.
     """
     rng = np.random.default_rng([seed, 2, int(subject[1:])])
-    return (world.sample_identity if world else sample_identity)(rng), rng
+    return (face_model.sample_identity if face_model else sample_identity)(rng), rng
 
 
 def make_subject(
-    root: Path, subject: str, clips: list[dict], seed: int, obj_frames: bool, expressions: str, world: bool = False
+    root: Path, subject: str, clips: list[dict], seed: int, obj_frames: bool, expressions: str, face_model: bool = False
 ) -> list[dict]:
     """Write all clips of one subject and their truth; returns the truth's rows.
 
-    world: whether people are of the face model in FACE_MODEL, rather than of ours.
+    face_model: whether people are of the face model in USER_FACE_MODEL, rather than of ours.
     """
-    file = root / FACE_MODEL
-    model = load_blend_shapes(file, file.stat().st_mtime_ns) if world else None
+    file = root / USER_FACE_MODEL
+    model = load_blend_shapes(file, file.stat().st_mtime_ns) if face_model else None
     identity, rng_person = make_identity(seed, subject, model)
     albedo = paint_skin(identity, rng_person)
     light_seed = int(rng_person.integers(2**31))
@@ -148,7 +150,7 @@ def make_subject(
 
 def truth_row(identity: Identity, act: Performance, apex: int) -> dict:
     """What the table of the truth says of a clip beside its labels; apex: the frame of the largest true motion."""
-    moved = np.einsum("u,uvc->vc", act.expression[apex] - act.expression[0], identity.unit_offsets)
+    moved = np.einsum("u,uvc->vc", act.expression[apex] - act.expression[0], identity.shape_offsets)
     return {
         "onset": act.course.onset,
         "apex": apex,
@@ -169,22 +171,22 @@ def make_dataset(
     obj_frames: bool,
     expressions: str,
     jobs: int = 1,
-    world: Path | None = None,
+    face_model: Path | None = None,
 ) -> Path:
     """Write a synthetic data root, as far as it is not there under the same parameters and code; returns it.
 
-    world: a face model of the user (see `utils.synthetic.blend_shapes`), of which people are, rather than of ours.
+    face_model: a face model of the user (see `utils.synthetic.blend_shapes`), of which people are, rather than of ours.
 
     What a killed writer left goes on with the subjects that it had not finished. Where only clips are missing, those of
     their subjects are written again. A second process that makes the same root waits. Raises DataError for a folder
     that holds other data, and for a face model that cannot be read.
     """
     parameters = (clip_table, n_subjects, n_test_subjects, data_seed)
-    key = artefact_key(files_of(world) if world else (), [*parameters, obj_frames, expressions], make_subject)
+    key = artefact_key(files_of(face_model) if face_model else (), [*parameters, obj_frames, expressions], make_subject)
     model = None
-    if world and not is_current(root / FACE_MODEL, key):  # read before anything is touched
-        model = read_blend_shapes(world)
-        _check_reach(world, model, REPERTOIRES[expressions])
+    if face_model and not is_current(root / USER_FACE_MODEL, key):  # read before anything is touched
+        model = read_blend_shapes(face_model)
+        _check_reach(face_model, model, REPERTOIRES[expressions])
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
         remove_leftovers(root)
@@ -194,8 +196,8 @@ def make_dataset(
         finished = [subject for subject, truth in truths.items() if is_current(truth, key)]
         if not complete and not finished:
             _clear(root)
-        if world and not is_current(root / FACE_MODEL, key):
-            write_artefact(root / FACE_MODEL, (model or read_blend_shapes(world)).arrays(), key)
+        if face_model and not is_current(root / USER_FACE_MODEL, key):
+            write_artefact(root / USER_FACE_MODEL, (model or read_blend_shapes(face_model)).arrays(), key)
         missing = np.array([not (root / row.split / row.Id).is_dir() for row in plan.itertuples()])
         if not complete:
             missing |= ~plan["subject"].isin(finished).to_numpy()
@@ -203,7 +205,7 @@ def make_dataset(
             (
                 (truths[subject], key),
                 (root, subject, plan.loc[plan["subject"] == subject, PLAN].to_dict("records")),
-                (data_seed, obj_frames, expressions, bool(world)),
+                (data_seed, obj_frames, expressions, bool(face_model)),
             )
             for subject in plan.loc[missing, "subject"].value_counts().index  # who has most first: no worker waits long
         ]
@@ -216,12 +218,12 @@ def make_dataset(
     return root
 
 
-def _check_reach(world: Path, model: BlendShapes, repertoire: Repertoire) -> None:
+def _check_reach(face_model: Path, model: BlendShapes, repertoire: Repertoire) -> None:
     """DataError for a face model that cannot show an emotion of a repertoire."""
     try:
         within_reach(repertoire, model.moving)
     except ValueError as error:
-        raise DataError(f"{world}: {error}") from None
+        raise DataError(f"{face_model}: {error}") from None
 
 
 def _make_subject(task: tuple[tuple, tuple, tuple]) -> None:

@@ -185,7 +185,7 @@ def opposite_side(unit: str) -> str:
     return unit if unit == stem else stem + SIDES[unit.endswith(SIDES[0])]
 
 
-def gaze_units(direction: str) -> tuple[str, str]:
+def gaze_shapes(direction: str) -> tuple[str, str]:
     """The face units that turn the left and the right eye when the left one turns to `direction` of GAZE."""
     opposite = {"In": "Out", "Out": "In"}.get(direction, direction)
     return f"eyeLook{direction}Left", f"eyeLook{opposite}Right"

@@ -53,18 +53,18 @@ class FaceModel(Surface):
     island: np.ndarray  # (V,) uint8, the texture island of each vertex
     eyes: tuple[int, int]  # the islands of the eyeballs' front halves
     masks: dict[str, np.ndarray]  # name -> (V,) float32 in 0..1: lips, eyelids, ears, inside-mouth
-    units: dict[str, np.ndarray]  # name -> (V, 3) float32
+    shapes: dict[str, np.ndarray]  # name -> (V, 3) float32
     macro: dict[str, np.ndarray]  # name -> (V, 3) float32, ancestry x sex x age and sex x age x weight
     local: dict[str, np.ndarray]  # name -> (V, 3) float32, local shape changes at full strength
 
     @property
-    def unit_names(self) -> tuple[str, ...]:
-        return tuple(self.units)
+    def shape_names(self) -> tuple[str, ...]:
+        return tuple(self.shapes)
 
     @property
-    def unit_index(self) -> dict[str, int]:
+    def shape_index(self) -> dict[str, int]:
         """Position of each face unit among the 52."""
-        return {name: i for i, name in enumerate(self.units)}
+        return {name: i for i, name in enumerate(self.shapes)}
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,18 @@ class Identity:
     """One person: the neutral face, how far this person's units move, and the traits that made them."""
 
     vertices: np.ndarray  # (V, 3) float32, centred on the head
-    unit_offsets: np.ndarray  # (52, V, 3) float32, in the order of `FaceModel.unit_names`
+    shape_offsets: np.ndarray  # (52, V, 3) float32, in the order of `FaceModel.unit_names`
     traits: dict[str, float]  # african, asian, caucasian, male, age, weight: 0..1
 
     @property
-    def unit_travel(self) -> np.ndarray:
+    def shape_travel(self) -> np.ndarray:
         """How far each unit moves the vertex that it moves most, (52,) float32 mm at full contraction."""
-        return np.linalg.norm(self.unit_offsets, axis=2).max(1)
+        return np.linalg.norm(self.shape_offsets, axis=2).max(1)
 
     @property
     def moving(self) -> set[str]:
         """The names of the units that move anything: all of ours, of another model those that it has."""
-        return moving_units(self.unit_offsets)
+        return moving_shapes(self.shape_offsets)
 
 
 @lru_cache(maxsize=1)
@@ -106,7 +106,7 @@ def load_face_model() -> FaceModel:
             island=asset["uv_island"],
             eyes=tuple(asset["eye_islands"].tolist()),
             masks=dict(zip(asset["mask_names"].tolist(), asset["uv_masks"] / np.float32(255), strict=True)),
-            units=shapes("unit"),
+            shapes=shapes("unit"),
             macro=shapes("macro"),
             local=shapes("local"),
             weld=weld,
@@ -153,17 +153,17 @@ def sample_identity(rng: np.random.Generator, diversity: float = 1.0) -> Identit
         shape += strength[twin] * model.local[name]
     gain = sample_gains(rng, diversity)
     size = np.ptp(shape[:, 0]) / np.ptp(model.template[:, 0])
-    offsets = np.stack(list(model.units.values())) * (size * gain[:, None, None])
+    offsets = np.stack(list(model.shapes.values())) * (size * gain[:, None, None])
     return Identity((shape - shape.mean(0)).astype(np.float32), offsets.astype(np.float32), traits)
 
 
 def sample_gains(rng: np.random.Generator, diversity: float = 1.0) -> np.ndarray:
     """How far a person's units go, (52,) factors, nearly the same on both sides. diversity: of their logarithms."""
-    pairs = [without_side(name) for name in load_face_model().unit_names]
+    pairs = [without_side(name) for name in load_face_model().shape_names]
     common = {pair: rng.normal(0, 0.2) for pair in pairs}
     return np.exp([diversity * (common[pair] + rng.normal(0, 0.1)) for pair in pairs])
 
 
-def moving_units(offsets: np.ndarray) -> set[str]:
+def moving_shapes(offsets: np.ndarray) -> set[str]:
     """The names of the units whose offsets (52, V, 3) move anything."""
-    return {name for name, offset in zip(load_face_model().unit_names, offsets, strict=True) if offset.any()}
+    return {name for name, offset in zip(load_face_model().shape_names, offsets, strict=True) if offset.any()}

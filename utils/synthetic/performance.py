@@ -12,7 +12,7 @@ from utils.synthetic.expressions import (
     Course,
     Repertoire,
     envelope,
-    gaze_units,
+    gaze_shapes,
     rotation,
     sample_blink,
     sample_course,
@@ -51,10 +51,10 @@ def perform(
 
     What of the repertoire the person's face model cannot show is left out: ValueError where that is all of an emotion.
     """
-    index = load_face_model().unit_index
+    index = load_face_model().shape_index
     course = sample_course(rng)
     expression = np.zeros((course.n_frames, len(index)), np.float32)
-    travel = identity.unit_travel
+    travel = identity.shape_travel
     lag = {au: rng.integers(2**31) for au in ACTION_UNITS}  # both sides and all units of an AU move together
     for unit, intensity in sample_expression(emotions, rng, within_reach(repertoire, identity.moving)).items():
         au = next(au for au, units in ACTION_UNITS.items() if any(unit in sides_of(u) for u in units))
@@ -62,7 +62,7 @@ def perform(
         if travel[index[unit]] > 0:  # a half that another face model lacks does not move
             expression[:, index[unit]] = intensity / travel[index[unit]] * shape
     peak_px = sample_peak_px(rng) * strength
-    displacement = np.einsum("u,uvc->vc", expression[course.apex], identity.unit_offsets)
+    displacement = np.einsum("u,uvc->vc", expression[course.apex], identity.shape_offsets)
     expression *= peak_px / PIXELS_PER_MM / np.linalg.norm(displacement[:, :2], axis=1).max()
 
     contraction = expression.copy()
@@ -72,7 +72,7 @@ def perform(
         for name in BLINK:
             contraction[:, index[name]] += lids
     if confounders["gaze"]:
-        units = gaze_units(rng.choice(GAZE))
+        units = gaze_shapes(rng.choice(GAZE))
         turn = rng.uniform(0.1, 0.5) * ease_step(course.n_frames, rng)
         for name in units:
             contraction[:, index[name]] += turn
@@ -96,7 +96,7 @@ def pose_vertices(identity: Identity, contraction: np.ndarray, angles: np.ndarra
 def face_shapes(identity: Identity, contraction: np.ndarray) -> np.ndarray:
     """Vertices (T, V, 3) float32 mm of the face under unit contractions (T, 52), the head at rest."""
     active = np.abs(contraction).max(0) > 0
-    return identity.vertices + np.einsum("tu,uvc->tvc", contraction[:, active], identity.unit_offsets[active])
+    return identity.vertices + np.einsum("tu,uvc->tvc", contraction[:, active], identity.shape_offsets[active])
 
 
 def move_head(shapes: np.ndarray, angles: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -109,13 +109,13 @@ def true_motion_curve(identity: Identity, expression: np.ndarray) -> np.ndarray:
     """True expression motion against frame 0: root mean square displacement of the surface (T,), mm."""
     change = expression - expression[0]
     active = np.abs(change).max(0) > 0
-    moved = np.einsum("tu,uvc->tvc", change[:, active], identity.unit_offsets[active])
+    moved = np.einsum("tu,uvc->tvc", change[:, active], identity.shape_offsets[active])
     return np.sqrt((moved**2).sum(-1).mean(-1))
 
 
 def au_intensities(contraction: np.ndarray) -> dict[str, float]:
     """Peak intensity of each AU, mean and difference (left minus right) of its sides, from contractions (52,)."""
-    value = dict(zip(load_face_model().unit_names, contraction.tolist(), strict=True))
+    value = dict(zip(load_face_model().shape_names, contraction.tolist(), strict=True))
     result = {}
     for au, units in ACTION_UNITS.items():
         sides = [value[side] for unit in units for side in sides_of(unit)]

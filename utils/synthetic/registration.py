@@ -56,7 +56,9 @@ def onto_ours(where: Path, shapes: Shapes) -> tuple[Shapes, np.ndarray]:
     """
     model = load_face_model()
     pairs = [
-        (unit, ours) for unit, ours in zip(shapes.units, model.units.values(), strict=True) if unit.any() and ours.any()
+        (unit, ours)
+        for unit, ours in zip(shapes.units, model.shapes.values(), strict=True)
+        if unit.any() and ours.any()
     ]
     own = np.array([_place(shapes.neutral, unit) for unit, _ in pairs])
     ours = np.array([_place(model.template, unit) for _, unit in pairs])

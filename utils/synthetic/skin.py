@@ -66,7 +66,7 @@ def landmarks() -> dict[str, np.ndarray]:
     model = load_face_model()
 
     def peak(unit: str) -> np.ndarray:
-        length = np.linalg.norm(model.units[unit], axis=1)
+        length = np.linalg.norm(model.shapes[unit], axis=1)
         return np.average(
             model.template[length > 0.7 * length.max()], axis=0, weights=length[length > 0.7 * length.max()]
         )

@@ -46,7 +46,7 @@ def choose_thresholds(
 
     truth (N, K) 0/1 and probability (N, K) of the validation clips; prevalence (K,) of the training clips.
     The single best cut follows the luck of a few positives; its bagged mean (Breiman 1996, "Bagging
-    predictors") lost less F1 to the ideal cut on simulated scores at every prevalence from 5% to 50%. The other cut has
+    estimators") lost less F1 to the ideal cut on simulated scores at every prevalence from 5% to 50%. The other cut has
     the largest F1 that is expected if the calibrated probabilities are right (Lipton, Elkan, Narayanaswamy 2014,
     "Optimal thresholding of classifiers to maximize F1 measure"), so it rests on all clips; n positives weigh
     n / (n + FEW).

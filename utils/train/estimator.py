@@ -13,7 +13,7 @@ from utils.train.samples import Samples
 
 @dataclass(frozen=True)
 class Classifier:
-    """What a predictor returns once trained: everything needed to judge unseen clips, and nothing else.
+    """What an estimator returns once trained: everything needed to judge unseen clips, and nothing else.
 
     probabilities  function from x (N, V, P, 3, H, W) to (N, K) float
     thresholds     None: one label per clip, the most probable class (single label)
@@ -30,4 +30,4 @@ class Classifier:
 Fold = tuple[np.ndarray, np.ndarray]
 
 
-Predictor = Callable[[Samples, list[Fold], int], Classifier]
+Estimator = Callable[[Samples, list[Fold], int], Classifier]

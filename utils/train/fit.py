@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from utils.progress import progress
 from utils.train.augment import augment, mix
 from utils.train.decision import Thresholds, choose_thresholds, fit_calibration
+from utils.train.ensemble import Ensemble, TrainedNetwork, device_of, forward, predict, resize_maps, scale_maps
 from utils.train.estimator import Classifier
-from utils.train.fitted import Fitted, Member, device_of, forward, predict, resize_maps, scale_maps
 from utils.train.network import ModelConfig, count_parameters
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
@@ -67,7 +67,7 @@ def fit(
     seed: int = 0,
     init: Mapping[str, Tensor] | None = None,
     description: str = "",
-) -> Fitted:
+) -> Ensemble:
     """Train one network; `val`, subject-disjoint from `train`, decides when to stop and sets the thresholds.
 
     `init` holds weights to start from, matched by name and shape; what it lacks is listed in the member's
@@ -78,20 +78,22 @@ def fit(
     """
     _check(train, val, model_config, train_config)
     member = _fit_member(train, val, model_config, train_config, seed, init, description)
-    fitted = Fitted(model_config, train_config, train.classes, (member,), None, seed)
+    ensemble = Ensemble(model_config, train_config, train.classes, (member,), None, seed)
     if train_config.mode == "single-label":
-        return fitted
+        return ensemble
     if val is None:
         count = len(train.classes)
-        return replace(fitted, thresholds=Thresholds(np.full(count, 0.5), ("0.5: no validation clips",) * count))
-    return with_thresholds(fitted, train, predict(fitted, val.x)[0], val.y, "inner validation")
+        return replace(ensemble, thresholds=Thresholds(np.full(count, 0.5), ("0.5: no validation clips",) * count))
+    return with_thresholds(ensemble, train, predict(ensemble, val.x)[0], val.y, "inner validation")
 
 
-def with_thresholds(fitted: Fitted, train: Samples, probability: np.ndarray, truth: np.ndarray, source: str) -> Fitted:
-    """`fitted` with calibration and thresholds from clips that the network in question was not trained on."""
+def with_thresholds(
+    ensemble: Ensemble, train: Samples, probability: np.ndarray, truth: np.ndarray, source: str
+) -> Ensemble:
+    """`ensemble` with calibration and thresholds from clips that the network in question was not trained on."""
     calibration = fit_calibration(truth, probability)
     thresholds = choose_thresholds(truth, calibration(probability), train.y.mean(axis=0), source=source)
-    return replace(fitted, calibration=calibration, thresholds=thresholds)
+    return replace(ensemble, calibration=calibration, thresholds=thresholds)
 
 
 def fit_ensemble(
@@ -101,7 +103,7 @@ def fit_ensemble(
     train_config: TrainConfig,
     seed: int = 0,
     init: Mapping[str, Tensor] | None = None,
-) -> Fitted:
+) -> Ensemble:
     """Train one network per inner fold, stopped on its own validation part; their probabilities are averaged.
 
     Calibration and thresholds come from the inner out-of-fold predictions of all of them together, so that
@@ -115,15 +117,15 @@ def fit_ensemble(
             train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed * 1000 + fold, init
         )
         members.append(member)
-        one = Fitted(model_config, train_config, train.classes, (member,), None, seed)
+        one = Ensemble(model_config, train_config, train.classes, (member,), None, seed)
         held_out[stop_on] = predict(one, train.x[stop_on])[0]
-    fitted = Fitted(model_config, train_config, train.classes, tuple(members), None, seed)
+    ensemble = Ensemble(model_config, train_config, train.classes, tuple(members), None, seed)
     covered = np.isfinite(held_out[:, 0])
     if train_config.mode == "multi-label":
         source = f"inner out-of-fold of {len(inner)} networks"
-        fitted = with_thresholds(fitted, train, held_out[covered], train.y[covered], source)
-        held_out = fitted.calibration(held_out)
-    return replace(fitted, held_out=held_out) if covered.all() else fitted
+        ensemble = with_thresholds(ensemble, train, held_out[covered], train.y[covered], source)
+        held_out = ensemble.calibration(held_out)
+    return replace(ensemble, held_out=held_out) if covered.all() else ensemble
 
 
 def _check(train: Samples, val: Samples | None, model_config: ModelConfig, train_config: TrainConfig) -> None:
@@ -150,7 +152,7 @@ def _fit_member(
     seed: int,
     init: Mapping[str, Tensor] | None,
     description: str = "",
-) -> Member:
+) -> TrainedNetwork:
     device = device_of(config)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -170,7 +172,7 @@ def _fit_member(
         state, history, epoch = _optimise(model, x, y, units, check, config, description)
         if init is not None:
             state = interpolate_weights(init, state, config.interpolation)
-    return Member(state, scale, tuple(history), epoch, missing)
+    return TrainedNetwork(state, scale, tuple(history), epoch, missing)
 
 
 def _optimise(
@@ -274,14 +276,14 @@ def _scale_of(x: Tensor) -> tuple[float, float]:
 # Prediction ------------------------------------------------------------------------------------------
 
 
-def network_predictor(
+def network_estimator(
     model_config: ModelConfig,
     train_config: TrainConfig,
     how: str = "inner",
     members: int = 1,
     init: Mapping[str, Tensor] | None = None,
 ) -> Callable[[Samples, list, int], Classifier]:
-    """A predictor for `protocol.cross_validate`.
+    """An estimator for `protocol.cross_validate`.
 
     how "inner": an ensemble of one network per inner fold, thresholds from all their out-of-fold predictions;
     "first": one network, stopped and cut on the first inner fold; "all": `members` networks on every training
@@ -290,16 +292,16 @@ def network_predictor(
     if how not in ("inner", "first", "all"):
         raise ValueError(f"how is {how!r}. Remedy: one of inner, first, all.")
 
-    def predictor(train: Samples, inner: list, seed: int) -> Classifier:
+    def estimator(train: Samples, inner: list, seed: int) -> Classifier:
         if how == "inner":
-            fitted = fit_ensemble(train, inner, model_config, train_config, seed, init)
+            ensemble = fit_ensemble(train, inner, model_config, train_config, seed, init)
         elif how == "first":
             fit_on, stop_on = inner[0]
-            fitted = fit(train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed, init)
+            ensemble = fit(train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed, init)
         else:
             each = [fit(train, None, model_config, train_config, seed * 1000 + i, init) for i in range(members)]
-            fitted = replace(each[0], members=tuple(one.members[0] for one in each))
-        notes = {"parameters": count_parameters(model_config), "epochs": [m.epoch for m in fitted.members]}
-        return Classifier(lambda x: predict(fitted, x)[0], fitted.thresholds, notes, fitted.held_out)
+            ensemble = replace(each[0], members=tuple(one.members[0] for one in each))
+        notes = {"parameters": count_parameters(model_config), "epochs": [m.epoch for m in ensemble.members]}
+        return Classifier(lambda x: predict(ensemble, x)[0], ensemble.thresholds, notes, ensemble.held_out)
 
-    return predictor
+    return estimator

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from utils.paths import WEIGHTS, data_file
-from utils.train.estimator import Classifier, Predictor
-from utils.train.fitted import Fitted, load_fitted, predict, predict_units
+from utils.train.ensemble import Ensemble, load_ensemble, predict, predict_units
+from utils.train.estimator import Classifier, Estimator
 from utils.train.network import count_parameters
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
@@ -37,37 +37,37 @@ TUNE_HARD = TrainConfig(loss="bce", epochs=40, lr=2e-3, patience=0)
 
 
 @lru_cache
-def load_pretrained(kind: str, folder: Path = WEIGHTS) -> Fitted:
+def load_pretrained(kind: str, folder: Path = WEIGHTS) -> Ensemble:
     """The shipped network: "dual" or "frontal" (two views or one, two phases, CLASSES), "single" (a flow image)."""
-    return load_fitted(folder, FILES[kind][0].stem)
+    return load_ensemble(folder, FILES[kind][0].stem)
 
 
 def initial_state(kind: str) -> dict[str, torch.Tensor]:
     """The shipped weights for `fit(..., init=...)`, which takes what it shares by name and shape.
 
-    "scale" (2,) is the scale of the input that the weights are used to, see `Member`.
+    "scale" (2,) is the scale of the input that the weights are used to, see `TrainedNetwork`.
     """
     member = load_pretrained(kind).members[0]
     return {**member.state, "scale": torch.tensor(member.scale)}
 
 
-def zero_shot_predictor(fitted: Fitted, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Predictor:
-    """A predictor for `protocol.cross_validate` that learns nothing from the training clips.
+def zero_shot_estimator(ensemble: Ensemble, change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Estimator:
+    """An estimator for `protocol.cross_validate` that learns nothing from the training clips.
 
     The network's classes stand for those of the samples in their order; another number of them is a ValueError.
     change: what is done to the clips before the network sees them.
     """
 
-    def predictor(train: Samples, inner: list, seed: int) -> Classifier:
-        if len(train.classes) != len(fitted.classes):
+    def estimator(train: Samples, inner: list, seed: int) -> Classifier:
+        if len(train.classes) != len(ensemble.classes):
             raise ValueError(
-                f"the samples have classes {train.classes}, the network knows {fitted.classes}. "
+                f"the samples have classes {train.classes}, the network knows {ensemble.classes}. "
                 "Remedy: give samples with as many, in that order."
             )
-        notes = {"parameters": count_parameters(fitted.model_config), "epochs": []}
-        return Classifier(lambda x: predict(fitted, change(x))[0], fitted.thresholds, notes)
+        notes = {"parameters": count_parameters(ensemble.model_config), "epochs": []}
+        return Classifier(lambda x: predict(ensemble, change(x))[0], ensemble.thresholds, notes)
 
-    return predictor
+    return estimator
 
 
 def unit_probabilities(kind: str, x: np.ndarray) -> np.ndarray:

@@ -19,8 +19,8 @@ from torch import Tensor
 from utils.artefacts import read_artefact, remove, write_artefact
 from utils.progress import progress
 from utils.train.decision import Thresholds, average_thresholds, bootstrap_counts
+from utils.train.ensemble import Ensemble, load_ensemble, predict, save_ensemble
 from utils.train.fit import fit_ensemble
-from utils.train.fitted import Fitted, load_fitted, predict, save_fitted
 from utils.train.network import ModelConfig
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
@@ -43,13 +43,13 @@ class Stack:
     """Fitted networks by name, the weight of each in the average of their probabilities, what the inner folds said of
     each (its mean log loss there), and the thresholds of the average."""
 
-    parts: dict[str, Fitted]
+    parts: dict[str, Ensemble]
     weights: dict[str, float]
     losses: dict[str, float]
     thresholds: Thresholds
 
     @property
-    def leading(self) -> Fitted:
+    def leading(self) -> Ensemble:
         """The part that weighs most."""
         return self.parts[max(self.weights, key=self.weights.get)]
 
@@ -116,7 +116,7 @@ def predict_stack(stack: Stack, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def save_stack(stack: Stack, folder: str | Path) -> None:
-    """Write each part as `save_fitted` does and, last, what makes an average of them as model.json.
+    """Write each part as `save_ensemble` does and, last, what makes an average of them as model.json.
 
     What an earlier one left in the folder goes: its model.json first, since it would speak of other parts.
     """
@@ -126,7 +126,7 @@ def save_stack(stack: Stack, folder: str | Path) -> None:
             remove(left)
     files = {name: f"model-{number}" for number, name in enumerate(stack.parts)}
     for name, part in stack.parts.items():
-        save_fitted(part, folder, files[name])
+        save_ensemble(part, folder, files[name])
     parts = [
         {"name": name, "file": files[name], "weight": stack.weights[name], "inner_log_loss": stack.losses[name]}
         for name in stack.parts
@@ -140,7 +140,7 @@ def load_stack(folder: str | Path) -> Stack:
     record = read_artefact(Path(folder) / "model.json")
     parts = {part["name"]: part for part in record["parts"]}
     return Stack(
-        {name: load_fitted(folder, part["file"]) for name, part in parts.items()},
+        {name: load_ensemble(folder, part["file"]) for name, part in parts.items()},
         {name: part["weight"] for name, part in parts.items()},
         {name: part["inner_log_loss"] for name, part in parts.items()},
         Thresholds(np.array(record["thresholds"]["values"]), tuple(record["thresholds"]["sources"])),

@@ -16,9 +16,9 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 from torch import Tensor, from_numpy
 
-from utils.train.estimator import Classifier, Fold, Predictor
+from utils.train.ensemble import Ensemble, TrainedNetwork, forward_all, predict
+from utils.train.estimator import Classifier, Estimator, Fold
 from utils.train.fit import with_thresholds
-from utils.train.fitted import Fitted, Member, forward_all, predict
 from utils.train.network import count_parameters
 from utils.train.samples import Samples
 
@@ -105,7 +105,7 @@ def _loss(probability: np.ndarray, truth: np.ndarray, single: bool) -> np.ndarra
     return -(truth * np.log(p) + (0 if single else (1 - truth) * np.log(1 - p))).sum(1)
 
 
-def fit_units_first(train: Samples, inner: Sequence[Fold], teacher: Fitted, source: str = "units") -> Fitted:
+def fit_units_first(train: Samples, inner: Sequence[Fold], teacher: Ensemble, source: str = "units") -> Ensemble:
     """The teacher with a head that reads emotions from its action units alone.
 
     teacher: one network with a unit head. source "emotions": by such a table from its own emotions (matrix scaling, Guo
@@ -125,16 +125,18 @@ def fit_units_first(train: Samples, inner: Sequence[Fold], teacher: Fitted, sour
     member = teacher.members[0]
     state = member.state | _head(table, member, SOURCES[source])
     model = replace(teacher.model_config, classes=train.y.shape[1])
-    fitted = Fitted(model, teacher.train_config, train.classes, (Member(state, member.scale, (), 0),), None, 0)
+    ensemble = Ensemble(
+        model, teacher.train_config, train.classes, (TrainedNetwork(state, member.scale, (), 0),), None, 0
+    )
     covered = np.isfinite(held_out[:, 0])
     if not single:
         told = f"inner out-of-fold of {len(inner)} tables"
-        fitted = with_thresholds(fitted, train, held_out[covered], train.y[covered], told)
-        held_out = fitted.calibration(held_out)
-    return replace(fitted, held_out=held_out) if covered.all() else fitted
+        ensemble = with_thresholds(ensemble, train, held_out[covered], train.y[covered], told)
+        held_out = ensemble.calibration(held_out)
+    return replace(ensemble, held_out=held_out) if covered.all() else ensemble
 
 
-def _head(table: UnitTable, member: Member, layer: str) -> Mapping[str, Tensor]:
+def _head(table: UnitTable, member: TrainedNetwork, layer: str) -> Mapping[str, Tensor]:
     """The weights of the emotions' head that does what the layer and the table after it do."""
     weight, bias = (member.state[f"{layer}.{name}"].double().numpy() for name in ("weight", "bias"))
     onto = (table.weights / table.spread[:, None]).T  # (K, A)
@@ -144,12 +146,12 @@ def _head(table: UnitTable, member: Member, layer: str) -> Mapping[str, Tensor]:
     }
 
 
-def units_first_predictor(teacher: Fitted, source: str = "units") -> Predictor:
-    """A predictor for `protocol.cross_validate`, see `fit_units_first`."""
+def units_first_estimator(teacher: Ensemble, source: str = "units") -> Estimator:
+    """An estimator for `protocol.cross_validate`, see `fit_units_first`."""
 
-    def predictor(train: Samples, inner: list, seed: int) -> Classifier:
-        fitted = fit_units_first(train, inner, teacher, source)
-        notes = {"parameters": count_parameters(fitted.model_config), "epochs": []}
-        return Classifier(lambda x: predict(fitted, x)[0], fitted.thresholds, notes, fitted.held_out)
+    def estimator(train: Samples, inner: list, seed: int) -> Classifier:
+        ensemble = fit_units_first(train, inner, teacher, source)
+        notes = {"parameters": count_parameters(ensemble.model_config), "epochs": []}
+        return Classifier(lambda x: predict(ensemble, x)[0], ensemble.thresholds, notes, ensemble.held_out)
 
-    return predictor
+    return estimator

@@ -138,9 +138,9 @@ def plate(rng: np.random.Generator) -> Warp:
     rim = np.array([[np.cos(a), np.sin(a)] for a in np.linspace(0, 2 * np.pi, 16, endpoint=False)])
     inner = rng.uniform(-0.65, 0.65, (8, 2))
     pushes = np.concatenate([np.zeros_like(rim), rng.normal(0, rng.uniform(0.2, 0.7), (8, 2))])
-    fitted = RBFInterpolator(np.concatenate([1.05 * rim, inner]), pushes, kernel="thin_plate_spline")
+    ensemble = RBFInterpolator(np.concatenate([1.05 * rim, inner]), pushes, kernel="thin_plate_spline")
     coarse = np.stack(np.meshgrid(*[(np.arange(64) + 0.5) / 32 - 1] * 2), -1).reshape(-1, 2)
-    field = fitted(coarse / (2 * np.array(FACE_AXES))).reshape(64, 64, 2).astype(np.float32)
+    field = ensemble(coarse / (2 * np.array(FACE_AXES))).reshape(64, 64, 2).astype(np.float32)
     flow = cv2.resize(field, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) * ellipse()[..., None]
     return Warp("plate", flow, flow)
 
@@ -148,10 +148,10 @@ def plate(rng: np.random.Generator) -> Warp:
 def units(rng: np.random.Generator) -> Warp:
     """A few of the face model's units, contracted until some skin moves by 0.4 to 2.5 px, seen from the front."""
     identity, camera = frontal_view(sample_identity(rng), HAAR_CROP)
-    chosen = rng.choice(len(load_face_model().unit_names), rng.integers(1, 6), replace=False)
-    amount = np.zeros(len(identity.unit_offsets), np.float32)
+    chosen = rng.choice(len(load_face_model().shape_names), rng.integers(1, 6), replace=False)
+    amount = np.zeros(len(identity.shape_offsets), np.float32)
     amount[chosen] = rng.uniform(0.2, 1, len(chosen))
-    moved = identity.vertices + np.einsum("u,uvc->vc", amount, identity.unit_offsets)
+    moved = identity.vertices + np.einsum("u,uvc->vc", amount, identity.shape_offsets)
     flow, seen = exact_flow(identity.vertices, moved, load_face_model().faces, camera)
     flow = cv2.resize(flow * seen[..., None], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     flow = cv2.GaussianBlur(flow, (0, 0), 2.0)  # what a mesh hides, lips and lids, opens no gap in a photograph

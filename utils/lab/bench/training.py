@@ -20,9 +20,9 @@ from utils.lab.teachers.classifier import PER_PERSON, sample_dual
 from utils.parallel import parallel_map
 from utils.train.augment import mix
 from utils.train.decision import choose_thresholds, fit_calibration
-from utils.train.estimator import Classifier, Fold, Predictor
-from utils.train.fit import class_weights, focal_loss, network_predictor, warm_up_and_cosine
-from utils.train.fitted import Fitted, Member, predict, scale_maps
+from utils.train.ensemble import Ensemble, TrainedNetwork, predict, scale_maps
+from utils.train.estimator import Classifier, Estimator, Fold
+from utils.train.fit import class_weights, focal_loss, network_estimator, warm_up_and_cosine
 from utils.train.network import ModelConfig
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
@@ -41,21 +41,21 @@ def training(setting: Setting) -> list[dict]:
     samples, fold = people_to_train_and_test(setting.count(18, 4))
     model, config = ModelConfig(), TrainConfig(epochs=setting.count(40, 2))
     files = write_clips(samples, setting.folder / "runs" / "clips")
-    whole = network_predictor(model, config)
-    short = network_predictor(model, replace(config, epochs=1))  # what is imported at first use does not count
+    whole = network_estimator(model, config)
+    short = network_estimator(model, replace(config, epochs=1))  # what is imported at first use does not count
 
     def ours(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         return whole(train, inner[:NETWORKS], seed)
 
     runs = {"ours": (ours, 1)}
     for processes in (0,) if setting.quick else (0, 2):
-        runs[f"plain loop, num_workers={processes}"] = plain_predictor(model, config, files, processes), 1
-    runs["plain loop, num_workers=0, all cores"] = plain_predictor(model, config, files, 0), os.cpu_count()
+        runs[f"plain loop, num_workers={processes}"] = plain_estimator(model, config, files, processes), 1
+    runs["plain loop, num_workers=0, all cores"] = plain_estimator(model, config, files, 0), os.cpu_count()
     run_fold(samples, short, fold, 0, 2)
     results, threads_before = {}, torch.get_num_threads()
-    for name, (predictor, threads) in runs.items():
+    for name, (estimator, threads) in runs.items():
         torch.set_num_threads(threads)
-        results[name] = run_fold(samples, predictor, fold, 0)
+        results[name] = run_fold(samples, estimator, fold, 0)
         print(f"{name}: {results[name].seconds:.1f} s", flush=True)
     torch.set_num_threads(threads_before)
     remove(files)
@@ -85,9 +85,9 @@ def rows_of(samples: Samples, results: dict[str, FoldResult]) -> list[dict]:
     ]
 
 
-def seconds_at_once(samples: Samples, predictor: Predictor, fold: Fold, jobs: int) -> float:
+def seconds_at_once(samples: Samples, estimator: Estimator, fold: Fold, jobs: int) -> float:
     """Seconds by the clock until as many processes as there are jobs have each done the fold."""
-    return seconds_of(parallel_map, lambda one: run_fold(samples, predictor, one, 0), [fold] * jobs, jobs)
+    return seconds_of(parallel_map, lambda one: run_fold(samples, estimator, one, 0), [fold] * jobs, jobs)
 
 
 def people_to_train_and_test(subjects: int) -> tuple[Samples, Fold]:
@@ -157,30 +157,30 @@ def augment_clip(x: Tensor, config: TrainConfig) -> Tensor:
     return torch.cat([flow, moved[:, :, 2:]], dim=2) * zoom * torch.exp(torch.randn(()) * config.gain)
 
 
-def plain_predictor(model: ModelConfig, config: TrainConfig, folder: Path, num_workers: int) -> Predictor:
-    """A predictor for `protocol.run_fold`: one network per inner fold by the plain loop, then as `fit_ensemble`."""
+def plain_estimator(model: ModelConfig, config: TrainConfig, folder: Path, num_workers: int) -> Estimator:
+    """An estimator for `protocol.run_fold`: one network per inner fold by the plain loop, then as `fit_ensemble`."""
 
-    def predictor(train: Samples, inner: list[Fold], seed: int) -> Classifier:
+    def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         members, held_out = [], np.full(train.y.shape, np.nan)
         for number, (fit_on, stop_on) in enumerate(inner[:NETWORKS]):
             torch.manual_seed(seed * 1000 + number)
             parts = train.subset(fit_on), train.subset(stop_on)
             members.append(plain_loop(*parts, model, config, folder, num_workers))
-            one = Fitted(model, config, train.classes, (members[-1],), None, seed)
+            one = Ensemble(model, config, train.classes, (members[-1],), None, seed)
             held_out[stop_on] = predict(one, train.x[stop_on])[0]
         judged = np.isfinite(held_out[:, 0])
         truth, probability = train.y[judged], held_out[judged]
         calibration = fit_calibration(truth, probability)
         thresholds = choose_thresholds(truth, calibration(probability), train.y.mean(axis=0))
-        fitted = Fitted(model, config, train.classes, tuple(members), thresholds, seed, calibration)
-        return Classifier(lambda x: predict(fitted, x)[0], thresholds)
+        ensemble = Ensemble(model, config, train.classes, tuple(members), thresholds, seed, calibration)
+        return Classifier(lambda x: predict(ensemble, x)[0], thresholds)
 
-    return predictor
+    return estimator
 
 
 def plain_loop(
     train: Samples, val: Samples, model_config: ModelConfig, config: TrainConfig, folder: Path, num_workers: int
-) -> Member:
+) -> TrainedNetwork:
     """Train one network until the validation loss has not fallen for `patience` epochs; keep the best epoch."""
     scale = tuple(float(np.sqrt((part**2).mean())) for part in (train.x[:, :, :, :2], train.x[:, :, :, 2]))
     loading = {"batch_size": config.batch, "num_workers": num_workers, "persistent_workers": num_workers > 0}
@@ -206,7 +206,7 @@ def plain_loop(
             kept = {name: value.clone() for name, value in model.state_dict().items()}
         elif epoch - best[1] >= config.patience:
             break
-    return Member(kept, scale, tuple(history), best[1])
+    return TrainedNetwork(kept, scale, tuple(history), best[1])
 
 
 def validation_loss(

@@ -32,13 +32,13 @@ from utils.synthetic.data_root import LABEL_SETS
 from utils.synthetic.expressions import rotation
 from utils.synthetic.face_model import Identity, load_face_model, sample_identity
 from utils.synthetic.performance import PIVOT
-from utils.train.estimator import Predictor
+from utils.train.ensemble import Ensemble, save_ensemble
+from utils.train.estimator import Estimator
 from utils.train.fit import fit
-from utils.train.fitted import Fitted, save_fitted
 from utils.train.network import MicroAttNet, ModelConfig
 from utils.train.samples import CLASSES, Samples
 from utils.train.settings import TrainConfig
-from utils.train.shipped import FILES, zero_shot_predictor
+from utils.train.shipped import FILES, zero_shot_estimator
 
 THREE = ("negative", "positive", "surprise")
 # The emotions that each of THREE draws from, with how often among all clips: half negative, about as in the
@@ -175,7 +175,7 @@ RECIPES = {
 }
 
 
-def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | None = None) -> Fitted:
+def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | None = None) -> Ensemble:
     """Train the network of a kind on synthetic motion alone, with emotions and action units together."""
     recipe = RECIPES[kind]
     config = replace(recipe.train, epochs=epochs or recipe.train.epochs)
@@ -185,16 +185,16 @@ def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | N
 # Use --------------------------------------------------------------------------------------------------------
 
 
-def controls(fitted: Fitted) -> dict[str, Predictor]:
-    """Zero-shot predictors that must be near chance or below: wrong input, and a network never trained."""
+def controls(ensemble: Ensemble) -> dict[str, Estimator]:
+    """Zero-shot estimators that must be near chance or below: wrong input, and a network never trained."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        state = MicroAttNet(fitted.model_config).state_dict()
-    untrained = replace(fitted, members=(replace(fitted.members[0], state=state),))
+        state = MicroAttNet(ensemble.model_config).state_dict()
+    untrained = replace(ensemble, members=(replace(ensemble.members[0], state=state),))
     return {
-        "control: v turned": zero_shot_predictor(fitted, lambda x: x * np.float32([1, -1, 1])[:, None, None]),
-        "control: upside down": zero_shot_predictor(fitted, lambda x: x[..., ::-1, :]),
-        "control: random network": zero_shot_predictor(untrained),
+        "control: v turned": zero_shot_estimator(ensemble, lambda x: x * np.float32([1, -1, 1])[:, None, None]),
+        "control: upside down": zero_shot_estimator(ensemble, lambda x: x[..., ::-1, :]),
+        "control: random network": zero_shot_estimator(untrained),
     }
 
 
@@ -206,7 +206,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)  # so that the sums, and the weights, do not depend on the cores
     start = time.perf_counter()
-    save_fitted(pretrain(options.kind, options.seed), options.out, FILES[options.kind][0].stem)
+    save_ensemble(pretrain(options.kind, options.seed), options.out, FILES[options.kind][0].stem)
     print(f"{options.kind}: trained in {time.perf_counter() - start:.0f} s")
 
 

@@ -16,7 +16,7 @@ from utils.flow.faceflow_net import OUT, SIZE
 from utils.lab.teachers.flow_clips import YAW_DEG, Conditions, Performed, record_clip
 from utils.parallel import parallel_map
 from utils.paths import ROOT
-from utils.synthetic.expressions import BLINK, GAZE, gaze_units, opposite_side
+from utils.synthetic.expressions import BLINK, GAZE, gaze_shapes, opposite_side
 from utils.synthetic.face_model import Identity, load_face_model, sample_identity
 from utils.synthetic.performance import PIXELS_PER_MM, face_shapes
 from utils.synthetic.skin import paint_skin
@@ -73,25 +73,25 @@ def pairs_of_person(seed: int, person: int) -> dict[str, np.ndarray]:
 def random_act(identity: Identity, rng: np.random.Generator) -> Performed:
     """MOMENTS moments of a face with a few units contracted at random, a blink or a glance now and then, and a head
     that drifts by about half a degree and half a millimetre."""
-    index = load_face_model().unit_index
+    index = load_face_model().shape_index
     names = list(index)
     contraction = np.zeros((MOMENTS, len(names)), np.float32)
     chosen = rng.choice(len(names), rng.integers(1, 9), replace=False)
-    travel = identity.unit_travel + 1e-6
+    travel = identity.shape_travel + 1e-6
     for unit in chosen:
         twin = opposite_side(names[unit])
         level = rng.random(MOMENTS) * rng.uniform(0.2, 1) / travel[unit]
         contraction[:, unit] += level
         if twin != names[unit] and rng.random() < 0.6:
             contraction[:, index[twin]] += level * rng.uniform(0.5, 1)
-    shapes = np.einsum("tu,uvc->tvc", contraction, identity.unit_offsets)
+    shapes = np.einsum("tu,uvc->tvc", contraction, identity.shape_offsets)
     peak = np.linalg.norm(np.diff(shapes, axis=0)[..., :2], axis=2).max()
     contraction *= np.clip(rng.lognormal(np.log(1.2), 0.6), 0.05, 4) / PIXELS_PER_MM / max(peak, 1e-6)
     if rng.random() < 0.4:
         closed = rng.random((MOMENTS, 1)) ** 2 * (rng.random((MOMENTS, 1)) < 0.6) * rng.uniform(0.8, 1.2, 2)
         contraction[:, [index[lid] for lid in BLINK]] += closed.clip(max=1)
     if rng.random() < 0.3:
-        units, since = gaze_units(rng.choice(GAZE)), rng.integers(1, MOMENTS)
+        units, since = gaze_shapes(rng.choice(GAZE)), rng.integers(1, MOMENTS)
         for name in units:
             contraction[since:, index[name]] += rng.uniform(0.05, 0.5)
     rest = rng.normal(0, [2.5, 3, 1.5])

@@ -42,7 +42,7 @@ def frontal_view(identity: Identity, crop: FrontalCrop) -> tuple[Identity, Camer
     scale = np.array([1, stretch, 1], np.float32)
     y = 255.5 + (y - 255.5) * stretch
     camera = wide.cropped((x + 0.5 - crop.eye_x * side, y + 0.5 - crop.eye_y * side, side), CROP)
-    return replace(identity, vertices=identity.vertices * scale, unit_offsets=identity.unit_offsets * scale), camera
+    return replace(identity, vertices=identity.vertices * scale, shape_offsets=identity.shape_offsets * scale), camera
 
 
 def flow_image(flow: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from utils.synthetic.expressions import (
     EMFACS,
     GAZE,
     Repertoire,
-    gaze_units,
+    gaze_shapes,
     rotation,
     sample_expression,
     sample_peak_px,
@@ -80,7 +80,7 @@ def make_fields(
     axes = np.eye(3, dtype=np.float32)
     turns = np.stack([np.cross(axis, vertices - PIVOT) for axis in axes]) * np.deg2rad(1.0)
     shifts = np.broadcast_to(axes[:, None], turns.shape)
-    displacement = np.concatenate([identity.unit_offsets @ turn.T, turns, shifts]).astype(np.float32)
+    displacement = np.concatenate([identity.shape_offsets @ turn.T, turns, shifts]).astype(np.float32)
     flat = np.ascontiguousarray(displacement.reshape(len(displacement), -1).T)  # (3 V, 58)
     maps, masks = [], []
     for camera in cameras:
@@ -146,7 +146,7 @@ def true_flow(fields: MotionFields, weights: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _unit_table() -> tuple[dict[str, int], np.ndarray]:
     """Index of each face unit among the fields, and for each its AU (row of ACTION_UNITS), else -1."""
-    index = load_face_model().unit_index
+    index = load_face_model().shape_index
     au_of = np.full(len(index), -1)
     for row, units in enumerate(ACTION_UNITS.values()):
         au_of[[index[side] for unit in units for side in sides_of(unit)]] = row
@@ -174,10 +174,10 @@ def sample_motion(
     for row, names in zip(intensity, emotions, strict=True):
         for unit, value in sample_expression(list(names), rng, repertoire).items():
             row[index[unit]] = value
-    intensity *= identity.unit_travel > 0  # a half that another face model lacks does not move
-    apex = intensity / np.maximum(identity.unit_travel, 1e-6)
+    intensity *= identity.shape_travel > 0  # a half that another face model lacks does not move
+    apex = intensity / np.maximum(identity.shape_travel, 1e-6)
     moved = np.linalg.norm(
-        (apex @ identity.unit_offsets.reshape(len(index), -1)).reshape(n, -1, 3)[..., :2], axis=2
+        (apex @ identity.shape_offsets.reshape(len(index), -1)).reshape(n, -1, 3)[..., :2], axis=2
     ).max(1)
     peak = sample_peak_px(rng, n) / PIXELS_PER_MM
     apex *= (peak / np.maximum(moved, 1e-6))[:, None]
@@ -207,7 +207,7 @@ def _sample_lids(n: int, share: float, rng: np.random.Generator) -> np.ndarray:
 def _add_gaze(weights: np.ndarray, index: dict[str, int], rng: np.random.Generator) -> None:
     """Both eyes turn in one clip of three, for good, before the apex or after it."""
     for clip in np.flatnonzero(rng.random(len(weights)) < 0.3):
-        units, turn, since = gaze_units(rng.choice(GAZE)), rng.uniform(0.02, 0.5), rng.integers(1, 3)
+        units, turn, since = gaze_shapes(rng.choice(GAZE)), rng.uniform(0.02, 0.5), rng.integers(1, 3)
         for name in units:
             weights[clip, since:, index[name]] += turn
 

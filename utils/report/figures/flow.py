@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from utils.dataset.labels import PHASE_COLUMNS
+from utils.dataset.labels import MOMENT_COLUMNS
 from utils.report.figures.common import CLASS_COLOURS, PHASE_NAMES, VIEW_NAMES, bare
 
 FLOW_COVER = 0.8  # of the picture at most, by flow in colour over it
@@ -152,7 +152,7 @@ def mean_flow(samples) -> Figure:
 def draw_moments(axis: plt.Axes, curve: np.ndarray, moments: Many[int]) -> None:
     """Motion against the onset over time, with onset, apex and offset."""
     axis.plot(curve, color="black", lw=1.3)
-    for word, t, style in zip(PHASE_COLUMNS, moments, (":", "-", "--"), strict=True):
+    for word, t, style in zip(MOMENT_COLUMNS, moments, (":", "-", "--"), strict=True):
         axis.axvline(t, color=CLASS_COLOURS[0], ls=style, lw=2, label=f"{word} {t}")
     axis.set(xlabel="frame", ylabel="motion, px (sum of the views)")
     axis.set_ylim(0)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from utils.dataset.labels import PHASE_COLUMNS
+from utils.dataset.labels import MOMENT_COLUMNS
 from utils.render.view_set import Views
 from utils.report.figures.common import CLASS_COLOURS, PHASE_NAMES, VIEW_NAMES, bare, share_bars
 from utils.report.figures.flow import colour_wheel, draw_moments, flow_on_face, largest_motion
@@ -38,7 +38,7 @@ def prediction(
     largest = largest_motion(flows, views.masks)
     grid = bottom.subplots(n_views, 6, width_ratios=(1, 1, 1, 1, 1, 0.6), squeeze=False)
     for v, name in enumerate(VIEW_NAMES[n_views]):
-        for axis, word, t in zip(grid[v], PHASE_COLUMNS, moments, strict=False):
+        for axis, word, t in zip(grid[v], MOMENT_COLUMNS, moments, strict=False):
             axis.imshow(views.frames[t, v])
             bare(axis, f"{word} (frame {t})" if v == 0 else "")
         for axis, phase, t, flow in zip(grid[v, 3:], PHASE_NAMES, moments, flows[v], strict=False):

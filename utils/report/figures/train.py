@@ -71,10 +71,10 @@ def overview(
     return figure
 
 
-def learning_curves(fitted) -> Figure:
+def learning_curves(ensemble) -> Figure:
     """Training and validation loss of every member network; the dot marks the epoch that was kept."""
     figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-    for number, member in enumerate(fitted.members):
+    for number, member in enumerate(ensemble.members):
         history = pd.DataFrame(member.history)
         colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
         axis.plot(history["epoch"], history["train_loss"], color=colour, lw=1, ls=":")

@@ -20,7 +20,7 @@ PREDICT_BATCH = 128  # clips: all at once would leave the cache
 
 
 @dataclass(frozen=True)
-class Member:
+class TrainedNetwork:
     """One trained network: its weights, the scale of its input, its learning curve and the epoch kept.
 
     scale (2,): root mean square of the flow (u and v together) and of the third channel over the training
@@ -35,13 +35,13 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Ensemble:
     """Networks whose probabilities are averaged, then calibrated; thresholds with their sources."""
 
     model_config: ModelConfig
     train_config: TrainConfig
     classes: tuple[str, ...]
-    members: tuple[Member, ...]
+    members: tuple[TrainedNetwork, ...]
     thresholds: Thresholds | None
     seed: int
     calibration: Calibration | None = None
@@ -84,44 +84,46 @@ def scale_maps(x: Tensor, scale: tuple[float, float]) -> Tensor:
 # Prediction ------------------------------------------------------------------------------------------
 
 
-def predict(fitted: Fitted, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def predict(ensemble: Ensemble, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (N, K) and stream weights (N, S) of clips x (N, V, P, 3, H, W), over all members."""
-    logits, weights, _ = forward_all(fitted, x)
-    probability = logits.softmax(-1) if fitted.train_config.mode == "single-label" else logits.sigmoid()
+    logits, weights, _ = forward_all(ensemble, x)
+    probability = logits.softmax(-1) if ensemble.train_config.mode == "single-label" else logits.sigmoid()
     probability = probability.mean(0).numpy()
-    if fitted.calibration is not None:
-        probability = fitted.calibration(probability)
+    if ensemble.calibration is not None:
+        probability = ensemble.calibration(probability)
     return probability, weights.mean(0).numpy()
 
 
-def predict_units(fitted: Fitted, x: np.ndarray) -> np.ndarray:
+def predict_units(ensemble: Ensemble, x: np.ndarray) -> np.ndarray:
     """Action unit probabilities (N, A), A = 0 for a network without a unit head."""
-    return forward_all(fitted, x)[2].sigmoid().mean(0).numpy()
+    return forward_all(ensemble, x)[2].sigmoid().mean(0).numpy()
 
 
 @torch.inference_mode()
-def forward_all(fitted: Fitted, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+def forward_all(ensemble: Ensemble, x: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (M, N, K), stream weights (M, N, S) and unit logits (M, N, A) of clips x (N, V, P, 3, H, W): M are the
     members, and of each the clip and its mirror image where those are averaged."""
-    device = device_of(fitted.train_config)
-    maps = resize_maps(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device), fitted.model_config.size)
+    device = device_of(ensemble.train_config)
+    maps = resize_maps(
+        torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device), ensemble.model_config.size
+    )
     outputs = []
-    for member in fitted.members:
-        model = load_network(fitted, member).to(device)
+    for member in ensemble.members:
+        model = build_network(ensemble, member).to(device)
         scaled = scale_maps(maps, member.scale)
-        for variant in (scaled, mirror(scaled)) if fitted.train_config.mirror_average else (scaled,):
-            parts = [forward(model, part, fitted.train_config) for part in variant.split(PREDICT_BATCH)]
+        for variant in (scaled, mirror(scaled)) if ensemble.train_config.mirror_average else (scaled,):
+            parts = [forward(model, part, ensemble.train_config) for part in variant.split(PREDICT_BATCH)]
             outputs.append([torch.cat(part) for part in zip(*parts, strict=True)])
     return tuple(torch.stack(part).cpu() for part in zip(*outputs, strict=True))
 
 
-def load_network(fitted: Fitted, member: Member | None = None) -> nn.Module:
+def build_network(ensemble: Ensemble, member: TrainedNetwork | None = None) -> nn.Module:
     """The network of a member (the first by default) in evaluation mode. Its input is flow divided by
     `member.scale`.
     """
     with torch.device("meta"):  # no random start, which would draw from the global generator
-        model = fitted.model_config.build()
-    state = {name: value.clone() for name, value in (member or fitted.members[0]).state.items()}
+        model = ensemble.model_config.build()
+    state = {name: value.clone() for name, value in (member or ensemble.members[0]).state.items()}
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -129,39 +131,39 @@ def load_network(fitted: Fitted, member: Member | None = None) -> nn.Module:
 # Files -----------------------------------------------------------------------------------------------
 
 
-def save_fitted(fitted: Fitted, folder: str | Path, name: str = "model") -> None:
+def save_ensemble(ensemble: Ensemble, folder: str | Path, name: str = "model") -> None:
     """Write <folder>/<name>.safetensors (weights) and <name>.json (all else)."""
     folder = Path(folder)
     tensors = {
         f"{i}.{key}": value.contiguous()
-        for i, member in enumerate(fitted.members)
+        for i, member in enumerate(ensemble.members)
         for key, value in member.state.items()
     }
     record = {
-        "model": asdict(fitted.model_config),
-        "train": asdict(fitted.train_config),
-        "classes": fitted.classes,
-        "seed": fitted.seed,
+        "model": asdict(ensemble.model_config),
+        "train": asdict(ensemble.train_config),
+        "classes": ensemble.classes,
+        "seed": ensemble.seed,
         "thresholds": None
-        if fitted.thresholds is None
-        else {"values": fitted.thresholds.values.tolist(), "sources": fitted.thresholds.sources},
+        if ensemble.thresholds is None
+        else {"values": ensemble.thresholds.values.tolist(), "sources": ensemble.thresholds.sources},
         "calibration": None
-        if fitted.calibration is None
-        else {"slope": fitted.calibration.slope, "intercepts": fitted.calibration.intercepts.tolist()},
+        if ensemble.calibration is None
+        else {"slope": ensemble.calibration.slope, "intercepts": ensemble.calibration.intercepts.tolist()},
         "members": [
-            {"scale": m.scale, "history": m.history, "epoch": m.epoch, "missing": m.missing} for m in fitted.members
+            {"scale": m.scale, "history": m.history, "epoch": m.epoch, "missing": m.missing} for m in ensemble.members
         ],
     }
     write_artefact(folder / f"{name}.safetensors", tensors)
     write_artefact(folder / f"{name}.json", record)
 
 
-def load_fitted(folder: str | Path, name: str = "model") -> Fitted:
-    """Read what `save_fitted` wrote."""
+def load_ensemble(folder: str | Path, name: str = "model") -> Ensemble:
+    """Read what `save_ensemble` wrote."""
     folder = Path(folder)
     record, tensors = (read_artefact(folder / f"{name}{suffix}") for suffix in (".json", ".safetensors"))
     members = tuple(
-        Member(
+        TrainedNetwork(
             {key.split(".", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{i}.")},
             tuple(m["scale"]),
             tuple(m["history"]),
@@ -176,7 +178,7 @@ def load_fitted(folder: str | Path, name: str = "model") -> Fitted:
         calibration = Calibration(calibration["slope"], np.array(calibration["intercepts"]))
     if thresholds is not None:
         thresholds = Thresholds(np.array(thresholds["values"]), tuple(thresholds["sources"]))
-    return Fitted(
+    return Ensemble(
         ModelConfig(**record["model"]),
         TrainConfig(**record["train"]),
         tuple(record["classes"]),

@@ -1,4 +1,4 @@
-# The targets set up the environment and hand over to utils/run.py, which knows what is current and runs the rest.
+# The targets make the environment and call utils/run.py, which runs what is not current.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -17,7 +17,7 @@ CLIPS ?=
 FACE_MODEL ?=
 VENV ?= .venv
 
-# As they were typed: a space, an apostrophe, # or $ in a path is part of it.
+# Values as they were typed: a space, an apostrophe, # or $ is part of a path.
 override DATA := $(value DATA)
 override SET := $(value SET)
 override RUN := $(value RUN)
@@ -35,68 +35,67 @@ NOTEBOOKS = $(PY) -m utils.run $@ --profile "$$PROFILE" --data "$$DATA" --face-m
 
 .PHONY: help all env data render flow train ablation submit check validate report reproduce predict test fuzz train-flow pretrain bench lint lab readme clean clean-data
 
-## help: print the targets (also: bare `make`)
+## help: print the targets (as bare `make` does)
 help:
-	@grep -E '^## ' $(firstword $(MAKEFILE_LIST)) | sed 's/^## /  make /'
+	@grep -E '^## ' $(firstword $(MAKEFILE_LIST)) | sed 's/^##   /    /; s/^## /  make /'
 	@echo '  with PROFILE=smoke|demo|full  DATA=/path/to/4DME  JOBS=2  SET="seed=1 views=split"  RUN=name  FACE_MODEL=model'
 
-## env: virtual environment with the pinned packages, in $(VENV)
+## env: make the virtual environment with the pinned packages, in $(VENV)
 env: $(READY)
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[lab]"
 	touch $@
 
 ## all: everything: environment, data, notebooks 01 to 03, the submission (05), then the ablation (04)
 all: $(READY)
 	@$(NOTEBOOKS)
 
-## submit: the submission, without the ablation: notebooks 01, 02, 03, 05
+## submit: the submission without the ablation: notebooks 01, 02, 03, 05
 submit: $(READY)
 	@$(NOTEBOOKS)
 
-## data: the synthetic 4D faces of the profile, with their card; FACE_MODEL=model: of people of a face model of yours
+## data: generate the synthetic 4D faces of the profile and their card; FACE_MODEL=model for people of your own face model
 data: $(READY)
 	@$(NOTEBOOKS)
 
-## render: 01, from sequences to two cropped views
+## render: 01: two cropped views of every clip
 render: $(READY)
 	@$(NOTEBOOKS)
 
-## flow: 02, optical flow, apex, features (after 01)
+## flow: 02: optical flow, apex, features (after 01)
 flow: $(READY)
 	@$(NOTEBOOKS)
 
-## check: a look at the data (DATA=...) before anything runs: "ready", or problems with remedies; SAMPLE=48 clips are opened
+## check: check the data (DATA=...) before a run: "ready", or problems with remedies; opens SAMPLE=48 clips
 check: $(READY)
 	@$(NOTEBOOKS) --sample "$$SAMPLE"
 
-## validate: all that is wrong with a submission: FILE=submission.csv (default: the run's), DATA=...
+## validate: list all faults of a submission: FILE=submission.csv (default: that of the run), DATA=...
 validate: $(READY)
 	@$(NOTEBOOKS) $(if $(FILE),--file "$$FILE")
 
-## report: the page of a finished run anew, in submissions/<run>/report.html (RUN=name, or the profile's)
+## report: write submissions/<run>/report.html of a finished run again (RUN=name)
 report: $(READY)
 	@$(NOTEBOOKS)
 
-## reproduce: repeat RUN=name from its run.json in a clean clone: is submission.csv the same, and if not, what differs
+## reproduce: repeat the run RUN=name from its run.json in a clean clone, and compare the submissions
 reproduce: $(READY)
 	@$(PY) -m utils.report.reproduce "$$RUN" --data "$$DATA" --jobs "$$JOBS"
 
-## predict: what one clip shows: INPUT=video or folder, RUN=run whose networks judge (default: the weights that ship), OUT=folder
+## predict: the emotions in one clip: INPUT=video or folder, RUN=run with the networks (default: shipped weights), OUT=folder
 predict: $(READY)
 	@$(PY) -m utils.predict --input "$$INPUT" --run "$$RUN" --out "$$OUT" --set "$$SET"
 
-## train: 03, the network on held-out subjects (after 02)
+## train: 03: the network on held-out people (after 02)
 train: $(READY)
 	@$(NOTEBOOKS)
 
-## ablation: 04, variants and baselines with paired intervals (after 03)
+## ablation: 04: variants and baselines with paired intervals (after 03)
 ablation: $(READY)
 	@$(NOTEBOOKS)
 
-## clean: remove the artefacts of the run, and of no other (RUN=name, or the profile's; submissions and data stay)
+## clean: remove the artefacts of the run (RUN=name), but not its submission and its data
 clean: $(READY)
 	@$(NOTEBOOKS)
 
@@ -104,38 +103,39 @@ clean: $(READY)
 clean-data: $(READY)
 	@$(NOTEBOOKS)
 
-## test: the tests, with the smoke profile of the whole pipeline
+## test: the tests, among them the whole pipeline in the smoke profile
 test: $(READY)
 	$(PY) -m pytest -q -n 2 --dist loadfile
 
-## fuzz: 50,000 damaged files of every format that is read, and how they ended (`make test` has 2,000 of them)
+## fuzz: read 50,000 damaged files of every format, and count how that ends (`make test` reads 2,000)
 fuzz: $(READY)
 	$(PY) -m pytest -q -n 2 --dist loadfile tests/dataset/test_fuzz.py tests/dataset/test_fuzz_meshes.py --fuzz 25
 
-## train-flow: the flow network taught by rendered faces anew, into utils/weights (about an hour and a half on two cores)
+## train-flow: train the flow network again on rendered faces, into utils/weights (about an hour and a half on two cores)
 train-flow: $(READY)
 	$(PY) -m utils.lab.teachers.train_flow --jobs "$$JOBS"
 
-## pretrain: the classifiers taught by synthetic motion anew, into utils/weights (about seven minutes)
+## pretrain: pretrain the classifiers again on synthetic motion, into utils/weights (about seven minutes)
 pretrain: $(READY)
 	$(PY) -m utils.lab.teachers.classifier --kind dual
 	$(PY) -m utils.lab.teachers.classifier --kind frontal
 	$(PY) -m utils.lab.teachers.classifier --kind single
 
-## bench: ours against what one would otherwise write: table in artefacts/bench (ONLY="apex rendering"; photographs and clips for real_skin: FACES=DIR CLIPS=DIR)
+## bench: measure speed, memory and accuracy against other code, into artefacts/bench (ONLY="apex rendering"; photographs
+##   and clips of real faces: FACES=DIR CLIPS=DIR)
 bench: $(READY)
 	$(PY) -m utils.lab.bench --jobs "$$JOBS" $(if $(FACES),--faces "$$FACES") $(if $(CLIPS),--clips "$$CLIPS") $(if $(ONLY),--only $(ONLY))
 
-## lint: ruff over code, tests and notebooks: faults and format
+## lint: ruff over code, tests and notebooks
 lint: $(READY)
 	$(VENV)/bin/ruff check utils tests notebooks
 	$(VENV)/bin/ruff format --check utils tests notebooks
 
-## lab: JupyterLab on the notebooks
+## lab: open the notebooks in JupyterLab
 lab: $(READY)
-	JUPYTER_PATH= JUPYTER_PREFER_ENV_PATH=1 $(VENV)/bin/jupyter lab --notebook-dir=.
+	PYTHONPATH= JUPYTER_PATH= JUPYTER_PREFER_ENV_PATH=1 $(VENV)/bin/jupyter lab --notebook-dir=.
 
-## readme: write the tables and the picture of README.md and RESULTS.md anew from the records of a run (RUN=full)
+## readme: write the tables and the picture of README.md and RESULTS.md from the records of RUN=name
 readme: $(READY)
 	$(PY) -m utils.lab.readme "$$RUN"
 	cp "artefacts/$$RUN/figures/03_overview.png" notebooks/overview.png

@@ -1,4 +1,4 @@
-"""Shared by the tests: a tiny data root, a person, a smooth texture, and a limit for what must not wait for ever."""
+"""Fixtures for all tests: a tiny data root, a person, a smooth texture, and a time limit."""
 
 import os
 import signal
@@ -21,19 +21,19 @@ from utils.progress import HEADLESS
 from utils.synthetic import data_root as synthetic
 from utils.synthetic.skin import paint_skin
 
-# Tests run side by side, one on each core: more threads, here and in what tests start, would only wait for each other.
+# One test process runs on each core. More threads, here or in a process that a test starts, would only slow it down.
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ[HEADLESS] = "1"  # kernels that tests start have no front end, as those of a run
+os.environ[HEADLESS] = "1"  # the kernels that tests start have no front end, as in a run
 limit_threads()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz", type=int, default=1, help="how many times as many damaged files as usual")
+    parser.addoption("--fuzz", type=int, default=1, help="read this many times the default number of damaged files")
 
 
 @pytest.fixture
 def survives(request, record_property, tmp_path):
-    """`assert_survives` in this test's folder, its endings kept for the summary; `many(n)` scales a number of cases."""
+    """`assert_survives` in the folder of the test. `survives.many(n)` multiplies n by the option --fuzz."""
 
     def run(read, file_name, cases):
         counts = assert_survives(read, file_name, cases, tmp_path)
@@ -45,31 +45,30 @@ def survives(request, record_property, tmp_path):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """How the damaged files ended, where more of them than usual were asked for: in other runs it is one line more."""
-    found = [
-        value
-        for report in terminalreporter.getreports("passed")
-        for name, value in getattr(report, "user_properties", [])
+    """With --fuzz, print how many damaged files each test read and refused."""
+    reports = terminalreporter.getreports("passed") if config.getoption("--fuzz") > 1 else []
+    counts = {
+        test: Counter(endings)
+        for report in reports
+        for name, (test, endings) in getattr(report, "user_properties", [])
         if name == "endings"
-    ]
-    if config.getoption("--fuzz") > 1 and found:
+    }
+    if counts:
         terminalreporter.section("damaged files")
-        for name, counts in sorted(found):
-            terminalreporter.write_line(f"{name}: " + ", ".join(f"{n} {ending}" for ending, n in counts.items()))
-        total = sum((Counter(counts) for _, counts in found), Counter())
-        terminalreporter.write_line(f"all {total.total()}: " + ", ".join(f"{n} {word}" for word, n in total.items()))
+        for test, endings in [*sorted(counts.items()), ("all", sum(counts.values(), Counter()))]:
+            terminalreporter.write_line(f"{test}: {endings['read']} read, {endings['refused']} refused")
 
 
 @pytest.fixture
 def at_most():
-    """A context for what might wait for ever: TimeoutError after so many seconds."""
+    """A context for a call that might never return: it raises TimeoutError after the given number of seconds."""
 
-    def late(*_):
+    def stop(*_):
         raise TimeoutError("not done in time")
 
     @contextmanager
     def limit(seconds: int):
-        before = signal.signal(signal.SIGALRM, late)
+        before = signal.signal(signal.SIGALRM, stop)
         signal.alarm(seconds)
         try:
             yield
@@ -82,17 +81,16 @@ def at_most():
 
 @pytest.fixture(autouse=True)
 def same_random_numbers():
-    """Every test draws the same numbers in every run."""
+    """Every run of a test draws the same random numbers from torch."""
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """A synthetic data root: 3 subjects (1 for the test), 9 clips of 6 frames."""
-    place = tmp_path_factory.mktemp("tiny")
-    config = load_config(
-        "smoke", data=str(place / "data"), work=str(place / "work"), n_subjects=3, n_test_subjects=1, jobs=1
-    )
+    """The configuration of a synthetic data root: 3 subjects (1 for the test), 9 clips of 6 frames."""
+    folder = tmp_path_factory.mktemp("tiny")
+    places = {"data": str(folder / "data"), "work": str(folder / "work")}
+    config = load_config("smoke", **places, n_subjects=3, n_test_subjects=1, jobs=1)
     with tiny_clips():
         make_root(config)
     return config
@@ -100,7 +98,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny):
-    """The tiny root after the two image stages: config, data, manifest and moments."""
+    """The tiny root after stages 01 and 02: config, data, manifest and moments."""
     data = pipeline.load_data(tiny)
     manifest = pipeline.render_all(tiny, data)
     moments = pipeline.extract_all(tiny, data)
@@ -109,14 +107,14 @@ def tiny_run(tiny):
 
 @pytest.fixture(scope="session")
 def person():
-    """One identity, its skin and the seed of its light."""
+    """One identity, its skin, and the seed of its light."""
     identity, rng = synthetic.make_identity(7, "S01")
     return SimpleNamespace(identity=identity, albedo=paint_skin(identity, rng), light=5)
 
 
 @pytest.fixture(scope="session")
 def speckle():
-    """Smooth random texture (256, 256, 3) uint8 with detail at several scales, for flow to hold on to."""
+    """A smooth random texture (256, 256, 3) uint8 with detail at several scales, which optical flow can follow."""
     rng = np.random.default_rng(0)
     layers = [cv2.GaussianBlur(rng.standard_normal((256, 256, 3)), (0, 0), sigma) * sigma for sigma in (1.5, 3, 6)]
     return np.clip(128 + 60 * sum(layers), 0, 255).astype(np.uint8)
@@ -129,7 +127,7 @@ def dome():
 
 @pytest.fixture
 def dome_clip(tmp_path, dome, speckle):
-    """Write a clip of the textured dome: give its vertices (T, V, 3), get its folder."""
+    """A function that writes a clip of the textured dome from its vertices (T, V, 3), and returns its folder."""
 
     def write(vertices: np.ndarray, texture: np.ndarray = speckle, name: str = "S01_001"):
         return write_clip(tmp_path / name, vertices, dome.faces, dome.uv, 60.0, [texture] * len(vertices))

@@ -1,4 +1,4 @@
-"""Facts about the look at a data root before a run: what it tells, and that it tells of every fault."""
+"""Facts about the check of a data root before a run: it describes the root, and reports every fault."""
 
 import shutil
 from dataclasses import replace
@@ -15,17 +15,11 @@ from utils.dataset.images import write_image
 
 @pytest.fixture
 def config(tiny, tmp_path):
-    """A copy of the tiny root whose training clips are of five people."""
+    """A copy of the tiny root whose training clips show five subjects."""
     root = tmp_path / "data"
     shutil.copytree(tiny.data_root, root)
-    table = pd.read_csv(root / "train.csv", dtype=str)
-    table["subject"] = [f"P{row % 5}" for row in range(len(table))]
-    table.to_csv(root / "train.csv", index=False)
+    rewrite(root / "train.csv", lambda table: table.assign(subject=[f"P{row % 5}" for row in range(len(table))]))
     return replace(tiny, data=str(root), work=str(tmp_path / "work"))
-
-
-def facts(check):
-    return dict(check.facts)
 
 
 def rewrite(path, change):
@@ -33,13 +27,13 @@ def rewrite(path, change):
     change(table).to_csv(path, index=False)
 
 
-def test_a_whole_root_is_ready_and_described(config, tmp_path):
+def test_a_root_without_faults_is_ready_and_described(config, tmp_path):
     check = check_root(config)
-    told = facts(check)
+    facts = dict(check.facts)
     assert words_of(check).endswith("\nready") and check.problems == []
-    assert told["training"] == "6 clips of 5 subjects, 1 to 2 clips each" and told["test"] == "3 clips"
-    assert told["frames"].startswith("6 to 6") and told["files"] == "clip.npz (9)"
-    assert told["axes"] == "y-up (9)" and told["crops"] == "mesh (9)" and told["split"].startswith("2 folds")
+    assert facts["training"] == "6 clips of 5 subjects, 1 to 2 clips each" and facts["test"] == "3 clips"
+    assert facts["frames"].startswith("6 to 6") and facts["files"] == "clip.npz (9)"
+    assert facts["axes"] == "y-up (9)" and facts["crops"] == "mesh (9)" and facts["split"].startswith("2 folds")
     write_check(check, tmp_path / "check")
     assert (tmp_path / "check" / "problems.txt").read_text() == ""
     table = pd.read_csv(tmp_path / "check" / "clips.csv")
@@ -48,7 +42,7 @@ def test_a_whole_root_is_ready_and_described(config, tmp_path):
     assert sheet.std() > 20 and min(sheet.shape[:2]) > 300
 
 
-def test_every_fault_is_told_with_its_remedy(config):
+def test_every_fault_is_reported_with_its_remedy(config):
     root = config.data_root
     train = pd.read_csv(root / "train.csv", dtype=str)["Id"].tolist()
     test = pd.read_csv(root / "sample_submission.csv", dtype=str)["Id"].tolist()
@@ -76,18 +70,18 @@ def test_every_fault_is_told_with_its_remedy(config):
     assert any("cannot be read" in title for title, _ in check.pictures)
 
 
-def test_tables_that_cannot_be_read_are_told(config):
+def test_a_table_that_cannot_be_read_is_reported(config):
     (config.data_root / "train.csv").write_text("Id\n")
     check = check_root(config)
     assert "train.csv" in check.problems[0] and words_of(check).endswith("not ready: 1 problem")
 
 
-def test_folds_that_cannot_be_made_are_told(tiny, config):
-    assert "a fold has 1 subject to learn from" in check_root(tiny, 0).problems[0]
+def test_folds_that_cannot_be_made_are_reported(tiny, config):
+    assert "a fold has 1 subject to train on" in check_root(tiny, 0).problems[0]
     assert "6 folds of 5 subjects" in check_root(replace(config, folds="6"), 0).problems[0]
 
 
-def test_pictures_under_other_views_than_theirs_are_told_once_for_all(config):
+def test_pictures_with_the_wrong_views_setting_are_reported_together(config):
     for folder in (config.data_root / "train").iterdir():
         shutil.rmtree(folder)
         folder.mkdir()
@@ -98,25 +92,25 @@ def test_pictures_under_other_views_than_theirs_are_told_once_for_all(config):
     assert "set views to 'split'" in words and "'single'" in words
 
 
-def test_boxes_of_ids_that_no_table_has_are_told(config):
+def test_a_box_whose_id_is_in_no_other_table_is_reported(config):
     head = "Id,left_x,left_y,left_side,right_x,right_y,right_side"
     (config.data_root / "boxes.csv").write_text(f"{head}\nnobody,1,1,90,1,1,90\n")
     assert any("the first is nobody" in problem for problem in check_root(config, 0).problems)
 
 
-def test_of_many_clips_a_sample_is_opened_from_first_to_last(config):
+def test_the_opened_sample_reaches_from_the_first_clip_to_the_last(config):
     check = check_root(config, 3)
     ids = [title.split("\n")[0] for title, _ in check.pictures]
     assert len(ids) == 3 and {ids[0], ids[-1]} == {check.clips["Id"].iloc[0], check.clips["Id"].iloc[-1]}
 
 
-def test_texts_of_one_remedy_stand_together():
+def test_faults_with_the_same_remedy_are_grouped():
     texts = [f"{i}: bad. Remedy: mend." for i in range(9)] + ["x: odd. Remedy: even."]
     assert grouped(texts) == [*texts[:SHOWN], "... and 4 more like these", texts[-1]]
 
 
 @pytest.mark.parametrize(("problems", "code"), [([], 0), (["a: b. Remedy: c."], 1)])
-def test_the_command_leaves_its_files_and_says_by_its_code_what_was_found(
+def test_the_command_writes_its_files_and_its_exit_code_tells_of_problems(
     config, tmp_path, monkeypatch, capsys, problems, code
 ):
     monkeypatch.setattr(runs, "ARTEFACTS", tmp_path)

@@ -1,4 +1,4 @@
-"""Facts about a Dask cluster started by the README's two commands: scheduler and workers, each a process of its own."""
+"""Facts about a Dask cluster that the two commands of the README start: a scheduler, and workers as processes."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -26,30 +27,33 @@ from utils.train.settings import TrainConfig
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def running(tmp_path_factory):
     with Cluster(tmp_path_factory.mktemp("cluster"), 2, nanny=False) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def over_cluster(cluster, tiny, tmp_path, monkeypatch):
-    """The tiny root with two jobs, an empty work folder and the cluster's scheduler in the environment."""
-    cluster.refill()
-    monkeypatch.setenv("DASK_SCHEDULER", cluster.address)
-    return replace(tiny, work=str(tmp_path), jobs=2)
+def cluster(running, monkeypatch):
+    """A cluster of two workers, whose scheduler is in the environment."""
+    running.refill()
+    monkeypatch.setenv("DASK_SCHEDULER", running.address)
+    return running
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Bytes of every artefact below a folder, by relative name."""
+def contents(folder: Path, first: str = "") -> dict[str, bytes]:
+    """The bytes of all artefacts below a folder by relative path, if the path begins with `first`."""
     files = [path for path in folder.rglob("*") if path.suffix in (".npz", ".csv")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: path.read_bytes() for name, path in names.items() if name.startswith(first)}
 
 
 @contextmanager
-def killed_when(fact, victim: subprocess.Popen, other: subprocess.Popen):
-    """SIGKILL for the victim as soon as the fact holds, as a machine that is switched off. The other worker is frozen
-    until then: what was given to it cannot be done before."""
-    other.send_signal(signal.SIGSTOP)
+def killed_when(fact, victim: subprocess.Popen, survivor: subprocess.Popen):
+    """A context that kills the victim as soon as the fact is true, as if its machine was switched off.
+
+    Until then the survivor is frozen, so that it cannot finish its items before.
+    """
+    survivor.send_signal(signal.SIGSTOP)
     left = threading.Event()
 
     def watch() -> None:
@@ -57,7 +61,7 @@ def killed_when(fact, victim: subprocess.Popen, other: subprocess.Popen):
             wait_for(lambda: fact() or left.is_set())
         finally:
             victim.kill()
-            other.send_signal(signal.SIGCONT)
+            survivor.send_signal(signal.SIGCONT)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -68,38 +72,33 @@ def killed_when(fact, victim: subprocess.Popen, other: subprocess.Popen):
         thread.join()
 
 
-def test_a_worker_killed_while_features_are_made_leaves_the_features_of_a_serial_run(
-    cluster, over_cluster, tiny_run, capsys
-):
-    config, data = over_cluster, tiny_run.data
+def test_features_are_those_of_a_serial_run_although_a_worker_was_killed(cluster, tiny_run, tmp_path, capsys):
+    config, data = replace(tiny_run.config, work=str(tmp_path), jobs=2), tiny_run.data
     pipeline.render_all(config, data)
-    assert contents(config.work_root) == {
-        name: value for name, value in contents(tiny_run.config.work_root).items() if name.startswith("views")
-    }
+    assert contents(tmp_path) == contents(tiny_run.config.work_root, "views")
     clips, made = len(pipeline.jobs_of(config, data)), []
 
     def begun() -> bool:
-        made[:] = (config.work_root / "features").glob("t*/*.npz")
+        made[:] = (tmp_path / "features").glob("t*/*.npz")
         return len(made) >= clips // 3
 
-    victim, other = cluster.workers
-    with killed_when(begun, victim, other):
+    victim, survivor = cluster.workers
+    with killed_when(begun, victim, survivor):
         moments = pipeline.extract_all(config, data)
     assert victim.wait(60) == -signal.SIGKILL and clips // 3 <= len(made) < clips
     assert moments.equals(tiny_run.moments)
-    remove_leftovers(config.work_root)  # as a run does: the victim may have been writing
-    assert contents(config.work_root) == contents(tiny_run.config.work_root)
+    remove_leftovers(tmp_path)  # as a run does, since the victim may have been writing a file
+    assert contents(tmp_path) == contents(tiny_run.config.work_root)
     assert f"apex and features: {clips} of {clips}" in capsys.readouterr().err
 
 
-def test_the_last_worker_does_the_work_and_not_the_process_that_asked(cluster):
-    cluster.refill()
+def test_the_last_worker_computes_all_items(cluster):
     cluster.workers[0].kill()
     cluster.wait_for_workers(1)
-    assert parallel_map(os.readlink, ["/proc/self"] * 3, scheduler=cluster.address) == [str(cluster.workers[1].pid)] * 3
+    assert parallel_map(os.readlink, ["/proc/self"] * 3, n_jobs=2) == [str(cluster.workers[1].pid)] * 3
 
 
-def test_folds_trained_on_the_cluster_predict_what_a_plain_loop_predicts(over_cluster):
+def test_networks_trained_on_the_cluster_predict_as_those_trained_in_a_loop(cluster):
     rng = np.random.default_rng(0)
     ids, subjects = [f"c{i}" for i in range(48)], [f"s{i % 6}" for i in range(48)]
     samples = Samples(rng.normal(size=(48, 2, 2, 3, 28, 28)), rng.random((48, 5)) < 0.4, ids, subjects, CLASSES)
@@ -109,30 +108,27 @@ def test_folds_trained_on_the_cluster_predict_what_a_plain_loop_predicts(over_cl
     np.testing.assert_allclose(there.probability, here.probability, atol=1e-4)
 
 
-# Starting and ending
+# Start and end
 
 
-def test_the_schedulers_file_is_read_only_when_it_is_whole(tmp_path):
+def test_the_address_is_read_when_the_file_of_the_scheduler_is_complete(tmp_path):
     cluster = Cluster(tmp_path, 1)
-    cluster.started = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)]
-    try:
-        for text in ("", '{"address": "tcp://127.'):
-            cluster.file.write_text(text)
-            assert cluster._announced() is None
-        cluster.file.write_text('{"address": "tcp://127.0.0.1:1"}')
-        assert cluster._announced() == "tcp://127.0.0.1:1"
-    finally:
-        end(cluster.started)
+    cluster.started = [SimpleNamespace(poll=lambda: None)]  # a process that has not ended
+    for text in ("", '{"address": "tcp://127.'):
+        cluster.file.write_text(text)
+        assert cluster._announced() is None
+    cluster.file.write_text('{"address": "tcp://127.0.0.1:1"}')
+    assert cluster._announced() == "tcp://127.0.0.1:1"
 
 
-def test_a_scheduler_that_ends_at_once_is_told_and_leaves_no_process(tmp_path, monkeypatch):
+def test_a_scheduler_that_ends_at_once_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(Cluster, "_hire", lambda self: None)
     monkeypatch.setattr(processes.sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="scheduler ended with 1. Remedy"):
         Cluster(tmp_path, 1).__enter__()
 
 
-def test_what_fails_while_a_cluster_starts_ends_its_processes(tmp_path, monkeypatch):
+def test_a_cluster_that_fails_to_start_leaves_no_process(tmp_path, monkeypatch):
     monkeypatch.setattr(Cluster, "_announced", lambda self: pytest.fail("no address"))
     with pytest.raises(pytest.fail.Exception), (cluster := Cluster(tmp_path, 1)):
         pass
@@ -141,9 +137,11 @@ def test_what_fails_while_a_cluster_starts_ends_its_processes(tmp_path, monkeypa
 
 def test_a_process_that_does_not_end_is_killed_with_its_children(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "END_SECONDS", 0.5)
-    child = "import pathlib, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path('{}').touch(); input()"
-    deaf = child.format(tmp_path / "child"), child.format(tmp_path / "parent")
-    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {deaf[0]!r}]); " + deaf[1]
+    script = (
+        "import pathlib, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path('{}').touch(); input()"
+    )
+    child, parent = script.format(tmp_path / "child"), script.format(tmp_path / "parent")
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}]); " + parent
     process = subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE)
     try:
         wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
@@ -155,14 +153,14 @@ def test_a_process_that_does_not_end_is_killed_with_its_children(tmp_path, monke
 
 
 def test_workers_are_ended_before_their_scheduler(tmp_path, monkeypatch):
-    told = []
-    monkeypatch.setattr(processes, "end", told.extend)
+    ended = []
+    monkeypatch.setattr(processes, "end", ended.extend)
     cluster = Cluster(tmp_path, 2)
     cluster.started = ["scheduler", "worker", "another worker"]
     cluster.__exit__()
-    assert told == ["worker", "another worker", "scheduler"]
+    assert ended == ["worker", "another worker", "scheduler"]
 
 
-def test_waiting_for_what_never_comes_ends():
+def test_waiting_ends_with_an_error_after_the_given_time():
     with pytest.raises(TimeoutError, match="in vain"):
         wait_for(lambda: None, 0.05)

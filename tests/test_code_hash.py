@@ -1,4 +1,4 @@
-"""Facts about the code part of a key: it follows imports and data files, and nothing that changes no result."""
+"""Facts about the code part of a key: it follows imports and data files, and ignores what changes no result."""
 
 import ast
 import shutil
@@ -8,17 +8,18 @@ import pytest
 
 from utils import pipeline
 from utils.code_hash import code_hash, data_files, reached_modules
-from utils.evaluate.held_out import held_out
+from utils.evaluate.held_out import held_out_rows
+from utils.flow.features import features_of
 from utils.lab.teachers.flow_lessons import pairs_of_person
 from utils.paths import ROOT
-from utils.render.views import make_views
+from utils.render.views import make_views, views_of
 from utils.synthetic import data_root as synthetic
 
 MAKERS = {
     "data": synthetic.make_subject,
     "views": make_views,
     "features": pipeline._extract,
-    "held out": held_out,
+    "held out": held_out_rows,
     "lessons": pairs_of_person,
 }
 
@@ -74,13 +75,39 @@ def test_every_stage_reaches_the_modules_that_decide_its_result():
     reached = {stage: set(reached_modules(maker)) for stage, maker in MAKERS.items()}
     assert {"utils.render.views", "utils.render.renderer", "utils.dataset.readers"} <= reached["views"]
     assert {"utils.pipeline", "utils.flow.apex", "utils.flow.methods", "utils.flow.faceflow_net"} <= reached["features"]
-    assert {
-        "utils.train.samples",
-        "utils.train.fit",
-        "utils.lab.teachers.classifier",
-        "utils.synthetic.expressions",
-    } <= reached["held out"]
-    assert "utils.flow.apex" not in reached["views"]
+    assert {"utils.train.samples", "utils.train.fit", "utils.train.shipped"} <= reached["held out"]
+
+
+# An edit that changes no view and no held-out prediction: file, text, new text.
+HARMLESS = {
+    "a word of a database's preset": ("dataset/presets.py", '"contempt"', '"scorn"'),
+    "a parameter that nothing reads": ("config.py", "    seed: int = 0", '    note: str = ""\n    seed: int = 0'),
+    "a figure": ("report/figures/train.py", "figsize=(", "figsize=(1 * "),
+    "a laboratory script": ("lab/audit.py", "epochs=", "epochs=1 * "),
+    "the table of expressions": ("synthetic/expressions.py", "(4, (", "(5, ("),
+}
+
+
+@pytest.mark.parametrize("edit", HARMLESS)
+def test_an_edit_elsewhere_redoes_no_view_and_no_training(copy, edit):
+    makers = {"views": views_of, "features": features_of, "held out": held_out_rows}
+    before = {stage: code_hash(maker, copy) for stage, maker in makers.items()}
+    place, old, new = HARMLESS[edit]
+    file = copy / "utils" / place
+    original = file.read_text()
+    assert old in original
+    file.write_text(original.replace(old, new, 1))
+    assert {stage: code_hash(maker, copy) for stage, maker in makers.items()} == before
+    file.write_text(original)
+
+
+def test_a_data_file_is_named_by_a_literal(copy):
+    file = copy / "utils" / "flow" / "strain.py"
+    original = file.read_text()
+    file.write_text(original + "\nfrom utils.paths import data_file\n\nTABLE = data_file(f'{1}.npz')\n")
+    with pytest.raises(ValueError, match="not a literal.*Remedy"):
+        reached_modules("utils.flow.strain", copy)
+    file.write_text(original)
 
 
 @pytest.mark.parametrize(
@@ -113,19 +140,12 @@ def test_what_changes_no_result_changes_no_key(copy):
     assert {stage: code_hash(maker, copy) for stage, maker in MAKERS.items()} == before
 
 
-def test_weights_are_found_by_their_names_and_cards_are_not():
-    names = {file.name for file in data_files(reached_modules(held_out))}
-    assert names == {
-        "face_model.npz",
-        "flow.safetensors",
-        "flow.json",
-        "classifier-dual.safetensors",
-        "classifier-dual.json",
-        "classifier-frontal.safetensors",
-        "classifier-frontal.json",
-        "classifier-single.safetensors",
-        "classifier-single.json",
-    }
+def test_a_stage_depends_on_the_data_files_that_its_modules_read_and_on_no_card():
+    files = {stage: {file.name for file in data_files(reached_modules(maker))} for stage, maker in MAKERS.items()}
+    kinds = [f"classifier-{kind}" for kind in ("dual", "frontal", "single")]
+    assert files["held out"] == {f"{kind}.{suffix}" for kind in kinds for suffix in ("json", "safetensors")}
+    assert files["features"] == {"flow.safetensors", "flow.json"} and files["views"] == set()
+    assert files["data"] == {"face_model.npz"}
 
 
 def test_code_of_another_package_is_refused():

@@ -1,4 +1,4 @@
-"""Facts about progress: what a log has of it, a terminal, and a notebook."""
+"""Facts about progress reports in a log, in a terminal and in a notebook."""
 
 import io
 import sys
@@ -11,16 +11,10 @@ from utils.progress import HEADLESS, duration
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """A clock that a test sets."""
+def lines_of(monkeypatch, capsys):
+    """A function that returns the lines about `count` items, each of which takes `seconds` on a clock of its own."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
-    return clock
-
-
-@pytest.fixture
-def lines_of(clock, capsys):
-    """The lines of so many items of so many seconds each."""
 
     def lines(count: int, seconds: float) -> list[str]:
         for _ in progress.progress(range(count), "rendering"):
@@ -30,33 +24,25 @@ def lines_of(clock, capsys):
     return lines
 
 
-def in_kernel(monkeypatch):
-    shell = SimpleNamespace(kernel=object())
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-
-
-def test_a_log_has_the_time_left_at_most_every_ten_seconds_and_the_last_line(lines_of):
+def test_a_log_gets_a_line_at_most_every_ten_seconds_and_fewer_lines_in_long_work(lines_of):
     assert lines_of(5, 6) == [
         "rendering: 2 of 5, about 18 s left",
         "rendering: 4 of 5, about 6 s left",
         "rendering: 5 of 5 in 30 s",
     ]
     assert lines_of(100, 0.01) == ["rendering: 100 of 100 in 1 s"]
-
-
-def test_hours_of_work_leave_a_few_dozen_lines(lines_of):
     lines = lines_of(20_000, 1)
     assert 20 < len(lines) < 40 and lines[-1] == "rendering: 20000 of 20000 in 5 h 33 min"
 
 
-def test_the_items_come_as_they_are_and_without_a_description_silently(capsys):
+def test_the_items_are_unchanged_and_without_a_description_nothing_is_printed(capsys):
     assert list(progress.progress(iter("abc"), "letters", total=3)) == list("abc")
     assert capsys.readouterr().err.startswith("letters: 3 of 3")
     assert list(progress.progress("abc", "")) == list("abc") and list(progress.progress([], "nothing")) == []
     assert capsys.readouterr().err == ""
 
 
-def test_a_terminal_has_a_bar(monkeypatch):
+def test_a_terminal_shows_a_bar(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -67,7 +53,8 @@ def test_a_terminal_has_a_bar(monkeypatch):
 def test_a_kernel_has_a_front_end_unless_its_environment_says_otherwise(monkeypatch):
     monkeypatch.delenv(HEADLESS)
     assert not progress.in_notebook()
-    in_kernel(monkeypatch)
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     assert progress.in_notebook()
     monkeypatch.setenv(HEADLESS, "1")
     assert not progress.in_notebook()
@@ -76,11 +63,11 @@ def test_a_kernel_has_a_front_end_unless_its_environment_says_otherwise(monkeypa
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (95, "2 min"), (5300, "88 min"), (7260, "2 h 1 min")]
 )
-def test_times_are_told_as_one_reads_them(seconds, words):
+def test_a_duration_has_the_unit_that_suits_its_length(seconds, words):
     assert duration(seconds) == words
 
 
-def test_a_cluster_names_its_dashboard_once(capsys):
+def test_the_dashboard_of_a_cluster_is_named_once(capsys):
     parallel._name_dashboard.cache_clear()
     for link in ("http://host:8787/status", None, "http://host:8787/status"):
         parallel._name_dashboard(link)

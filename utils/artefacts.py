@@ -1,17 +1,14 @@
-"""Files that a stage leaves for the next one: written atomically, kept under a key, made again when damaged.
+"""Artefacts: the files that a stage leaves for the next one.
 
-An artefact is one file and a small sidecar beside it, `<name>.key`, that records
+A small sidecar `<name>.key` beside each artefact records its key, a hash of everything it was made from
+(`artefact_key`), and a checksum of its content. Artefacts are written atomically, reused while their key is current,
+and made again when they are damaged.
 
-- the key: a hash of everything the artefact was made from (`artefact_key`), and
-- a checksum of what was written, so that a truncated or overwritten artefact is noticed.
+The checksum of a file above 1 MB covers its size and 16 blocks of 4 kB, since a run without changes must not read
+gigabytes. It shows cut, emptied and replaced files. It does not show a flipped bit between the blocks.
 
-Files up to 1 MB are checksummed whole. Of larger ones, 16 blocks of 4 kB spread from the first byte to the
-last are read besides the size, since re-running an unchanged pipeline must not read gigabytes: cut, emptied
-and replaced files are found at once, a flipped bit between the blocks when the file is read. What cannot be read
-is a `DamagedError`; `cached` makes it again.
-
-Two processes may write one artefact at once: each writes under a name of its own, and the sidecar holds the
-checksum of what its writer wrote, so that content and key of two writers never pass for one.
+Two processes may write one artefact at the same time. Each writes to its own temporary name, and the sidecar holds the
+checksum of its own writer's content, so a sidecar never confirms the content of the other writer.
 """
 
 import errno
@@ -34,20 +31,20 @@ import psutil
 
 from utils.code_hash import Code, code_hash
 
-WHOLE_CHECKSUM = 1 << 20  # bytes, files up to this size are checksummed whole
-CONTENT_HASH = 1 << 16  # bytes, inputs up to this size enter a key by content, larger ones by size and time
-BLOCKS, BLOCK = 16, 1 << 12  # blocks of so many bytes that stand for a large file
-FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says of a full disk and of a used up quota
-NEARLY_FULL = 1 << 16  # bytes free, below which a failed write is taken for a full disk: not all writers say why
-TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}(\.\w+)*")  # names that `atomic_path` gives, with the process
+WHOLE_CHECKSUM = 1 << 20  # bytes; the checksum covers all of a file up to this size
+CONTENT_HASH = 1 << 16  # bytes; an input up to this size enters a key by content, a larger one by size and time
+BLOCKS, BLOCK = 16, 1 << 12  # number and bytes of the blocks in the checksum of a larger file
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk, a used up quota
+NEARLY_FULL = 1 << 16  # bytes; if fewer are free, a failed write counts as a full disk, since some writers hide why
+TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}(\.\w+)*")  # the names of `atomic_path`; the group is the process
 
 
 class DamagedError(ValueError):
-    """An artefact on disk is not what was written there."""
+    """The content of an artefact is not what was written."""
 
 
 class DiskFullError(OSError):
-    """An artefact does not fit on its disk; the message names it and the remedy."""
+    """The disk has no room for an artefact. The message names the file and the remedy."""
 
 
 # Atomic writing -----------------------------------------------------------------------------------
@@ -55,11 +52,10 @@ class DiskFullError(OSError):
 
 @contextmanager
 def atomic_path(path: str | Path):
-    """Yield a temporary name beside `path`, of the same suffix, that becomes `path` on success.
+    """Yield a temporary path beside `path`, with the same suffix, and rename it to `path` on success.
 
-    Works for a file and for a folder. A reader sees the old artefact or the new one, never half of one; a
-    folder that exists already is absent for the moment between its removal and the renaming. Raises DiskFullError where
-    the disk is full.
+    The caller writes a file or a folder there. Readers see the old content or the new, never half of it; an old folder
+    is absent for the moment between its removal and the renaming. Raises DiskFullError if the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
@@ -82,7 +78,7 @@ def atomic_path(path: str | Path):
 
 @contextmanager
 def temporary_folder(folder: str | Path, name: str):
-    """Yield a new folder inside another, gone at the end; what a killed process left of it `remove_leftovers` knows."""
+    """Yield a new folder inside `folder`, and remove it at the end. `remove_leftovers` removes it after a kill."""
     path = Path(folder) / f".{name}.{os.getpid()}-{secrets.token_hex(4)}"
     path.mkdir(parents=True)
     try:
@@ -92,21 +88,21 @@ def temporary_folder(folder: str | Path, name: str):
 
 
 def _disk_is_full(folder: Path, error: Exception) -> bool:
-    """Whether a write failed for want of space."""
-    said = getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)
-    return said or (folder.exists() and shutil.disk_usage(folder).free < NEARLY_FULL)
+    """Whether a write failed because the disk is full."""
+    reported = getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)
+    return reported or (folder.exists() and shutil.disk_usage(folder).free < NEARLY_FULL)
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what killed processes left half-written below a folder. What a living one is writing stays."""
+    """Remove the unfinished files of killed processes below a folder, and keep those of living processes."""
     for path in list(Path(folder).rglob(".*")):
-        found = TEMPORARY.fullmatch(path.name)
-        if found and path.exists() and not alive(int(found[1]), path.stat().st_mtime):
+        name = TEMPORARY.fullmatch(path.name)
+        if name and path.exists() and not alive(int(name[1]), path.stat().st_mtime):
             remove(path)
 
 
 def alive(process: int, written: float) -> bool:
-    """Whether the process that wrote at that time lives; another one may have its number by now."""
+    """Whether the process with this number lives and is as old as the file; a younger one took the number over."""
     try:
         return psutil.Process(process).create_time() <= written + 1
     except psutil.NoSuchProcess:
@@ -114,7 +110,7 @@ def alive(process: int, written: float) -> bool:
 
 
 def remove(path: str | Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     path = Path(path)
     if path.is_dir():
         shutil.rmtree(path)
@@ -123,7 +119,7 @@ def remove(path: str | Path) -> None:
 
 
 def write_artefact(path: str | Path, value: Any, key: str | None = None) -> None:
-    """Write `value` atomically, in the format of the suffix, and its sidecar if a key is given.
+    """Write `value` atomically in the format of the suffix, and a sidecar if there is a key.
 
     | suffix         | value                                                    |
     |----------------|----------------------------------------------------------|
@@ -133,7 +129,7 @@ def write_artefact(path: str | Path, value: Any, key: str | None = None) -> None
     | `.json`        | mappings, lists, numbers, texts; NaN becomes null        |
     | `.safetensors` | mapping of names to torch tensors                        |
 
-    Raises ValueError for another suffix, and for arrays of Python objects (they would need pickles).
+    Raises ValueError for another suffix, and for arrays of Python objects, since those need pickles.
     """
     write, _ = _format(path)
     with atomic_path(path) as temporary:
@@ -144,21 +140,18 @@ def write_artefact(path: str | Path, value: Any, key: str | None = None) -> None
 
 
 def read_artefact(path: str | Path) -> Any:
-    """Read what `write_artefact` wrote; `.npz` comes back as a dictionary.
-
-    Raises FileNotFoundError where there is none, DamagedError where it is not whole.
-    """
+    """Read an artefact; `.npz` becomes a dictionary. Raises FileNotFoundError, or DamagedError if it is not whole."""
     _, read = _format(path)
     try:
         return read(Path(path))
     except FileNotFoundError:
         raise
-    except Exception as error:  # zip, header, parser and decoder errors differ by the damage
+    except Exception as error:  # the type depends on the damage: zip, header, parser or decoder
         raise DamagedError(f"{path}: not a whole artefact ({error}). Remedy: run its stage again.") from error
 
 
 def plain(value: Any) -> Any:
-    """Turn dataclasses, numpy values, tuples and NaN into what JSON knows; TypeError for anything else."""
+    """Turn dataclasses, numpy values, tuples and NaN into JSON types. Raises TypeError for other values."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, Mapping):
@@ -171,7 +164,7 @@ def plain(value: Any) -> Any:
         return value if np.isfinite(value) else None
     if value is None or isinstance(value, str | int):
         return value
-    raise TypeError(f"{value!r} ({type(value).__name__}) is not for JSON. Remedy: pass numbers or texts.")
+    raise TypeError(f"{value!r} ({type(value).__name__}) has no place in JSON. Remedy: pass numbers or texts.")
 
 
 def _write_npy(path: Path, array: np.ndarray) -> None:
@@ -192,7 +185,7 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Ids and subjects stay texts ("007"), numbers come back exactly, only an empty cell is missing."""
+    """Ids and subjects stay texts ("007"). Only an empty cell is missing, so the text "NA" is a text."""
     return pd.read_csv(path, dtype={"Id": str, "subject": str}, keep_default_na=False, na_values=[""])
 
 
@@ -232,16 +225,15 @@ def _format(path: str | Path) -> tuple[Callable, Callable]:
 
 
 def artefact_key(inputs: Iterable[str | Path] = (), params: Any = None, code: Code | tuple[Code, ...] = ()) -> str:
-    """Hash what an artefact is made from: input files, parameters and code. 32 hexadecimal digits.
+    """The key of an artefact, 32 hexadecimal digits: a hash of its input files, its parameters and its code.
 
-    inputs: files or folders (read recursively, hidden files left out). A file enters with its name
-        (relative to the folder that holds the input, so that a moved data root keeps its keys) and, in this
-        order: the key in its sidecar and its checksum, if it is an artefact itself; its content, up to
-        64 kB; else its size and time of change.
-    params: anything `plain` accepts; the order of dictionary entries does not matter.
-    code: the function that makes it, or several, or modules by name: see `utils.code_hash`.
+    inputs: files or folders; folders are read recursively, without hidden files. A file enters the hash with its name,
+        relative to the parent of the input, so that a moved data root keeps its keys; and with the key and checksum of
+        its sidecar if it is an artefact, else its content up to 64 kB, else its size and time of change.
+    params: whatever `plain` accepts; the order of dictionary entries does not matter.
+    code: the function that makes the artefact, or a module's name, or several: see `utils.code_hash`.
 
-    Raises FileNotFoundError for a missing input, ModuleNotFoundError for code that is not of this package.
+    Raises FileNotFoundError for a missing input, ModuleNotFoundError for code of another package.
     """
     paths = [Path(path) for path in inputs]
     parts = {
@@ -254,12 +246,12 @@ def artefact_key(inputs: Iterable[str | Path] = (), params: Any = None, code: Co
 
 @lru_cache(maxsize=256)
 def _code_part(code: Code | tuple[Code, ...]) -> str:
-    """The hash of the code as this process knows it: what is edited while it runs, it does not run."""
+    """The hash of the code that this process runs: files that are edited meanwhile do not change it."""
     return code_hash(code) if code else ""
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or the files of a folder."""
+    """All files of a folder, or the file itself."""
     if not path.is_dir():
         return [path]
     files = (file for file in path.rglob("*") if file.is_file())
@@ -281,7 +273,7 @@ def _fingerprint(path: Path, root: Path) -> list[str]:
 
 
 def cached(path: str | Path, key: str, make: Callable[[], Any]) -> Any:
-    """The artefact at `path` if it is current and whole, else `make()`, written there under `key`."""
+    """The artefact at `path` if it is current and whole; else the value of `make()`, which is written there."""
     if is_current(path, key):
         try:
             return read_artefact(path)
@@ -293,14 +285,14 @@ def cached(path: str | Path, key: str, make: Callable[[], Any]) -> Any:
 
 
 def is_current(path: str | Path, key: str) -> bool:
-    """True if the artefact is there, was made under this key, and is as it was written."""
+    """Whether the artefact exists, has this key, and has the content that was written."""
     path = Path(path)
     recorded = _read_sidecar(path)
     if not recorded or recorded["key"] != key or not path.exists():
         return False
     try:
         return recorded["checksum"] == checksum(path)
-    except FileNotFoundError:  # another process replaces it at this moment
+    except FileNotFoundError:  # another process is replacing it
         return False
 
 
@@ -310,7 +302,7 @@ def _write_sidecar(path: str | Path, key: str, content: str) -> None:
 
 
 def checksum(path: str | Path) -> str:
-    """Checksum of a file, whole, or sampled beyond 1 MB."""
+    """Checksum of a file: of all bytes up to 1 MB, of its size and some blocks beyond."""
     path = Path(path)
     digest = hashlib.sha256()
     size = path.stat().st_size
@@ -331,7 +323,7 @@ def _sidecar(path: str | Path) -> Path:
 
 
 def _read_sidecar(path: Path) -> dict[str, str] | None:
-    """The sidecar's record, or None where there is none or it is damaged itself."""
+    """The content of the sidecar, or None if it is missing or damaged."""
     try:
         recorded = json.loads(_sidecar(path).read_text(encoding="utf-8"))
         return recorded if {"key", "checksum"} <= recorded.keys() else None

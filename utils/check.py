@@ -1,9 +1,9 @@
-"""A look at a data root before anything runs: what it holds, whether that fits together, how the network will see it.
+"""Check a data root before a run: what it holds, whether its parts fit together, and what the network will see.
 
     python -m utils.run check --data DIR [--set "views=split"] [--sample 48]
 
-All tables and folders are looked at, and of every clip the names of its files; pictures and meshes are opened of a
-sample alone, spread over the root, of which the first frames become a contact sheet.
+The check reads all tables and folders, and the file names of every clip. It opens the pictures and meshes of a sample
+only, spread over the root; their first frames become a contact sheet.
 """
 
 from collections import Counter
@@ -33,27 +33,29 @@ from utils.train.samples import CLASSES
 
 SAMPLE = 48  # clips that are opened
 SHEET_SIZE = 128  # pixels of a view on the contact sheet
-SHOWN = 5  # faults of one kind that are printed; all of them stand in problems.txt
-FEW = 5  # training clips of a class, below which its score says little
+SHOWN = 5  # faults of one kind that are printed; problems.txt has all of them
+FEW = 5  # a class with fewer training clips gets a note
 
 
 @dataclass
 class Check:
-    """What was found of a data root."""
+    """The result of a check."""
 
     root: Path
-    facts: list[tuple[str, str]] = field(default_factory=list)  # a word, and what there is of it
-    notes: list[str] = field(default_factory=list)  # what a run copes with, and its owner should know
-    problems: list[str] = field(default_factory=list)  # what would stop a run, or leave a test clip without an answer
-    clips: pd.DataFrame = field(default_factory=pd.DataFrame)  # Id, split, kind, frames; what was seen of the sample
-    pictures: list[tuple[str, np.ndarray]] = field(default_factory=list)  # of the sample: title, views (S, V * S, 3)
+    facts: list[tuple[str, str]] = field(default_factory=list)  # label and text
+    notes: list[str] = field(default_factory=list)  # for the owner; a run can go on
+    problems: list[str] = field(default_factory=list)  # they stop a run, or leave a test clip unanswered
+    clips: pd.DataFrame = field(default_factory=pd.DataFrame)  # Id, split, kind, frames; more of the sample
+    pictures: list[tuple[str, np.ndarray]] = field(
+        default_factory=list
+    )  # title, views (S, V * S, 3) of each clip of the sample
 
     def refuse(self, error: Exception) -> None:
         self.problems.append(str(error))
 
 
 def check_root(config: Config, sample: int = SAMPLE) -> Check:
-    """Look at a data root as a run with this configuration would read it, at the pictures of `sample` clips of it."""
+    """Check a data root as a run with this configuration would read it, and open `sample` of its clips."""
     check = Check(config.data_root)
     try:
         data = open_data(config.data_root, CLASSES, config.subject_pattern or None, check.refuse)
@@ -65,21 +67,21 @@ def check_root(config: Config, sample: int = SAMPLE) -> Check:
         return check
     _check_tables(check, config, data)
     jobs = _tried(check, lambda: jobs_of(config, data)) or []
-    there = [job for job in jobs if job.folder.exists()]
-    rows = {job.id: _listed(check, job) for job in there}
-    chosen = _spread([job for job in there if not rows[job.id]["problem"]], sample)
-    seen = parallel_map(_look, chosen, config.jobs, description="clips looked at")
-    for job, look in zip(chosen, seen, strict=True):
+    present = [job for job in jobs if job.folder.exists()]
+    rows = {job.id: _listed(check, job) for job in present}
+    chosen = _spread([job for job in present if not rows[job.id]["problem"]], sample)
+    looks = parallel_map(_look, chosen, config.jobs, description="clips looked at")
+    for job, look in zip(chosen, looks, strict=True):
         check.pictures.append((_title(job, look), look.pop("picture")))
         rows[job.id] |= look
     check.clips = pd.DataFrame(rows.values())
     _describe_files(check)
-    _describe_sample(check, seen)
+    _describe_sample(check, looks)
     return check
 
 
 def _tried(check: Check, ask: Callable):
-    """The answer, or None with its fault noted."""
+    """The value of `ask()`, or None after an error, which becomes a problem."""
     try:
         return ask()
     except ValueError as error:  # a DataError is one
@@ -88,58 +90,60 @@ def _tried(check: Check, ask: Callable):
 
 
 def _counted(values: Iterable) -> str:
-    """Each value with how often it is there, the most frequent first."""
-    found = Counter(values).most_common()
-    words = [f"{value} ({count})" for value, count in found[:6]]
-    return ", ".join(words + ([f"and {len(found) - 6} others"] if len(found) > 6 else []))
+    """The values with their counts, the most frequent first."""
+    counts = Counter(values).most_common()
+    words = [f"{value} ({count})" for value, count in counts[:6]]
+    return ", ".join(words + ([f"and {len(counts) - 6} others"] if len(counts) > 6 else []))
 
 
 # Tables -------------------------------------------------------------------------------------------------------------
 
 
 def _check_tables(check: Check, config: Config, data: DataRoot) -> None:
-    """Labels, subjects, phases, units, and whether the folds that the configuration names can be made."""
+    """Labels, subjects, moments and action units, and whether the folds of the configuration can be made."""
     train = data.train
     has_layout = (data.root / LAYOUT).exists()
     check.facts.append(("data", f"{data.root}" + (f", as its {LAYOUT} says" if has_layout else "")))
     sizes = train["subject"].value_counts()
     span = f"{sizes.min()} to {sizes.max()}" if len(set(sizes)) > 1 else f"{sizes.max()}"
     check.facts.append(("training", f"{len(train)} clips of {len(sizes)} subjects, {span} clips each"))
-    check.facts.append(("test", f"{len(data.test_ids)} clips" if data.test_ids else "no test split: 05 is left out"))
+    check.facts.append(
+        ("test", f"{len(data.test_ids)} clips" if data.test_ids else "no test split: 05 has nothing to submit")
+    )
     labels = train[list(CLASSES)].to_numpy(bool)
     check.facts.append(
         ("labels", ", ".join(f"{name} {count}" for name, count in zip(CLASSES, labels.sum(0), strict=True)))
     )
     together = ["+".join(np.array(CLASSES)[row]) for row in labels if row.sum() > 1]
     check.facts.append(("pairs", _counted(together) if together else "none"))
-    phases = [name for name in MOMENT_COLUMNS if name in train]
-    known = ", ".join(f"{name} of {train[name].notna().sum()}" for name in phases)
-    check.facts.append(("phases", f"{known} clips" if known else "none given: the apex is found"))
+    moments = [name for name in MOMENT_COLUMNS if name in train]
+    counts = ", ".join(f"{name} of {train[name].notna().sum()}" for name in moments)
+    check.facts.append(("moments", f"{counts} clips" if counts else "none given: the apex is found"))
     if "units" in train:
-        check.facts.append(("units", f"given for {(train['units'] != '').sum()} clips"))
+        check.facts.append(("AUs", f"given for {(train['units'] != '').sum()} clips"))
     if unlabelled := int((~labels.any(1)).sum()):
-        check.notes.append(f"{unlabelled} training clips have no class at all.")
+        check.notes.append(f"{unlabelled} training clips have no class.")
     if few := [name for name, count in zip(CLASSES, labels.sum(0), strict=True) if count < FEW]:
         check.notes.append(f"Fewer than {FEW} training clips are {', '.join(few)}: their scores will be chance.")
     _tried(check, lambda: _make_folds(check, config, data))
 
 
 def _make_folds(check: Check, config: Config, data: DataRoot) -> None:
-    """Make the outer folds. ValueError where they cannot be made, or leave one subject to learn from."""
+    """Make the outer folds. Raises ValueError if that fails, or leaves one subject to train on."""
     features = np.zeros((config.n_views, 2, 3, 1, 1), np.float32)
     samples = samples_of(data, "train", [(id, features) for id in data.train["Id"]])
     folds = outer_folds(Plan.of(config), samples)
     fewest = min(len(np.unique(samples.subjects[train])) for train, _ in folds)
     if fewest < 2:
-        raise ValueError("a fold has 1 subject to learn from. Remedy: deliver clips of at least three subjects.")
-    check.facts.append(("split", f"{len(folds)} folds by subject, of {fewest} subjects and more to learn from"))
+        raise ValueError("a fold has 1 subject to train on. Remedy: deliver clips of at least three subjects.")
+    check.facts.append(("split", f"{len(folds)} folds by subject, each with {fewest} subjects or more to train on"))
 
 
 # Files --------------------------------------------------------------------------------------------------------------
 
 
 def _listed(check: Check, job: Job) -> dict:
-    """What the names of a clip's files tell: its kind, and its frames, unknown of a video."""
+    """The kind of a clip and its number of frames, from its file names; the number is unknown for a video."""
     row = {"Id": job.id, "split": job.split, "kind": "", "frames": 0, "problem": ""}
     try:
         if video := video_of(job.folder):
@@ -167,13 +171,13 @@ def _describe_files(check: Check) -> None:
 
 
 def _spread(jobs: list[Job], count: int) -> list[Job]:
-    """At most so many, from the first to the last at equal steps."""
+    """At most `count` jobs, at equal steps from the first to the last."""
     places = np.unique(np.linspace(0, len(jobs) - 1, min(count, len(jobs))).round().astype(int))
     return [jobs[place] for place in places] if jobs else []
 
 
 def _look(job: Job) -> dict:
-    """The first frame of a clip as the network will see it, and what its files hold."""
+    """The first frame of a clip as the network will see it, and the properties of its files."""
     blank = np.full((SHEET_SIZE, SHEET_SIZE * job.config.n_views, 3), 128, np.uint8)
     try:
         sequence = job.sequence()
@@ -190,14 +194,14 @@ def _look(job: Job) -> dict:
 
 
 def _thinned(sequence: Sequence) -> Sequence:
-    """Of meshes in files of their own the first and the last alone, which tell of the others what can be told soon."""
+    """A sequence of mesh files with its first and last frame only, since reading all of them takes long."""
     if isinstance(sequence, MeshSequence):
         return MeshSequence(sequence.folder, [sequence.files[0], sequence.files[-1]], sequence.fps)
     return sequence
 
 
 def _content(sequence: Sequence) -> dict:
-    """Sizes of pictures and meshes."""
+    """The sizes of pictures and meshes."""
     height, width = sequence.texture(0).shape[:2]
     content = {"picture size": f"{width} x {height}"}
     if sequence.kind == "mesh":
@@ -205,33 +209,33 @@ def _content(sequence: Sequence) -> dict:
         content |= {"vertices": len(vertices), "faces": len(faces), "parts": len(sequence.surfaces(0))}
         topology = "one mesh over the frames" if sequence.constant_topology else "a mesh of its own per frame"
         content |= {"topology": topology, "extent mm": round(float(np.ptp(vertices, axis=0).max()))}
-        content |= {"mm a unit": sequence.mm_per_unit if isinstance(sequence, MeshSequence) else 1.0}
+        content |= {"mm per length unit": sequence.mm_per_unit if isinstance(sequence, MeshSequence) else 1.0}
     return content
 
 
-def _describe_sample(check: Check, seen: list[dict]) -> None:
-    table = pd.DataFrame(seen)
+def _describe_sample(check: Check, looks: list[dict]) -> None:
+    table = pd.DataFrame(looks)
     if table.empty:
         return
-    check.facts.append(("looked at", f"{len(table)} clips, spread over the root"))
+    check.facts.append(("opened", f"{len(table)} clips, spread over the root"))
     for column, word in (
         ("picture size", "pictures"),
         ("vertices", "vertices"),
         ("parts", "textures"),
         ("topology", "topology"),
-        ("mm a unit", "mm a unit"),
+        ("mm per length unit", "mm per length unit"),
         ("axes", "axes"),
         ("crop", "crops"),
     ):
         values = table[column].replace("", pd.NA).dropna() if column in table else ()
         if len(values):
             check.facts.append((word, _counted(values)))
-    axes = {look["axes"] for look in seen if look.get("axes")}
+    axes = {look["axes"] for look in looks if look.get("axes")}
     if len(axes) > 1:
         fault = f"its clips seem to have different axes ({', '.join(sorted(axes))})"
-        remedy = 'if one is right for all, say SET="axes=..."; else export them alike'
+        remedy = 'set SET="axes=..." if one is right for all, else export them alike'
         check.notes.append(str(DataError.at(check.root, fault, remedy)))
-    for look in seen:
+    for look in looks:
         check.problems += [look["problem"]] if look.get("problem") else []
         check.notes += [look["warning"]] if look.get("warning") else []
 
@@ -246,7 +250,7 @@ def _title(job: Job, look: dict) -> str:
 
 
 def grouped(texts: Iterable[str]) -> list[str]:
-    """Texts, of those with one remedy the first few alone with the number of the others."""
+    """The texts, grouped by remedy: the first few of each group, and the number of the others."""
     groups: dict[str, list[str]] = {}
     for text in dict.fromkeys(texts):
         groups.setdefault(text.rpartition("Remedy: ")[2] or text, []).append(text)
@@ -258,7 +262,7 @@ def grouped(texts: Iterable[str]) -> list[str]:
 
 
 def words_of(check: Check) -> str:
-    """The check as a person reads it; its last line is "ready", or says how many problems there are."""
+    """The check as a text. The last line is "ready", or gives the number of problems."""
     lines = [f"{word:<10} {text}" for word, text in check.facts]
     for title, texts in (("notes", check.notes), ("problems", check.problems)):
         lines += ["", title, *(f"- {text}" for text in grouped(texts))] if texts else []
@@ -267,7 +271,7 @@ def words_of(check: Check) -> str:
 
 
 def write_check(check: Check, folder: Path) -> None:
-    """Leave problems.txt with all that was found, clips.csv with a row per clip, and contact_sheet.png."""
+    """Write problems.txt, clips.csv with a row per clip, and contact_sheet.png."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "problems.txt") as path:
         path.write_text("".join(f"{text}\n" for text in dict.fromkeys(check.problems)), encoding="utf-8")

@@ -1,9 +1,9 @@
-"""What code makes an artefact: a hash that follows the imports of a function within this package.
+"""The hash of the code that makes an artefact. It follows the imports of a function within this package.
 
-The modules that a function's module imports, they import, and so on, enter by their syntax trees without docstrings, so
-that a reworded comment does not cost ten minutes of work. So do the data files that one of them names in a call of
-`utils.paths.data_file`: the face model, the weights of a network with their record. Nothing is listed by hand, and
-nothing is imported.
+The hash covers the module of the function, the modules that it imports, and so on. Only their syntax trees count,
+without docstrings and comments, so a reworded comment changes no key. It also covers the data files that these modules
+name in a call of `utils.paths.data_file`, such as weights and the face model. No list is kept by hand, and no module is
+imported.
 """
 
 import ast
@@ -17,22 +17,22 @@ from utils.paths import ROOT, data_file
 
 PACKAGE = __name__.partition(".")[0]
 
-Code = Callable | str  # a function or class of this package, or the dotted name of a module or of a name in one
+Code = Callable | str  # a function or class of this package, or the dotted name of a module or of something in it
 
 
 class Module(NamedTuple):
-    """What counts of a module's source."""
+    """The parts of a module's source that count."""
 
     digest: str  # of its syntax tree
-    imports: tuple[str, ...]  # dotted names within the package: modules, or names in modules
-    files: frozenset[str]  # the data files that it names, by their paths in the package
+    imports: tuple[str, ...]  # dotted names of modules of the package, or of names in them
+    files: frozenset[str]  # paths of data files in the package
 
 
 def code_hash(code: Code | Iterable[Code], root: Path = ROOT) -> str:
-    """Hash (64 hexadecimal digits) of the modules that `code` reaches and of the data files that these name.
+    """Hash (64 hexadecimal digits) of the modules that `code` reaches and of the data files that they name.
 
-    root: the folder that holds the package; another copy of it has the same hash where its code is the same.
-    Raises ModuleNotFoundError for what is not of this package.
+    root: the folder that holds the package; a copy with the same code has the same hash. Raises ModuleNotFoundError for
+    code of another package.
     """
     names = reached_modules(code, root)
     parts = [f"{name} {_module(name, root).digest}" for name in names]
@@ -41,15 +41,16 @@ def code_hash(code: Code | Iterable[Code], root: Path = ROOT) -> str:
 
 
 def reached_modules(code: Code | Iterable[Code], root: Path = ROOT) -> list[str]:
-    """Dotted names of the modules that `code` stands in or imports, directly or through others, sorted."""
-    names = [_name_of(one) for one in ([code] if isinstance(code, str) or callable(code) else code)]
+    """Sorted dotted names of the modules of `code` and of all modules that they import, directly or indirectly."""
+    names = [_name_of(part) for part in ([code] if isinstance(code, str) or callable(code) else code)]
     todo = [_within(name, root) or name for name in names]
     reached: set[str] = set()
     while todo:
         name = todo.pop()
         if name not in reached:
             reached.add(name)
-            todo += [found for imported in _module(name, root).imports if (found := _within(imported, root))]
+            modules = (_within(imported, root) for imported in _module(name, root).imports)
+            todo += [module for module in modules if module]
     return sorted(reached)
 
 
@@ -64,8 +65,9 @@ def _name_of(code: Code) -> str:
 
 
 def _within(name: str, root: Path) -> str | None:
-    """The module of a dotted name: itself, or, where the last part is a name in a module, that module."""
-    return next((one for one in (name, name.rpartition(".")[0]) if one and _source(one, root)), None)
+    """The module of a dotted name: the name itself, or the name without its last part; None if neither is a module."""
+    candidates = (name, name.rpartition(".")[0])
+    return next((module for module in candidates if module and _source(module, root)), None)
 
 
 def _source(name: str, root: Path) -> Path | None:
@@ -93,7 +95,7 @@ def _parsed(file: Path, package: str, mtime_ns: int) -> Module:
 
 
 def _named_files(tree: ast.AST) -> Iterator[str]:
-    """The literals with which a source calls `data_file`. ValueError for any other argument."""
+    """The arguments of the calls of `data_file`. Raises ValueError for an argument that is not a literal."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == data_file.__name__:
             if len(node.args) != 1 or not isinstance(node.args[0], ast.Constant):
@@ -102,7 +104,7 @@ def _named_files(tree: ast.AST) -> Iterator[str]:
 
 
 def imported_names(source: str) -> list[str]:
-    """What a source text imports of the package: dotted names of modules, or of names in modules."""
+    """The imports of a source text from this package: dotted names of modules, or of names in them."""
     return list(_imports(ast.parse(source), ""))
 
 

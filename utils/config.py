@@ -1,8 +1,7 @@
-"""All parameters of a run in one frozen record, and the profiles that give them values.
+"""All parameters of a run in one frozen record, and the profiles.
 
-A profile is a complete set of values; `load_config(profile, name=value)` overrides single ones. A name that
-does not exist, a value of another type or out of its range is an error, since papermill itself only warns of a
-misspelt parameter.
+A profile is a complete set of values. `load_config(profile, name=value)` overrides single values. An unknown name, or a
+value of the wrong type or out of range, is an error, because papermill only warns of a misspelt parameter.
 """
 
 import math
@@ -12,9 +11,9 @@ from typing import Any
 
 from utils.paths import ROOT
 
-# Axes of meshes, see `utils.render.axes`; "auto": y-up where that shows a face, else those that do.
+# Axes of meshes, see `utils.render.axes`. "auto": y-up if the mesh shows a face so, else the axes that show one.
 AXIS_NAMES = ("y-up", "z-up", "z-up-back", "camera", "back", "x-front", "x-back", "z-up-x", "y-down", "z-down")
-# What a parameter may be, where that is one of a few words.
+# The possible values of parameters that are words.
 CHOICES: dict[str, tuple[str, ...]] = {
     "clip_table": ("4dme", "smoke"),
     "expressions": ("literature", "emfacs"),
@@ -24,8 +23,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "flow_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
     "apex_method": ("faceflow", "farneback", "dis", "tvl1", "deepflow"),
     "moments": ("spotted", "found", "given"),
+    "ablation_rows": ("headline", "all"),
 }
-# The least and the largest value of a number.
+# The least and the largest value of parameters that are numbers.
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "data_seed": (0, 2**31 - 1),
@@ -41,57 +41,59 @@ RANGES: dict[str, tuple[float, float]] = {
     "ablation_seeds": (1, math.inf),
     "epochs": (0, math.inf),
 }
-PLACES = ("data", "work", "out")  # belong to a machine
-NO_RESULT = ("profile", "jobs", *PLACES)  # change nothing that comes out
+PLACES = ("data", "work", "out")  # paths of one machine
+NO_RESULT = ("profile", "jobs", *PLACES)  # parameters that do not change the results
 
 
 @dataclass(frozen=True)
 class Config:
     profile: str = "demo"
-    # data root; empty: data/<dataset> in the repository, which `make data` fills with synthetic faces
+    # data root; empty: data/<dataset> in the repository, where `make data` writes synthetic faces
     data: str = ""
     dataset: str = "demo"
-    work: str = ""  # where the stages leave their artefacts; empty: artefacts/<profile> in the repository
-    out: str = ""  # where the submission goes; empty: submissions/<name of the work folder> in the repository
-    seed: int = 0  # of everything but the synthetic data
-    jobs: int = 2  # workers over sequences and folds
+    work: str = ""  # folder of the artefacts; empty: artefacts/<profile> in the repository
+    out: str = ""  # folder of the submission; empty: submissions/<name of the work folder> in the repository
+    seed: int = 0  # of everything except the synthetic data
+    jobs: int = 2  # workers over clips and folds
 
     # Synthetic data
     clip_table: str = "4dme"  # "4dme": 267 clips as in 4DME; "smoke": 24
-    expressions: str = "literature"  # how emotions show: as coders of recordings say, or as the teacher knows them
+    # action units of each emotion: "literature" follows published codings, "emfacs" what the teacher knows
+    expressions: str = "literature"
     n_subjects: int = 24
     n_test_subjects: int = 6
     data_seed: int = 7
     obj_frames: bool = False  # write OBJ + MTL + texture per frame instead of compact clips
 
     # Real data
-    subject_pattern: str = ""  # regular expression with one group that takes the subject from an Id without one
+    subject_pattern: str = ""  # regular expression; its one group is the subject in an Id, if the table has no subjects
 
     # 01_render
-    # "render": the mesh from two virtual cameras; "split": the halves of the composite; "single": one camera's pictures
+    # "render": the mesh seen from two virtual cameras; "split": the halves of the composite; "single": one camera
     views: str = "render"
-    axes: str = "auto"  # of the meshes' files: "y-up" (facing z), "z-up" (facing -y), "camera" (y down) and others
-    yaw_deg: float = 25.0  # each virtual camera off the frontal axis, degrees
+    axes: str = "auto"  # of the mesh files: "y-up" (facing z), "z-up" (facing -y), "camera" (y down) and others
+    yaw_deg: float = 25.0  # angle of each virtual camera to the frontal axis, degrees
     size: int = 256  # of the square views, pixels
-    stabilise: bool = True  # remove the head's rigid motion in 3D where topology is constant
-    renderer: str = "auto"  # "egl", "osmesa", "embree", or the first of them that works
+    stabilise: bool = True  # remove the head's rigid motion in 3D if the topology is constant
+    renderer: str = "auto"  # "egl", "osmesa", "embree"; "auto": the first of these that works
 
     # 02_flow_apex
     flow_method: str = "faceflow"  # of the phase flows, see utils.flow.methods.FLOW_METHODS
     apex_method: str = "faceflow"  # of the motion curve
-    apex_size: int = 256  # pixels, frames are reduced to this for the motion curve
-    feature_size: int = 28  # of the network's maps, pixels
-    # "spotted": the apex, in a clip that is cut from onset to offset; "found": these two as well, in longer recordings;
-    # "given": those of train.csv where it has all three, else as "spotted"
+    apex_size: int = 256  # side of the frames for the motion curve, pixels
+    feature_size: int = 28  # side of the network's maps, pixels
+    # "spotted": the apex is found, onset and offset are the ends of the clip; "found": all three are found, for longer
+    # recordings; "given": those of train.csv if it has all three, else as "spotted"
     moments: str = "spotted"
 
     # 03_train .. 05_submit
-    pretrained: bool = True  # stack learners from scratch and from the weights taught by synthetic motion, else scratch
-    folds: str = "5"  # outer folds by subject: a number, or "loso"
-    inner_folds: int = 4  # subject-disjoint validation inside a training set
+    pretrained: bool = True  # stack all learners; False: only the network trained from scratch
+    folds: str = "5"  # outer folds by subject: their number, or "loso" (leave one subject out)
+    inner_folds: int = 4  # subject-disjoint folds inside each training set
     seeds: int = 1  # repetitions of training
-    ablation_seeds: int = 1
-    epochs: int = 0  # of training our networks; 0: as many as their recipe says (40 from scratch and hard, 12 gently)
+    ablation_seeds: int = 1  # the same in 04
+    ablation_rows: str = "headline"  # rows of 04: those that README shows, or "all"
+    epochs: int = 0  # of training our networks; 0: as in each learner's settings (40 from scratch and hard, 12 gently)
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -120,22 +122,22 @@ class Config:
 
     @property
     def n_views(self) -> int:
-        """How many views a clip has."""
+        """The number of views of a clip."""
         return 1 if self.views == "single" else 2
 
     @property
     def record(self) -> dict[str, Any]:
-        """The parameters as they go into run.json: without the paths, which belong to a machine."""
+        """The parameters in run.json: all except the paths."""
         return self._without(PLACES)
 
     @property
     def result_parameters(self) -> dict[str, Any]:
-        """The parameters that can change a result: without paths, the profile's name and the number of workers."""
+        """The parameters that can change the results."""
         return self._without(NO_RESULT)
 
     @property
     def synthetic(self) -> dict[str, Any]:
-        """What the synthetic data are made from, as `utils.synthetic.data_root.make_dataset` takes it."""
+        """The parameters of the synthetic data, for `utils.synthetic.data_root.make_dataset`."""
         names = ("clip_table", "n_subjects", "n_test_subjects", "data_seed", "obj_frames", "expressions")
         return {name: getattr(self, name) for name in names}
 
@@ -160,17 +162,18 @@ PROFILES = {
         folds="2",
         inner_folds=2,
         epochs=4,
+        ablation_rows="all",
     ),
     "demo": Config(),
-    "full": Config(profile="full", folds="loso", seeds=3, ablation_seeds=2),
+    "full": Config(profile="full", folds="loso", seeds=3, ablation_seeds=2, ablation_rows="all"),
 }
 
 
 def load_config(profile: str = "demo", settings: str = "", **changes: Any) -> Config:
-    """The profile's values with `settings` ("views=split seed=3") and `changes` on top.
+    """The values of the profile, changed by `settings` ("views=split seed=3") and by `changes`.
 
-    Raises ValueError for an unknown profile or name, for a value of another type or out of its range, and for a
-    setting that also is a change.
+    Raises ValueError for an unknown profile or name, a value of the wrong type or out of range, and a name that is in
+    both settings and changes.
     """
     if profile not in PROFILES:
         raise ValueError(f"profile {profile!r} is unknown. Remedy: choose one of {', '.join(PROFILES)}.")
@@ -187,7 +190,7 @@ def load_config(profile: str = "demo", settings: str = "", **changes: Any) -> Co
 
 
 def parse_settings(text: str, types: dict[str, type]) -> dict[str, Any]:
-    """Turn "name=value name=value" into values of the given types. Raises ValueError for what does not fit."""
+    """Parse "name=value name=value" into values of these types. Raises ValueError for other names and values."""
     values: dict[str, Any] = {}
     for part in text.split():
         name, equals, value = part.partition("=")

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--data", default="", help="folder to write (default: the profile's)")
     parser.add_argument("--set", default="", help="single parameters, as in SET of the Makefile")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--face-model", type=Path, help="face model of which people are (default: ours)")
+    parser.add_argument("--face-model", type=Path, help="face model of the people (default: ours)")
     options = parser.parse_args()
     try:
         config = load_config(options.profile, options.set, data=options.data, jobs=options.jobs)

@@ -1,8 +1,8 @@
-"""Stages 01 and 02 over all sequences of a data root: views, then apexes and features, each an artefact under a key.
+"""Stages 01 and 02 for all clips of a data root: views, then apexes and features, each an artefact with a key.
 
-Whatever a stage needs it asks for here, and gets it as it was left, or made again where it is missing, damaged or out
-of date. A training clip that cannot be read stops the run, with the file and the remedy; a test clip is left out with
-a warning, and the submission fills its row with the training prior.
+Every stage loads its inputs through this module, which makes an artefact again if it is missing, damaged or out of
+date. A training clip that cannot be read stops the run; the error names the file and the remedy. A test clip that
+cannot be read is left out with a warning, and the submission fills its row with the training prior.
 """
 
 from dataclasses import dataclass
@@ -27,20 +27,20 @@ from utils.render.view_set import Views
 from utils.render.views import views_of
 from utils.train.samples import CHANNELS, CLASSES, Samples
 
-VIEW_PARAMETERS = ("views", "axes", "size", "yaw_deg", "stabilise", "renderer")  # of the config, as `views_of` takes
-FEATURE_PARAMETERS = ("flow_method", "apex_method", "apex_size", "feature_size")  # as `features_of` takes them
+VIEW_PARAMETERS = ("views", "axes", "size", "yaw_deg", "stabilise", "renderer")  # of the configuration, for `views_of`
+FEATURE_PARAMETERS = ("flow_method", "apex_method", "apex_size", "feature_size")  # for `features_of`
 
 
 @dataclass(frozen=True)
 class Job:
-    """One sequence to work on, with what the data root says of it beside its frames."""
+    """A clip and the configuration it is worked on with."""
 
     config: Config
     split: str
     id: str
-    clip: ClipLocation  # where its frames lie
-    boxes: tuple[Box, ...] | None = None  # an explicit crop per view
-    given: Moments | None = None  # onset, apex, offset that take the place of the spotted ones
+    clip: ClipLocation  # path of its frames
+    boxes: tuple[Box, ...] | None = None  # crops of boxes.csv, one per view
+    given: Moments | None = None  # moments of train.csv, which replace the spotted ones
 
     @property
     def folder(self) -> Path:
@@ -56,13 +56,13 @@ class Job:
 
     @property
     def view_parameters(self) -> dict:
-        own = {"boxes": self.boxes, "span": self.clip.span}
-        return {name: getattr(self.config, name) for name in VIEW_PARAMETERS} | own
+        of_clip = {"boxes": self.boxes, "span": self.clip.span}
+        return {name: getattr(self.config, name) for name in VIEW_PARAMETERS} | of_clip
 
     @property
     def feature_parameters(self) -> dict:
-        own = {"given": self.given, "longer": self.config.moments == "found"}
-        return {name: getattr(self.config, name) for name in FEATURE_PARAMETERS} | own
+        of_clip = {"given": self.given, "longer": self.config.moments == "found"}
+        return {name: getattr(self.config, name) for name in FEATURE_PARAMETERS} | of_clip
 
     def views_key(self) -> str:
         if not self.folder.exists():
@@ -77,17 +77,17 @@ class Job:
         return artefact_key((), {"views": self.views_key(), **self.feature_parameters}, features_of)
 
     def sequence(self) -> Sequence:
-        """The sequence, opened. Raises DataError where it cannot be read."""
+        """Open the frames. Raises DataError if they cannot be read."""
         return open_sequence(self.clip.path, span=self.clip.span)
 
     def views(self) -> Views:
-        """The views of the sequence. Raises DataError where it cannot be read."""
+        """The views of the clip. Raises DataError if its frames cannot be read."""
         return Views.from_arrays(
             cached(self.views_path, self.views_key(), lambda: views_of(self.folder, **self.view_parameters))
         )
 
     def features(self) -> dict[str, np.ndarray]:
-        """What `features_of` makes of the views, which are only asked for where it must be made."""
+        """The arrays of `features_of`. The views are loaded only if these must be computed."""
         return cached(self.features_path, self.features_key(), self._make_features)
 
     def _make_features(self) -> dict[str, np.ndarray]:
@@ -104,7 +104,7 @@ def load_data(config: Config) -> DataRoot:
 
 
 def jobs_of(config: Config, data: DataRoot) -> list[Job]:
-    """All sequences of the root, training first."""
+    """The jobs of all clips, training clips first."""
     boxes = boxes_of(config, data)
     given = given_moments(data) if config.moments == "given" else {}
     ids = [("train", id) for id in data.train["Id"]] + [("test", id) for id in data.test_ids]
@@ -115,21 +115,21 @@ def jobs_of(config: Config, data: DataRoot) -> list[Job]:
 
 
 def boxes_of(config: Config, data: DataRoot) -> dict[str, tuple[Box, ...]]:
-    """The explicit crops by Id. Raises DataError for one of an Id that no table has."""
+    """The crops of boxes.csv by Id. Raises DataError for an Id that is in no other table."""
     boxes = read_boxes(config.data_root, config.n_views)
     if unknown := sorted(boxes.keys() - set(data.train["Id"]) - set(data.test_ids)):
-        fault = f"{len(unknown)} Ids of it stand in no other table, the first is {unknown[0]}"
-        raise DataError.at(config.data_root / "boxes.csv", fault, "spell them as there, or remove their rows")
+        fault = f"{len(unknown)} of its Ids are in no other table, the first is {unknown[0]}"
+        raise DataError.at(config.data_root / "boxes.csv", fault, "correct their spelling, or remove their rows")
     return boxes
 
 
 def jobs_by_id(config: Config, data: DataRoot) -> dict[str, Job]:
-    """The same by Id, which stands in one split alone."""
+    """The jobs by Id; an Id belongs to one split only."""
     return {job.id: job for job in jobs_of(config, data)}
 
 
 def given_moments(data: DataRoot) -> dict[str, Moments]:
-    """Onset, apex and offset by Id, of the training clips for which train.csv has all three."""
+    """Onset, apex and offset by Id, for the training clips that have all three in train.csv."""
     if not set(MOMENT_COLUMNS) <= set(data.train):
         return {}
     known = data.train.dropna(subset=list(MOMENT_COLUMNS)).set_index("Id")[list(MOMENT_COLUMNS)]
@@ -140,9 +140,9 @@ def given_moments(data: DataRoot) -> dict[str, Moments]:
 
 
 def render_all(config: Config, data: DataRoot) -> pd.DataFrame:
-    """Write the views of every sequence; returns the manifest, which also lies in `views/manifest.csv`.
+    """Make the views of all clips; returns the manifest, and writes it to `views/manifest.csv`.
 
-    Columns: Id, split, n_frames, crop (how its box was found), stabilised, warning (empty where all is well).
+    Columns: Id, split, n_frames, crop (how its box was found), stabilised, warning (empty if there is none).
     """
     manifest = pd.DataFrame(parallel_map(_render, jobs_of(config, data), config.jobs, description="views"))
     write_artefact(config.work_root / "views" / "manifest.csv", manifest)
@@ -164,7 +164,7 @@ def _render(job: Job) -> dict:
 
 
 def _unread(job: Job, error: DataError) -> str:
-    """Why a test clip has no views. A training clip's error is raised."""
+    """The warning for a test clip that cannot be read. Raises the error for a training clip."""
     if job.split == "train":
         raise error
     return f"{error} This test clip gets the training prior."
@@ -174,10 +174,10 @@ def _unread(job: Job, error: DataError) -> str:
 
 
 def extract_all(config: Config, data: DataRoot) -> pd.DataFrame:
-    """Spot the apex and write the features of every sequence; returns and writes `features/moments.csv`.
+    """Spot the apex and compute the features of all clips; returns the moments, and writes `features/moments.csv`.
 
-    Columns: Id, split, onset, apex, offset (those of the features), spotted (the apex found), warning (why a test clip
-    has none of them). Also `features/train.npz` and `test.npz`, the network's samples.
+    Columns: Id, split, onset, apex, offset (of the features), spotted (the apex found), warning (why a test clip has no
+    moments). Also writes `features/train.npz` and `features/test.npz`, the samples of the network.
     """
     jobs = jobs_of(config, data)
     done = parallel_map(_extract, jobs, config.jobs, description="apex and features")
@@ -201,7 +201,7 @@ def _extract(job: Job) -> tuple[dict, np.ndarray | None]:
 
 
 def load_moments(config: Config, data: DataRoot) -> pd.DataFrame:
-    """The table of `extract_all`, made again where it is not current."""
+    """The table of `extract_all`, which is called if the stored table is not current."""
     path = config.work_root / "features" / "moments.csv"
     if is_current(path, _moments_key(jobs_of(config, data))):
         return read_artefact(path)
@@ -209,7 +209,7 @@ def load_moments(config: Config, data: DataRoot) -> pd.DataFrame:
 
 
 def load_samples(config: Config, data: DataRoot, split: str) -> Samples:
-    """The network's samples of a split, "train" or "test", made again where they are not current."""
+    """The samples of a split, "train" or "test". Calls `extract_all` if the stored ones are not current."""
     path = _samples_path(config, split)
     if not is_current(path, _samples_key(jobs_of(config, data), data, split)):
         extract_all(config, data)
@@ -217,7 +217,7 @@ def load_samples(config: Config, data: DataRoot, split: str) -> Samples:
 
 
 def unread_clips(config: Config, data: DataRoot) -> dict[str, str]:
-    """Why a test clip could not be read, by Id."""
+    """The warnings of the test clips that could not be read, by Id."""
     table = load_moments(config, data)
     return table[table["apex"].isna()].set_index("Id")["warning"].to_dict()
 
@@ -236,7 +236,7 @@ def _moments_key(jobs: list[Job]) -> str:
 
 
 def _features_keys(jobs: list[Job], split: str) -> list[str]:
-    """The key of the features of every clip of a split; of a clip whose files cannot be read that it has none."""
+    """The features key of each clip of a split; "not read" for a clip whose files cannot be read."""
     return [_features_key(job) for job in jobs if job.split == split]
 
 
@@ -248,9 +248,9 @@ def _features_key(job: Job) -> str:
 
 
 def samples_of(data: DataRoot, split: str, items: list[tuple[str, np.ndarray]]) -> Samples:
-    """Samples of a split from (Id, features) pairs; the test split has no labels (zeros) and no subjects (its Id).
+    """Samples of a split from (Id, features) pairs. Test clips have zeros for labels and their Id for the subject.
 
-    It has no clips where the data root has none to test.
+    A data root without a test split has no test samples.
     """
     if split == "test" and not data.test_ids:
         none = np.array([], dtype=str)

@@ -1,7 +1,7 @@
-"""How far long work is and how long it still takes: a bar for a person who watches, plain lines for a log.
+"""Progress of long work: tqdm's bar in a terminal and in an interactive notebook, plain lines in a log.
 
-In an interactive notebook and in a terminal it is tqdm's bar. Where nobody watches, as in a kernel whose output
-`make` passes on, it is a line of words now and then, the rarer the longer it takes: an executed notebook keeps them.
+The kernel of a notebook that `make` executes prints plain lines, since the executed notebook keeps them. The longer the
+work takes, the rarer they are.
 """
 
 import os
@@ -10,18 +10,17 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tqdm.auto import tqdm  # in a kernel the notebook's bar
+from tqdm.auto import tqdm  # the notebook's bar in a kernel
 
-HEADLESS = "HEADLESS"  # in the environment of a kernel that no person watches: `utils.run` sets it
-LINE_SECONDS = 10.0  # between two lines at least,
-LINE_SHARE = 0.2  # and this share of the time so far: an hour has about 30 lines
+HEADLESS = "HEADLESS"  # environment variable of a kernel without a front end; `utils.run` sets it
+LINE_SECONDS = 10.0  # least time between two lines
+LINE_SHARE = 0.2  # least time between two lines as a share of the time so far: an hour has about 30 lines
 
 
 def progress(items: Iterable[Any], description: str, total: int | None = None) -> Iterator[Any]:
-    """Pass items on, and tell on stderr how many are done with and how long the others will take.
+    """Yield the items, and report on stderr how many are done and how long the others will take.
 
-    description: what is counted, a word or two; silent without one. total: how many items there are, where they do
-    not know it themselves.
+    description: the label of the report; without it there is none. total: the number of items if they have no length.
     """
     total = len(items) if total is None else total
     if not description or not total:
@@ -30,7 +29,7 @@ def progress(items: Iterable[Any], description: str, total: int | None = None) -
 
 
 def in_notebook() -> bool:
-    """Whether a person sees what this process shows in a notebook's front end."""
+    """Whether a person sees the output of this process in the front end of a notebook."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return hasattr(shell, "kernel") and not os.environ.get(HEADLESS)
 
@@ -56,7 +55,7 @@ def _with_lines(items: Iterable[Any], description: str, total: int) -> Iterator[
 
 
 def say(text: str) -> None:
-    """Print to stdout above the bars that are shown, at once."""
+    """Print to stdout at once, above any progress bar."""
     tqdm.write(text)
     sys.stdout.flush()
 
@@ -66,7 +65,7 @@ def _tell(line: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time as one reads it: "40 s", "3 min", "1 h 20 min"."""
+    """A time as a text: "40 s", "3 min", "1 h 20 min"."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"

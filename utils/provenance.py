@@ -10,10 +10,10 @@ from utils.dataset.folders import walk
 from utils.errors import MAX_BYTES
 from utils.paths import ROOT
 
-TABLES = (".csv", ".toml", ".xlsx", ".xlsm")  # of a data root, whose content goes into its digest
+TABLES = (".csv", ".toml", ".xlsx", ".xlsm")  # files of a data root that enter its digest by content
 
 
-# What numbers depend on; the versions of these go into the record of a run.
+# The packages that results depend on. The record of a run holds their versions.
 PACKAGES = (
     "numpy",
     "scipy",
@@ -29,21 +29,21 @@ PACKAGES = (
 
 
 def packages() -> dict[str, str]:
-    """The versions of PACKAGES that are installed."""
+    """The versions of the installed PACKAGES, by name."""
     return {name: found for name in PACKAGES if (found := _version(name))}
 
 
 def versions() -> dict[str, str]:
-    """The version of this Python and of what numbers depend on, by name."""
+    """The versions of Python and of PACKAGES, by name."""
     return {"python": platform.python_version(), **packages()}
 
 
 def data_digest(root: Path) -> str:
-    """Hash of a data root that is the same wherever it lies: names and sizes of its files, and its tables whole."""
+    """Hash of a data root: the names and sizes of its files, and the content of its tables. Its path does not count."""
     digest = hashlib.sha256()
     for folder, files in walk(root):
         for path in files:
-            size = path.stat().st_size if path.exists() else 0  # a link may lead nowhere
+            size = path.stat().st_size if path.exists() else 0  # 0 for a broken link
             digest.update(f"{path.relative_to(root).as_posix()} {size}\n".encode())
             if folder == root and path.suffix.lower() in TABLES and 0 < size <= MAX_BYTES:
                 digest.update(path.read_bytes())
@@ -51,7 +51,7 @@ def data_digest(root: Path) -> str:
 
 
 def commit() -> str:
-    """The commit that this code is, "-dirty" where files were changed since, "unknown" outside git."""
+    """The commit of this code, with "-dirty" if files have changed since; "unknown" outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

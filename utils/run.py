@@ -1,4 +1,4 @@
-"""Runs the notebooks of a run: those that are not current, in their order, one process of a name at a time.
+"""Run the notebooks that are not current, in order. Only one process works on a run of one name at a time.
 
     python -m utils.run submit [--profile demo] [--data DIR] [--set "seed=1 views=split"] [--jobs 2] [--name NAME]
     python -m utils.run all [--profile demo] --face-model MODEL
@@ -6,10 +6,10 @@
     python -m utils.run validate --file submission.csv [--data DIR]
     python -m utils.run report --name NAME
 
-What a stage was made from is its key: the notebook, the parameters, the code that its imports reach, and the names,
-sizes and times of all files of the data root. A stage is current while its key is, and all that it left is as it left
-it. A notebook is executed under a temporary name, and renamed when it succeeds; one that fails stays beside it as
-`.failed`. A run that has scored its network ends in a page, `report.html` (`utils.report.page`).
+The key of a stage is a hash of its notebook, its parameters, the code that its imports reach, and the names, sizes and
+times of all files of the data root. A stage is current while its key is the same and its outputs are unchanged. A
+notebook is executed under a temporary name and renamed on success; after a failure it stays as `.failed.ipynb`. A run
+that has trained its network ends with a page, `report.html` (`utils.report.page`).
 """
 
 import argparse
@@ -55,29 +55,32 @@ STAGES = {
     "submit": ("01_render", "02_flow_apex", "03_train", "05_submit"),
     "all": ("01_render", "02_flow_apex", "03_train", "05_submit", "04_ablation"),
 }
-FACE_MODEL_MARK = ".face_model"  # in a data root: the path of the face model of which its people are
-PAGE = "report.html"  # that a run ends in, beside its submission
-# Two workers with two threads each are slower on two cores than with one each. The hash seed is for repeatable runs.
+FACE_MODEL_MARK = ".face_model"  # in a data root: a file with the path of the face model whose people it shows
+PAGE = "report.html"  # of a run, beside its submission
+# One thread per worker, since more are slower on as many cores as workers. The hash seed makes runs repeatable.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1", HEADLESS: "1"}
-KERNEL = {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1"}  # of this Python, whatever kernels the user has elsewhere
+KERNEL = {
+    "JUPYTER_PATH": "",
+    "JUPYTER_PREFER_ENV_PATH": "1",
+}  # use the kernel of this Python, not one that the user installed elsewhere
 
 
 class RunError(RuntimeError):
-    """A run cannot start or go on; the message says why and what to do."""
+    """A run cannot start or continue. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A named run: its parameters, as its notebooks take them, and its places."""
+    """A named run: the parameters of its notebooks, and its folders."""
 
     name: str
     config: Config
     settings: str  # single parameters, "name=value name=value"
-    face_model: Path | None = None  # face model of which the people of its synthetic data are, rather than of ours
+    face_model: Path | None = None  # the user's face model for the synthetic data; None for ours
 
     @property
     def synthetic(self) -> bool:
-        """Whether the run makes its data itself."""
+        """Whether the run generates its data."""
         return bool(self.face_model) or not self.config.data
 
     @property
@@ -85,23 +88,23 @@ class Run:
         return self.config.work_root / "notebooks"
 
     def parameters(self, stage: str) -> dict[str, str | int]:
-        """The parameters cell of a stage's notebook."""
+        """The values of the parameters cell of a stage's notebook."""
         config = self.config
         values = {"PROFILE": config.profile, "DATA": config.data, "WORK": config.work, "SET": self.settings}
         return values | {"JOBS": config.jobs} | ({"OUT": config.out} if stage == "05_submit" else {})
 
 
 def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "", face_model: str = "") -> Run:
-    """The run of these options. Raises ValueError for a parameter, RunError for a data root, a face model or a name."""
+    """The run of these options. Raises ValueError for a wrong parameter, RunError for a wrong path or name."""
     if data and face_model:
         raise RunError(
-            "DATA and FACE_MODEL are given: FACE_MODEL makes data, DATA are there. Remedy: leave one of them out."
+            "DATA and FACE_MODEL are both given, but FACE_MODEL generates data. Remedy: leave one of them out."
         )
     if data and not Path(data).is_dir():
         raise RunError(f"DATA={data}: there is no such folder. Remedy: name the data root, which holds train.csv.")
     model = Path(os.path.abspath(face_model)) if face_model else None
     if model and "axes=" not in settings:
-        settings = f"{settings} axes=y-up".lstrip()  # known, since they are made here; a made-up face may show none
+        settings = f"{settings} axes=y-up".lstrip()  # known, since the data are generated here
     data = place_of_data(profile, data, face_model)
     name = name or free_name(profile, data)
     check_name(name)
@@ -112,25 +115,22 @@ def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "", 
 
 
 def check_name(name: str) -> None:
-    """RunError for a name that is no name of one folder."""
+    """Raise RunError for a name that cannot be the name of one folder."""
     if not name or name.startswith(".") or re.search(r"[/\\\0]", name):
-        raise RunError(f"RUN={name!r} is no name. Remedy: choose a word without slashes that begins with no dot.")
+        raise RunError(
+            f"RUN={name!r} is not a valid name. Remedy: choose a word without slashes that does not begin with a dot."
+        )
 
 
 def place_of_data(profile: str, data: str, face_model: str) -> str:
-    """The data root of these options, absolute; empty for the synthetic faces of the profile.
+    """The absolute data root of these options; empty for the synthetic faces of the profile.
 
-    Another face model of the same name, whose data are already there, is told apart by a hash of its path.
+    If another face model of the same name already has data, a hash of the path makes the folder's name unique.
     """
     if face_model:
         model = Path(os.path.abspath(face_model))
-        root = (
-            ROOT
-            / "data"
-            / "face_models"
-            / load_config(profile).dataset
-            / (model.name if model.is_dir() else model.stem)
-        )
+        name = model.name if model.is_dir() else model.stem
+        root = ROOT / "data" / "face_models" / load_config(profile).dataset / name
         if (root / FACE_MODEL_MARK).exists() and (root / FACE_MODEL_MARK).read_text(encoding="utf-8") != str(model):
             return f"{root}-{hashlib.sha256(str(model).encode()).hexdigest()[:6]}"
         return str(root)
@@ -138,9 +138,9 @@ def place_of_data(profile: str, data: str, face_model: str) -> str:
 
 
 def free_name(profile: str, data: str) -> str:
-    """The profile's name, with the base name of the data root where one is given.
+    """The default name of a run: the profile, and the base name of the data root if there is one.
 
-    Another root of the same base name, whose run already has that name, is told apart by a hash of its path.
+    If another root of the same base name already has a run, a hash of the path makes the name unique.
     """
     if not data:
         return profile
@@ -153,7 +153,7 @@ def free_name(profile: str, data: str) -> str:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold the name of a run; another process that wants it waits, and says so."""
+    """Lock the name of a run. Another process that needs it says so and waits."""
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     lock = FileLock(ARTEFACTS / f"{name}.lock")
     try:
@@ -168,7 +168,7 @@ def locked(name: str) -> Iterator[None]:
 
 
 def run_stages(run: Run, stages: Sequence[str]) -> None:
-    """Bring stages up to date, after the synthetic data where no others are given."""
+    """Bring the synthetic data, if the run has them, and then the stages up to date."""
     with locked(run.name):
         remove_all_leftovers(run)
         write_artefact(run.config.work_root / "data_root.json", {"data": run.config.data})
@@ -177,11 +177,11 @@ def run_stages(run: Run, stages: Sequence[str]) -> None:
         data = data_fingerprint(run.config.data_root)
         for stage in stages:
             run_stage(run, stage, data)
-        remove_all_leftovers(run)  # those of a kernel that outlived its killed run for a moment, too
+        remove_all_leftovers(run)  # also those of a kernel that outlived a killed run
 
 
 def make_own_data(run: Run) -> None:
-    """Make the synthetic data of a run, as far as they are not current. RunError for a face model that is not there."""
+    """Generate the synthetic data of a run if they are not current. Raises RunError for a missing face model."""
     if run.face_model and not run.face_model.exists():
         fault = f"FACE_MODEL={run.face_model}: it is not there"
         raise RunError(f"{fault}. Remedy: name a folder of OBJ blend shapes, or a .glb file.")
@@ -191,14 +191,14 @@ def make_own_data(run: Run) -> None:
 
 
 def remove_all_leftovers(run: Run) -> None:
-    """Remove what killed processes left half-written in all places to which a run writes."""
+    """Remove the unfinished files of killed processes from all folders that a run writes to."""
     for folder in (*places(run).values(), *([run.config.data_root] if run.synthetic else [])):
         remove_leftovers(folder)
     remove_leftovers_of_workers()
 
 
 def run_stage(run: Run, stage: str, data: str) -> None:
-    """Execute a stage's notebook unless all that it left is current. RunError with the cell's error where it fails."""
+    """Execute the notebook of a stage unless it is current. Raises RunError with the error of the cell that fails."""
     key = stage_key(run, stage, data)
     outputs = run.books / f"{stage}.outputs.json"
     if is_current(outputs, key) and intact(run, read_artefact(outputs)):
@@ -212,7 +212,7 @@ def run_stage(run: Run, stage: str, data: str) -> None:
 
 
 def stage_key(run: Run, stage: str, data: str) -> str:
-    """What a stage is made from: notebook, parameters, code and data. Workers and places do not count."""
+    """Hash of a stage's notebook, parameters, code and data. The number of workers and the folders do not count."""
     book = NOTEBOOKS / f"{stage}.ipynb"
     cells = nbformat.read(book, as_version=4).cells
     sources = [cell.source for cell in cells]
@@ -222,7 +222,7 @@ def stage_key(run: Run, stage: str, data: str) -> str:
 
 
 def data_fingerprint(root: Path) -> str:
-    """Hash of the names, sizes and times of all files of a data root but the card; hidden files do not count."""
+    """Hash of the names, sizes and times of the files of a data root, without the card and hidden files."""
     digest = hashlib.sha256()
     for folder, files in walk(root):
         digest.update(f"{os.path.relpath(folder, root)}\n".encode())
@@ -233,7 +233,7 @@ def data_fingerprint(root: Path) -> str:
 
 
 def execute(run: Run, stage: str) -> None:
-    """Execute a notebook with papermill; what it prints goes on to this process's output."""
+    """Execute a notebook with papermill. This process prints what the notebook prints."""
     import papermill
     from traitlets.config import Config as Traits
 
@@ -252,32 +252,31 @@ def execute(run: Run, stage: str) -> None:
                 progress_bar=False,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
-                # How the kernel is reached, else in the system's temporary folder, where a killed run would leave it.
+                # The default place is the system's temporary folder, where a killed run would leave the file.
                 config=Traits(KernelManager={"connection_file": str(folder / "connection.json")}),
-                extra_arguments=["--log-level=50"],  # the kernel tells of its transport and of its end, nothing else
+                extra_arguments=["--log-level=50"],  # no messages about transport and shutdown
             )
         except papermill.PapermillExecutionError as error:
             os.replace(temporary, failed)
             fault = f"{stage}, cell {error.cell_index}: {error.ename}: {error.evalue}"
-            raise RunError(f"{fault}\nThe notebook as far as it came: {failed}") from None
+            raise RunError(f"{fault}\nThe notebook up to this cell: {failed}") from None
     remove(failed)
 
 
 def outputs_since(run: Run, start: float) -> dict[str, str]:
-    """Checksums by place of what a stage left since `start`: all files of the run that have no key of their own, but
-    the page, which is written after all stages.
-    """
-    found = {}
+    """Checksums, by path, of the files that a stage wrote since `start`, except files with a key of their own and the
+    page, which is written after all stages."""
+    checksums = {}
     for name, root in places(run).items():
         for file in sorted(root.rglob("*")):
             own_key = file.suffix == ".key" or file.with_name(file.name + ".key").exists() or file.name == PAGE
             if file.is_file() and not own_key and not file.name.startswith(".") and file.stat().st_mtime >= start - 1:
-                found[f"{name}/{file.relative_to(root).as_posix()}"] = checksum(file)
-    return found
+                checksums[f"{name}/{file.relative_to(root).as_posix()}"] = checksum(file)
+    return checksums
 
 
 def intact(run: Run, outputs: dict[str, str]) -> bool:
-    """Whether all files are there as they were left."""
+    """Whether all outputs of a stage exist and are unchanged."""
     for place, content in outputs.items():
         name, _, rest = place.partition("/")
         file = places(run)[name] / rest
@@ -287,27 +286,27 @@ def intact(run: Run, outputs: dict[str, str]) -> bool:
 
 
 def places(run: Run) -> dict[str, Path]:
-    """Where a run leaves its files."""
+    """The folders that a run writes to."""
     return {"work": run.config.work_root, "out": run.config.out_root}
 
 
 def check(run: Run, sample: int) -> int:
-    """Look at the data root of a run, and say what was found; 1 where there are problems, else 0."""
+    """Check the data root of a run and print a summary. Returns 1 if there are problems, else 0."""
     from utils.check import check_root, words_of, write_check
 
     with locked(run.name):
         if run.synthetic:
             make_own_data(run)
-        found = check_root(run.config, sample)
+        result = check_root(run.config, sample)
         folder = run.config.work_root / "check"
-        write_check(found, folder)
-    say(words_of(found))
+        write_check(result, folder)
+    say(words_of(result))
     say(f"first frames, every clip, all problems: {folder.relative_to(ROOT)}")
-    return int(bool(found.problems))
+    return int(bool(result.problems))
 
 
 def validate(run: Run, file: Path | None) -> int:
-    """Say all that is wrong with a submission to the data root of a run; 1 where something is, else 0."""
+    """Print all faults of a submission to the data root of a run. Returns 1 if there are any, else 0."""
     from utils.check import grouped
     from utils.dataset.tables import load_sample_submission
     from utils.errors import DataError
@@ -327,7 +326,7 @@ def validate(run: Run, file: Path | None) -> int:
 
 
 def report(name: str) -> Path:
-    """Write the page of a run from what it left; returns where it lies. ValueError where it has left nothing yet."""
+    """Write the page of a run from its results; returns its path. Raises ValueError for a run without results."""
     from utils.report.page import write_page
 
     check_name(name)
@@ -338,7 +337,7 @@ def report(name: str) -> Path:
 
 
 def clean(name: str) -> None:
-    """Remove the artefacts of one run. Submissions and data stay."""
+    """Remove the artefacts of one run, but not its submission and not its data."""
     check_name(name)
     with locked(name):
         remove(ARTEFACTS / name)
@@ -346,7 +345,7 @@ def clean(name: str) -> None:
 
 
 def clean_data(run: Run) -> None:
-    """Remove the synthetic data of a run, or of its profile. Data roots given by DATA are never touched."""
+    """Remove the synthetic data of a run or of its profile. The data of DATA are never removed."""
     root = run.config.data_root if run.synthetic else ROOT / "data" / run.config.dataset
     remove(root)
     say(f"removed {shown(root)}")
@@ -357,12 +356,12 @@ def main() -> None:
     parser.add_argument("what", choices=["check", "validate", "report", "data", *STAGES, "clean", "clean-data"])
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--data", default="", help="data root (default: the synthetic faces of the profile)")
-    parser.add_argument("--face-model", default="", help="face model of which the people of the synthetic data are")
+    parser.add_argument("--face-model", default="", help="face model for the synthetic data (default: ours)")
     parser.add_argument("--set", default="", help="single parameters: name=value name=value")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--name", default="", help="of the run (default: profile, and base name of the data root)")
-    parser.add_argument("--sample", type=int, default=48, help="clips whose pictures `check` looks at")
-    parser.add_argument("--file", type=Path, help="submission that `validate` holds against the data's sample")
+    parser.add_argument("--name", default="", help="name of the run (default: profile and base name of the data root)")
+    parser.add_argument("--sample", type=int, default=48, help="number of clips whose pictures `check` opens")
+    parser.add_argument("--file", type=Path, help="submission for `validate`")
     options = parser.parse_args()
     try:
         data = place_of_data(options.profile, options.data, options.face_model)
@@ -382,7 +381,7 @@ def main() -> None:
             clean_data(run)
         elif options.what == "data":
             if options.data:
-                raise RunError("make data writes the synthetic faces of the profile. Remedy: leave DATA out.")
+                raise RunError("make data generates the synthetic faces of the profile. Remedy: leave DATA out.")
             make_own_data(run)
             say(f"synthetic 4D faces: {run.config.data_root}")
         else:
@@ -393,7 +392,7 @@ def main() -> None:
 
 
 def say_results(run: Run, what: str) -> None:
-    """Where the results lie, the page among them, which is written from them."""
+    """Write the page of the run, and print the paths of all results."""
     results = {"figures": run.config.work_root / "figures", "notebooks": run.books}
     submission = run.config.out_root / "submission.csv"
     if what in ("submit", "all") and submission.exists():  # data without a test split have none
@@ -404,7 +403,7 @@ def say_results(run: Run, what: str) -> None:
 
 
 def shown(path: Path) -> Path:
-    """A path as it is told: from the repository."""
+    """A path relative to the repository, for messages."""
     return path.relative_to(ROOT)
 
 

@@ -1,10 +1,10 @@
-"""Facts about reading a comma-separated file: which forms are read, and what is refused with line and remedy."""
+"""Facts about reading a CSV file: the forms that are read, and the refusals with line and remedy."""
 
 import codecs
 
 import pytest
 
-from utils.dataset.cells import MAX_COLUMNS, read_cells
+from utils.dataset.cells import read_cells
 from utils.errors import DataError
 
 PLAIN = "Id,subject,Note\n007, s1 ,é\n008,s2,\n"
@@ -23,9 +23,6 @@ def cells(table):
     return [table.columns.tolist(), *table.to_numpy().tolist()]
 
 
-EXPECTED = [["Id", "subject", "Note"], ["007", "s1", "é"], ["008", "s2", ""]]
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -41,11 +38,11 @@ EXPECTED = [["Id", "subject", "Note"], ["007", "s1", "é"], ["008", "s2", ""]]
         PLAIN.replace("008,s2,\n", "008,s2,,\n"),
     ],
 )
-def test_the_usual_forms_of_a_csv_file_are_one(read, content):
-    assert cells(read(content)) == EXPECTED
+def test_all_usual_forms_of_a_csv_file_give_the_same_cells(read, content):
+    assert cells(read(content)) == [["Id", "subject", "Note"], ["007", "s1", "é"], ["008", "s2", ""]]
 
 
-def test_rows_are_named_by_their_line(read):
+def test_the_index_of_a_row_is_its_line(read):
     assert read("a,b\n\n1,2\n,\n3,4\n").index.tolist() == [3, 5]
     assert read("a,b\n").empty
 
@@ -58,7 +55,7 @@ def test_a_comma_a_quote_and_na_within_a_cell_are_text(read):
     ("content", "fault"),
     [
         (PLAIN.encode("utf-16"), "t.csv: the table cannot be read .it is UTF-16"),
-        (PLAIN.encode("utf-32"), "it is UTF-32"),
+        (PLAIN.encode("utf-32"), "it is UTF-16 or UTF-32"),
         (PLAIN.encode("utf-16-le"), "a NUL byte at 1"),
         (PLAIN.encode("latin-1"), "0xe9"),
         (b"PK\x03\x04 a workbook", "workbook"),
@@ -70,22 +67,19 @@ def test_a_comma_a_quote_and_na_within_a_cell_are_text(read):
         ("\n , \n\n", "the table is empty"),
         (PLAIN.replace("008", '"008'), "t.csv, line 3: the table cannot be read"),
         (PLAIN.replace("007", '"007').replace("s2", 's2"'), "t.csv, line 2: "),
-        ('a,b\n"1\n2",3\n', "t.csv, line 2: a cell goes on in the next line"),
+        ('a,b\n"1\n2",3\n', "t.csv, line 2: a cell continues in the next line"),
         (PLAIN.replace("007", '"0"07'), "t.csv, line 2: the table cannot be read"),
-        (PLAIN + "009,s3\n", "t.csv, line 4: it has 2 cells, and the first line 3 columns"),
+        (PLAIN + "009,s3\n", "t.csv, line 4: it has 2 cells, and the first line has 3 columns"),
         (PLAIN + "009,s3,,x\n", "t.csv, line 4: it has 4 cells"),
-        ("a" + ",b" * MAX_COLUMNS + "\n", "has 1001 columns"),
         ("a,b\n" + "x" * 200_000 + ",1\n", "line 2: the table cannot be read .field larger"),
     ],
 )
-def test_what_could_be_meant_in_two_ways_is_refused(read, content, fault):
+def test_an_ambiguous_or_damaged_file_is_refused(read, content, fault):
     with pytest.raises(DataError, match=f"{fault}.*Remedy: "):
         read(content)
 
 
-def test_a_million_columns_and_a_large_file_are_refused_at_once(read, at_most, monkeypatch):
-    with at_most(5), pytest.raises(DataError, match="has 1000001 columns"):
-        read("a" + ",b" * 1_000_000 + "\n")
+def test_a_large_file_is_refused(read, monkeypatch):
     monkeypatch.setattr("utils.dataset.cells.MAX_TABLE", 10)
     with pytest.raises(DataError, match="t.csv: the table cannot be read .it has 3[0-9] bytes, more than 10"):
         read(PLAIN.replace("é", "e"))

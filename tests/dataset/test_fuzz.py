@@ -1,6 +1,7 @@
-"""Damaged files by chance, of every format that is read here: each is read, or refused by a DataError."""
+"""Randomly damaged files of every format that is read: each is read, or refused with a DataError."""
 
 import io
+import os
 import struct
 import time
 import zipfile
@@ -24,7 +25,7 @@ from utils.dataset.tables import load_labels
 from utils.errors import DataError
 from utils.train.samples import CLASSES
 
-COUNT = 170  # cases of a format, times --fuzz
+COUNT = 170  # damaged files of a format, times --fuzz
 RNG = np.random.default_rng(0)
 NOISE = cv2.GaussianBlur(RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8), (0, 0), 1)
 DEEP = RNG.integers(0, 4096, (24, 40, 3), dtype=np.uint16)
@@ -37,13 +38,9 @@ def saved(image, kind, **options):
 
 
 def exif(orientation=6):
-    found = Image.Exif()
-    found[0x0112], found[0x010F] = orientation, "camera"
-    return found
-
-
-def deep(suffix):
-    return cv2.imencode(suffix, DEEP)[1].tobytes()
+    tags = Image.Exif()
+    tags[0x0112], tags[0x010F] = orientation, "camera"
+    return tags
 
 
 PALETTE = Image.fromarray(NOISE).quantize(16)
@@ -53,7 +50,7 @@ IMAGES = {
         saved(NOISE, "PNG", compress_level=0),
         saved(PALETTE, "PNG", transparency=3),
         saved(DEEP[..., 0], "PNG"),
-        deep(".png"),
+        cv2.imencode(".png", DEEP)[1].tobytes(),
     ],
     ".jpg": [
         saved(NOISE, "JPEG", exif=exif()),
@@ -70,21 +67,21 @@ IMAGES = {
         saved(NOISE, "TIFF", compression="packbits"),
         saved(DEEP[..., 0], "TIFF"),
         saved(NOISE[..., 0].astype(np.float32), "TIFF"),
-        deep(".tif"),
+        cv2.imencode(".tif", DEEP)[1].tobytes(),
     ],
 }
 
 
 def with_checksums(data):
-    """A PNG with the checksum of each part mended, as far as its parts can be walked."""
-    out, position = bytearray(data), 8
+    """A damaged PNG with correct checksums, up to the first part that is too long."""
+    repaired, position = bytearray(data), 8
     while position + 12 <= len(data):
         end = position + 12 + struct.unpack_from(">I", data, position)[0]
         if end > len(data):
             break
-        struct.pack_into(">I", out, end - 4, zlib.crc32(data[position + 4 : end - 4]))
+        struct.pack_into(">I", repaired, end - 4, zlib.crc32(data[position + 4 : end - 4]))
         position = end
-    return bytes(out)
+    return bytes(repaired)
 
 
 def as_image(path):
@@ -121,12 +118,12 @@ def as_clip(path):
 
 
 def test_damaged_clips_are_read_or_refused(survives):
-    goods = []
+    whole = []
     for save in (np.savez, np.savez_compressed):
         buffer = io.BytesIO()
         save(buffer, **clip_arrays())
-        goods.append(buffer.getvalue())
-    survives(as_clip, CLIP, mutations(goods, 2, survives.many(COUNT // 2)))
+        whole.append(buffer.getvalue())
+    survives(as_clip, CLIP, mutations(whole, 2, survives.many(COUNT // 2)))
 
 
 def test_damaged_arrays_in_a_whole_archive_are_read_or_refused(survives):
@@ -139,7 +136,7 @@ def test_damaged_arrays_in_a_whole_archive_are_read_or_refused(survives):
     def archives():
         for name in arrays:
             for case, data in mutations([arrays[name]], 3, survives.many(COUNT // 4)):
-                members = {f"{other}.npy": content for other, content in (arrays | {name: data}).items()}
+                members = {f"{key}.npy": content for key, content in (arrays | {name: data}).items()}
                 yield f"{name}, {case}", zipped(members)
 
     counts = survives(as_clip, CLIP, archives())
@@ -152,8 +149,8 @@ BOXES = b"Id,left_x,left_y,left_side,right_x,right_y,right_side\nS01_001,1,2,99.
 
 
 def test_damaged_tables_are_read_or_refused(survives):
-    goods = [LABELS, LABELS.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + LABELS, LABELS.decode().encode("utf-16")]
-    cases = mutations(goods, 4, survives.many(COUNT))
+    whole = [LABELS, LABELS.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + LABELS, LABELS.decode().encode("utf-16")]
+    cases = mutations(whole, 4, survives.many(COUNT))
     counts = survives(lambda path: load_labels(path.parent, CLASSES), "train.csv", cases)
     assert counts["read"] and counts["refused"]
 
@@ -168,7 +165,7 @@ SHEET, TEXTS, TYPES = "xl/worksheets/sheet1.xml", "xl/sharedStrings.xml", "[Cont
 
 
 def workbook():
-    """The parts of a workbook with a table of two rows, and one of the texts shared, as Excel shares all of them."""
+    """The parts of a workbook with a table of two rows and one shared text; Excel shares all texts."""
     book, buffer = Workbook(), io.BytesIO()
     for row in (["Subject", "Filename", "Apex"], ["S01", "EP02_01f", 46], [2, "EP03 <&> 7", 1.5]):
         book.active.append(row)
@@ -187,7 +184,7 @@ def workbook():
 
 
 def test_damaged_workbooks_are_read_or_refused(survives, tmp_path):
-    """Some as a whole, most of them within a part of theirs, behind the zip's checksums."""
+    """Some are damaged as a whole, but most within one part, for which the checksum of the archive is correct."""
     parts = workbook()
     (tmp_path / "whole.xlsx").write_bytes(zipped(parts))
     assert list(read_cells(tmp_path / "whole.xlsx").columns) == ["Subject", "Filename", "Apex"]
@@ -233,7 +230,7 @@ def test_damaged_videos_are_read_or_refused(survives, tmp_path, suffix, codec):
 
 
 def raise_an_index_error(path):
-    raise IndexError("a loader's")
+    raise IndexError("of a loader")
 
 
 def write_beside(path):
@@ -249,15 +246,13 @@ def refuse_without_a_remedy(path):
 
 
 def end_the_process(path):
-    import os
-
     os._exit(3)
 
 
 @pytest.mark.parametrize(
-    ("read", "words"),
+    ("read", "fault"),
     [
-        (raise_an_index_error, "2 of 2:\ncase 0.*IndexError: a loader's"),
+        (raise_an_index_error, "2 of 2:\ncase 0.*IndexError: of a loader"),
         (write_beside, "left behind: {'written'}"),
         (take_memory, "case 0.*MemoryError"),
         (refuse_without_a_remedy, "case 0.*bad"),
@@ -265,7 +260,7 @@ def end_the_process(path):
         (lambda path: time.sleep(9), "case 0.*TooLongError"),
     ],
 )
-def test_the_harness_sees_every_other_ending(tmp_path, monkeypatch, read, words):
-    monkeypatch.setattr("fuzzing.SECONDS", 1)
-    with pytest.raises(AssertionError, match=f"(?s){words}"):
+def test_the_harness_reports_every_other_ending(tmp_path, monkeypatch, read, fault):
+    monkeypatch.setattr("helpers.fuzzing.SECONDS", 1)
+    with pytest.raises(AssertionError, match=f"(?s){fault}"):
         assert_survives(read, "a", [("case 0", b"0"), ("case 1", b"1")], tmp_path)

@@ -1,4 +1,4 @@
-"""Mesh files damaged at random, always alike: each is read, or refused as a DataError, soon and in little memory."""
+"""Randomly damaged mesh files, the same in each run: each is read, or refused with a DataError."""
 
 import copy
 import json
@@ -8,23 +8,20 @@ import numpy as np
 import pytest
 import trimesh
 from helpers.fuzzing import mutations
-from helpers.mesh_files import BLUE, Gltf, grid, obj_text, plain, png, textured, write_objs, write_png
+from helpers.mesh_files import BLUE, grid, obj_text, plain, textured, write_objs, write_png
 
 from utils.dataset.readers import open_sequence
 from utils.render.views import textured_meshes
 
-ROUNDS = 100  # damaged files of each kind, times --fuzz
-WORDS = tuple(
-    rb"nan|-1|0|1e300|-inf|99999999999999999999|1_0|/|//|1e9|4294967295|list uchar int|true|\"|[[[[|../|null|{}".split(
-        b"|"
-    )
-)
+COUNT = 100  # damaged files of each kind, times --fuzz
+NUMBERS = rb"nan|-1|0|1e300|-inf|99999999999999999999|1_0|/|//|1e9|4294967295"
+WORDS = tuple((NUMBERS + rb"|list uchar int|true|\"|[[[[|../|null|{}").split(b"|"))
 LINES = (b"f 1/1 2/2", b"v 1", b"vt", b"usemtl x", b"mtllib ../m.mtl", b"map_Kd /etc/hostname", b"map_Kd -s 1 ")
 WORDS += (b"\\\n", b"\0", b"\xff\xfe", b"element vertex 4000000000\n", *(line + b"\n" for line in LINES))
 
 
 def damaged_words(rng: random.Random, data: bytes) -> bytes:
-    """The bytes with one to three of their words replaced, half the time by a number: most of the form stays."""
+    """The bytes with one to three of their words replaced, half the time by a number."""
     words = data.split(b" ")
     for _ in range(rng.randint(1, 3)):
         at = rng.randrange(len(words))
@@ -36,7 +33,7 @@ ODD = (None, True, -1, 0, 1, 3, 33071, 10**12, 1e300, "", "../x", "data:,", "dat
 
 
 def damaged_json(rng: random.Random, data: bytes) -> bytes:
-    """A glTF's text with one to three values changed or lost, at any depth."""
+    """The text of a glTF file with one to three values changed or removed, at any depth."""
     tree = json.loads(data)
     for _ in range(rng.randint(1, 3)):
         branch = tree
@@ -57,7 +54,7 @@ def damaged_json(rng: random.Random, data: bytes) -> bytes:
 
 
 def write_clip(folder, kind):
-    """A whole clip of two frames; returns the file to damage."""
+    """Write a clip of two frames; returns the file that will be damaged."""
     if kind in ("obj", "mtl"):
         vertices, faces, uv = grid()
         write_objs(folder, obj_text(vertices, faces, uv) + obj_text(*grid(30, 20), "usemtl eye", first=26))
@@ -69,27 +66,17 @@ def write_clip(folder, kind):
         return folder / ("m.mtl" if kind == "mtl" else "f_0.obj")
     if kind == "glb":
         return textured().write(folder) / "f_0.glb"
-    if kind == "gltf":
-        gltf = Gltf()
-        gltf.part(*grid(0.12), gltf.image(png(plain())))
-        return write_gltf(folder, gltf)
-    return write_ply(folder, kind)
-
-
-def write_gltf(folder, gltf):
     folder.mkdir()
-    (folder / "data.bin").write_bytes(gltf.binary)
-    gltf.json["buffers"] = [{"byteLength": len(gltf.binary), "uri": "data.bin"}]
-    for t in range(2):
-        (folder / f"f_{t}.gltf").write_text(json.dumps(gltf.json))
-    return folder / "f_0.gltf"
-
-
-def write_ply(folder, kind):
+    if kind == "gltf":
+        gltf = textured()
+        (folder / "data.bin").write_bytes(gltf.binary)
+        gltf.json["buffers"] = [{"byteLength": len(gltf.binary), "uri": "data.bin"}]
+        for t in range(2):
+            (folder / f"f_{t}.gltf").write_text(json.dumps(gltf.json))
+        return folder / "f_0.gltf"
     vertices, faces, uv = grid()
     visual = trimesh.visual.TextureVisuals(uv=uv)
     mesh = trimesh.Trimesh(vertices, faces, visual=visual, process=False)
-    folder.mkdir()
     for t in range(2):
         (folder / f"f_{t}.ply").write_bytes(mesh.export(file_type="ply", encoding=kind.removeprefix("ply ")))
         write_png(folder / f"f_{t}.png", plain())
@@ -97,7 +84,7 @@ def write_ply(folder, kind):
 
 
 def read_and_check(path):
-    """Read both frames beside a file as the renderer gets them. AssertionError for one that could not be drawn."""
+    """Read both frames beside a file as the renderer gets them. Raises AssertionError if one cannot be drawn."""
     sequence = open_sequence(path.parent)
     for t in range(len(sequence)):
         for mesh in textured_meshes(sequence, t):
@@ -108,17 +95,17 @@ def read_and_check(path):
     return sequence.constant_topology
 
 
-def cases(kind: str, whole: bytes, rounds: int):
-    """A third of the files have other words or values where some stand; the others are damaged as any file may be."""
+def cases(kind: str, whole: bytes, count: int):
+    """A third of the files have replaced words or values; the others have damages that are possible in any file."""
     damage = damaged_json if kind == "gltf" else damaged_words
     rng = random.Random(kind)
-    yield from ((f"case {case} of {kind} ({damage.__name__})", damage(rng, whole)) for case in range(rounds // 3))
-    yield from mutations([whole], 6, rounds - rounds // 3)
+    yield from ((f"case {case} of {kind} ({damage.__name__})", damage(rng, whole)) for case in range(count // 3))
+    yield from mutations([whole], 6, count - count // 3)
 
 
 @pytest.mark.parametrize("kind", ["obj", "mtl", "glb", "gltf", "ply ascii", "ply binary"])
 def test_a_damaged_mesh_file_is_read_or_refused(survives, tmp_path, kind):
     file = write_clip(tmp_path / "in", kind)
     read_and_check(file)
-    counts = survives(read_and_check, file.name, cases(kind, file.read_bytes(), survives.many(ROUNDS)))
+    counts = survives(read_and_check, file.name, cases(kind, file.read_bytes(), survives.many(COUNT)))
     assert counts["read"] and counts["refused"]  # some damages do no harm

@@ -15,21 +15,16 @@ def flows():
     return np.random.default_rng(0).normal(0, 1, (2, 2, 56, 56, 2)).astype(np.float32)
 
 
-def test_maps_have_view_phase_channel_and_size(flows):
+def test_a_map_pixel_is_the_mean_over_its_area(flows):
     maps = flow_maps(flows, FULL, 28)
-    assert maps.shape == (2, 2, 3, 28, 28) and maps.dtype == np.float32
-
-
-def test_a_map_pixel_is_the_mean_of_its_area(flows):
-    maps = flow_maps(flows, FULL, 28)
+    assert maps.shape == (2, 2, 3, 28, 28) and maps.dtype == np.float32  # view, phase, channel, size
     areas = flows.reshape(2, 2, 28, 2, 28, 2, 2).mean((3, 5))
-    assert np.allclose(maps[:, :, 0], areas[..., 0], atol=1e-5)
-    assert np.allclose(maps[:, :, 1], areas[..., 1], atol=1e-5)
+    assert np.allclose(maps[:, :, :2], np.moveaxis(areas, -1, 2), atol=1e-5)
 
 
-def test_magnitude_is_taken_before_the_averaging():
+def test_magnitude_is_computed_before_averaging():
     flows = np.zeros((1, 1, 8, 8, 2), np.float32)
-    flows[..., ::2, 0], flows[..., 1::2, 0] = 3, -3  # neighbours move against each other
+    flows[..., ::2, 0], flows[..., 1::2, 0] = 3, -3  # neighbours move in opposite directions
     maps = flow_maps(flows, np.ones((1, 8, 8), bool), 4)
     assert np.allclose(maps[0, 0, 0], 0) and np.allclose(maps[0, 0, 2], 3)
 
@@ -41,17 +36,21 @@ def test_motion_outside_the_mask_is_zero(flows):
     assert not maps[0, ..., 14:].any() and maps[0, ..., :14].any() and maps[1, ..., 14:].any()
 
 
-def test_clip_features_are_the_maps_of_the_phase_flows(speckle):
-    frames = np.stack([np.stack([np.roll(speckle[:64, :64], t, axis=1)] * 2) for t in (0, 1, 2)])
+@pytest.fixture
+def frames(speckle):
+    """Three frames of two views that move by one pixel to the right in each phase."""
+    return np.stack([np.stack([np.roll(speckle[:64, :64], t, axis=1)] * 2) for t in (0, 1, 2)])
+
+
+def test_clip_features_are_the_maps_of_the_phase_flows(frames):
     masks = np.ones((2, 64, 64), bool)
     maps = clip_features(Views(frames, masks, np.zeros((2, 3)), "mesh", stabilised=True), (0, 1, 2), size=16)
     assert maps.shape == (2, 2, 3, 16, 16)
     assert np.array_equal(maps, flow_maps(phase_flows(frames, (0, 1, 2)), masks, 16))
-    assert abs(np.median(maps[:, :, 0, 4:12, 4:12]) - 1) < 0.1  # one pixel to the right in both phases
+    assert abs(np.median(maps[:, :, 0, 4:12, 4:12]) - 1) < 0.1
 
 
-def test_a_head_that_3d_did_not_hold_still_is_subtracted_and_leaves_nothing_of_a_shift(speckle):
-    frames = np.stack([np.stack([np.roll(speckle[:64, :64], t, axis=1)] * 2) for t in (0, 1, 2)])
+def test_the_motion_of_a_head_that_was_not_stabilised_is_subtracted(frames):
     masks = np.zeros((2, 64, 64), bool)
     masks[:, 8:-8, 8:-8] = True
     maps = clip_features(Views(frames, masks, np.zeros((2, 3)), "mesh", stabilised=False), (0, 1, 2), size=16)

@@ -1,22 +1,13 @@
-"""A headless Chromium for tests, driven through the DevTools protocol: what a person would see and what the page logs.
+"""A headless Chromium for tests, driven through the DevTools protocol: it tells what a page shows and logs."""
 
-with open_browser() as browser:
-    browser.set_width(390)
-    browser.open(url)
-    browser.wait_until("document.querySelector('h1') !== null")
-    assert browser.evaluate("document.title") == "..." and not browser.errors
-"""
-
-import base64
 import json
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,19 +15,21 @@ from urllib.request import urlopen
 
 import websocket
 
+from utils.lab.bench.cluster import wait_for
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
 OPTIONS += ("--disable-breakpad", "--hide-scrollbars", "--remote-allow-origins=*", "--remote-debugging-port=0")
-PATIENCE = 120  # seconds, on a machine that is busy with other work
+PATIENCE = 120  # seconds to wait for an answer, enough for a busy machine
 
 
 def find_chromium() -> str | None:
-    """The browser's program; None where there is none."""
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
+    """The path of the browser's program, or None if it is not installed."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Browser:
-    """One tab. `errors` holds what went wrong in its pages: exceptions, console errors, files that did not load."""
+    """One tab. `errors` lists the faults of its pages: exceptions, console errors, files that did not load."""
 
     def __init__(self, address: str) -> None:
         self.errors: list[str] = []
@@ -46,106 +39,86 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters) -> dict[str, Any]:
-        """Answer of a method of the protocol. RuntimeError where the browser refuses it."""
+        """Call a method of the protocol and return its answer. Raises RuntimeError if the browser refuses it."""
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while (message := json.loads(self._socket.recv())).get("id") != number:
-            self._note(message)
+            self._note_error(message)
         if "error" in message:
             raise RuntimeError(f"{method}: {message['error']['message']}")
         return message["result"]
 
-    def _note(self, event: dict[str, Any]) -> None:
-        """Keep what an event tells of an error."""
-        about = event.get("params", {})
+    def _note_error(self, event: dict[str, Any]) -> None:
+        """Append the error that an event reports, if any, to `errors`."""
+        details = event.get("params", {})
         if event.get("method") == "Runtime.exceptionThrown":
-            details = about["exceptionDetails"]
-            self.errors.append(details.get("exception", {}).get("description", details["text"]))
-        elif event.get("method") == "Runtime.consoleAPICalled" and about["type"] == "error":
-            self.errors.append(" ".join(str(part.get("value", part.get("description"))) for part in about["args"]))
-        elif event.get("method") == "Log.entryAdded" and about["entry"]["level"] == "error":
-            self.errors.append(f"{about['entry']['text']} {about['entry'].get('url', '')}".strip())
+            self.errors.append(_text_of(details["exceptionDetails"]))
+        elif event.get("method") == "Runtime.consoleAPICalled" and details["type"] == "error":
+            self.errors.append(" ".join(str(part.get("value", part.get("description"))) for part in details["args"]))
+        elif event.get("method") == "Log.entryAdded" and details["entry"]["level"] == "error":
+            self.errors.append(f"{details['entry']['text']} {details['entry'].get('url', '')}".strip())
 
     def open(self, url: str) -> None:
-        """Go to a page and wait until it and its pictures are loaded."""
-        failed = self.call("Page.navigate", url=url).get("errorText")
-        if failed:
-            raise RuntimeError(f"{url}: {failed}")
+        """Go to a page, and wait until it and its pictures are loaded. Raises RuntimeError if there is no such page."""
+        error = self.call("Page.navigate", url=url).get("errorText")
+        if error:
+            raise RuntimeError(f"{url}: {error}")
         self.wait_until("document.readyState === 'complete'")
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression, awaited where it is a promise. RuntimeError where it throws."""
+        """The value of a JavaScript expression; a promise is awaited. Raises RuntimeError if the expression throws."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
-            details = answer["exceptionDetails"]
-            raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
+            raise RuntimeError(_text_of(answer["exceptionDetails"]))
         return answer["result"].get("value")
 
     def wait_until(self, expression: str, seconds: float = PATIENCE) -> None:
-        """Wait until a JavaScript expression is true. TimeoutError after so many seconds."""
-        _wait(lambda: self.evaluate(f"Boolean({expression})"), expression, seconds)
+        """Wait until a JavaScript expression is true. Raises TimeoutError if it is not true within `seconds`."""
+        wait_for(lambda: self.evaluate(f"Boolean({expression})"), seconds)
 
-    def set_width(self, width: int, height: int = 900) -> None:
-        """The size of the window, CSS pixels; narrower ones than a desktop's window can be, too."""
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    def set_width(self, width: int) -> None:
+        """Set the width of the page in CSS pixels. It may be narrower than a window can be."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def set_media(self, kind: str = "", scheme: str = "light") -> None:
-        """What the page is shown on: kind "screen" or "print", colour scheme "light" or "dark"."""
-        wish = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.call("Emulation.setEmulatedMedia", media=kind, features=wish)
-
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        """Write a PNG of the whole page, or of what the window shows."""
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(answer["data"]))
+        """Set the medium, "screen" or "print", and the colour scheme, "light" or "dark"."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", media=kind, features=features)
 
     def close(self) -> None:
         self._socket.close()
 
 
+def _text_of(details: dict[str, Any]) -> str:
+    """The message of a JavaScript exception."""
+    return details.get("exception", {}).get("description", details["text"])
+
+
 @contextmanager
-def open_browser(width: int = 1280) -> Iterator[Browser]:
-    """A browser with an empty tab, whose processes and files are gone afterwards, whatever happened."""
+def open_browser() -> Iterator[Browser]:
+    """A browser with an empty tab. At the end all of its processes and files are removed."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [find_chromium(), *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(command, start_new_session=True, **quiet)
         try:
-            browser = Browser(_address_of_tab(Path(profile), process))
-            try:
-                browser.set_width(width)
+            with closing(Browser(_address_of_tab(Path(profile), process))) as browser:
+                browser.set_width(1280)
                 yield browser
-            finally:
-                browser.close()
         finally:
-            _end(process)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the browser and the processes that it started
+            process.wait(PATIENCE)
 
 
 def _address_of_tab(profile: Path, process: subprocess.Popen) -> str:
-    """Where the tab listens, once the browser has said so."""
+    """The address of the tab's debugger, which the browser writes when it has started."""
     file = profile / "DevToolsActivePort"
-    _wait(lambda: process.poll() is not None or (file.exists() and "\n" in file.read_text()), "a browser", PATIENCE)
+    wait_for(lambda: process.poll() is not None or (file.exists() and "\n" in file.read_text()), PATIENCE)
     if process.poll() is not None:
         raise RuntimeError(f"the browser ended at once with status {process.returncode}")
     port = file.read_text().splitlines()[0]
     with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE) as answer:
         tabs = json.load(answer)
     return next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-
-
-def _wait(holds: Callable[[], bool], what: str, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {seconds:g} s for {what}")
-        time.sleep(0.1)
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End a process and all that it started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.wait(PATIENCE)

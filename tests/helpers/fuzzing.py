@@ -1,10 +1,10 @@
-"""A harness that damages files by chance and holds a reader to its two endings: a result, or a DataError.
+"""Damages files at random, and checks that a reader ends in one of two ways: with a result or with a DataError.
 
-    cases = mutations([good, another_good], seed=0, count=200)
+    cases = mutations([content, another_content], seed=0, count=200)
     assert_survives(read, ".png", cases, tmp_path)  # read(path) returns or raises DataError
 
-All cases run in one process of their own, with a bound on its memory and on the time of each case, in an empty folder
-that is looked at afterwards. `repaired=` mends a checksum after the damage, so that what lies behind it is reached too.
+All cases run in a process of their own, in an empty folder that is checked afterwards. The process has a limit on its
+memory, and each case has a limit on its time.
 """
 
 import multiprocessing
@@ -21,123 +21,96 @@ import numpy as np
 
 from utils.errors import DataError
 
-SECONDS = 5  # that one case may take
-MEMORY = 2**30  # bytes beyond what the process has at the start
-ABSURD = [
-    b"\xff" * 4,
-    b"\x7f\xff\xff\xff",
-    b"\xff\xff\xff\x7f",
-    b"\x00" * 4,
-    b"\x80\x00\x00\x00",
-    b"\xff" * 8,
-    b"\x00\x00",
-]
-WORDS = [
-    b"9" * 20,
-    b"-1",
-    b"1e300",
-    b"nan",
-    b"inf",
-    b"0",
-    b"",
-    b"\xc3",
-    b'"',
-    b"\0",
-    b";",
-    b"x" * 300,
-    b"4294967296",
-    b"\r",
-]
+SECONDS = 5  # limit of one case
+MEMORY = 2**30  # bytes that the process may allocate
+# Absurd values of a size in a binary file, and of a cell or word in a text file
+LENGTHS = (b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x00" * 4)
+LENGTHS += (b"\x80\x00\x00\x00", b"\xff" * 8, b"\x00\x00")
+WORDS = (b"9" * 20, b"-1", b"1e300", b"nan", b"inf", b"0", b"", b"\xc3", b'"', b"\0", b";")
+WORDS += (b"x" * 300, b"4294967296", b"\r")
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
 
 
 class TooLongError(BaseException):
-    """A case that took more than its time; no Exception, since readers turn those into DataErrors."""
+    """A case took more than its time. It is not an Exception, since readers turn those into DataErrors."""
 
 
 # Damage ---------------------------------------------------------------------------------------------
 
 
 def flip_bits(data: bytes, rng: np.random.Generator) -> bytes:
-    out = bytearray(data)
-    for place in rng.integers(0, len(out), rng.integers(1, 9)):
-        out[place] ^= 1 << int(rng.integers(8))
-    return bytes(out)
-
-
-def flip_head(data: bytes, rng: np.random.Generator) -> bytes:
-    """Bits among the first bytes, where the sizes stand."""
-    return flip_bits(data[:96], rng) + data[96:]
+    damaged = bytearray(data)
+    for place in rng.integers(0, len(damaged), rng.integers(1, 9)):
+        damaged[place] ^= 1 << int(rng.integers(8))
+    return bytes(damaged)
 
 
 def cut(data: bytes, rng: np.random.Generator) -> bytes:
     return data[: rng.integers(0, len(data))]
 
 
-def leave_out(data: bytes, rng: np.random.Generator) -> bytes:
-    start, end = _span(data, rng)
-    return data[:start] + data[end:]
+def in_a_span(change: Damage) -> Damage:
+    """A damage that applies `change` to up to 64 bytes anywhere in the file."""
 
+    def damage(data: bytes, rng: np.random.Generator) -> bytes:
+        start = int(rng.integers(0, max(len(data), 1)))
+        end = min(len(data), start + int(rng.integers(1, 65)))
+        return data[:start] + change(data[start:end], rng) + data[end:]
 
-def insert(data: bytes, rng: np.random.Generator) -> bytes:
-    start, _ = _span(data, rng)
-    return data[:start] + rng.bytes(int(rng.integers(1, 64))) + data[start:]
-
-
-def repeat(data: bytes, rng: np.random.Generator) -> bytes:
-    start, end = _span(data, rng)
-    return data[:end] + data[start:end] * int(rng.integers(1, 50)) + data[end:]
-
-
-def empty(data: bytes, rng: np.random.Generator) -> bytes:
-    start, end = _span(data, rng)
-    return data[:start] + bytes(end - start) + data[end:]
+    return damage
 
 
 def absurd_length(data: bytes, rng: np.random.Generator) -> bytes:
-    value = ABSURD[rng.integers(len(ABSURD))]
+    """Write one of LENGTHS over bytes near the beginning, where most formats write sizes."""
+    value = LENGTHS[rng.integers(len(LENGTHS))]
     start = int(rng.integers(0, min(len(data), 400)))
     return data[:start] + value + data[start + len(value) :]
 
 
 def absurd_word(data: bytes, rng: np.random.Generator) -> bytes:
-    """Another text where a number or a word stands."""
-    found = list(re.finditer(rb"[0-9A-Za-z.+-]+", data))
-    if not found:
+    """Replace a number or a word by one of WORDS."""
+    places = list(re.finditer(rb"[0-9A-Za-z.+-]+", data))
+    if not places:
         return cut(data, rng)
-    place = found[rng.integers(len(found))]
+    place = places[rng.integers(len(places))]
     return data[: place.start()] + WORDS[rng.integers(len(WORDS))] + data[place.end() :]
 
 
-DAMAGES: tuple[Damage, ...] = (
-    *(flip_bits, flip_head, cut, leave_out, insert),
-    *(repeat, empty, absurd_length, absurd_word),
-)
+DAMAGES: dict[str, Damage] = {
+    "flipped bits": flip_bits,
+    "flipped bits in the head": lambda data, rng: flip_bits(data[:96], rng) + data[96:],
+    "cut": cut,
+    "left out": in_a_span(lambda part, rng: b""),
+    "inserted": in_a_span(lambda part, rng: rng.bytes(int(rng.integers(1, 64))) + part),
+    "repeated": in_a_span(lambda part, rng: part * (1 + int(rng.integers(1, 50)))),
+    "emptied": in_a_span(lambda part, rng: bytes(len(part))),
+    "absurd length": absurd_length,
+    "absurd word": absurd_word,
+}
 
 
-def _span(data: bytes, rng: np.random.Generator) -> tuple[int, int]:
-    start = int(rng.integers(0, max(len(data), 1)))
-    return start, min(len(data), start + int(rng.integers(1, 65)))
-
-
-def swapped_heads(goods: list[bytes], rng: np.random.Generator) -> bytes:
-    """The beginning of one file before the rest of another, or of itself."""
-    one, other = (goods[rng.integers(len(goods))] for _ in range(2))
-    return one[: int(rng.integers(1, 64))] + other[int(rng.integers(0, 64)) :]
+def swapped_heads(contents: list[bytes], rng: np.random.Generator) -> bytes:
+    """The first bytes of one file, and then the rest of another or of the same file."""
+    first, second = (contents[rng.integers(len(contents))] for _ in range(2))
+    return first[: int(rng.integers(1, 64))] + second[int(rng.integers(0, 64)) :]
 
 
 def mutations(
-    goods: list[bytes], seed: int, count: int, repaired: Callable[[bytes], bytes] | None = None
+    contents: list[bytes], seed: int, count: int, repaired: Callable[[bytes], bytes] | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """`count` damaged files and the name of each case; every second one is mended by `repaired`, where it is given."""
+    """Yield `count` cases, each the name and the content of a damaged file.
+
+    repaired: repairs the checksum of every second file after the damage, so that readers also parse its content.
+    """
     for case in range(count):
         rng = np.random.default_rng([seed, case])
         choice = int(rng.integers(len(DAMAGES) + 1))
         if choice == len(DAMAGES):
-            name, data = "swapped_heads", swapped_heads(goods, rng)
+            name, data = "swapped heads", swapped_heads(contents, rng)
         else:
-            name, data = DAMAGES[choice].__name__, DAMAGES[choice](goods[rng.integers(len(goods))], rng)
+            name, damage = list(DAMAGES.items())[choice]
+            data = damage(contents[rng.integers(len(contents))], rng)
         if repaired and case % 2:
             name, data = f"{name}, repaired", repaired(data)
         yield f"case {case} of seed {seed} ({name})", data
@@ -149,10 +122,10 @@ def mutations(
 def assert_survives(
     read: Callable[[Path], object], file_name: str, cases: Iterable[tuple[str, bytes]], folder: Path
 ) -> dict[str, int]:
-    """Each case is written as `<folder>/in/<file_name>` and read; returns how many were read, and refused.
+    """Write each case as `<folder>/in/<file_name>` and read it; returns the numbers of files "read" and "refused".
 
-    Fails with the cases that raised anything but DataError, took too long or more memory, ended the process, or left a
-    file. What else the reader needs may lie in `<folder>/in` already.
+    Fails with the cases that raised another error than DataError, took too much time or memory, ended the process, or
+    left a file behind. Other files that the reader needs may lie in `<folder>/in` before.
     """
     (folder / "in").mkdir(exist_ok=True)
     (folder / "empty").mkdir()
@@ -167,11 +140,9 @@ def assert_survives(
     try:
         while receiver.poll(SECONDS * 4):
             current, ending, words = receiver.recv()
-            if ending == "begun":
-                continue
             if ending in counts:
                 counts[ending] += 1
-            else:
+            elif ending != "begun":
                 faults.append(f"{current}: {words}")
         faults.append(f"{current}: no answer")
     except EOFError:
@@ -186,10 +157,11 @@ def assert_survives(
 
 
 def _run(read, folder: Path, file_name: str, cases: list[tuple[str, bytes]], sender) -> None:
-    """The process of the cases."""
+    """The work of the process: read every case, and send how it ended."""
     os.chdir(folder / "empty")
-    resource.setrlimit(resource.RLIMIT_AS, (_memory() + MEMORY,) * 2)
-    signal.signal(signal.SIGALRM, _late)
+    allocated = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (allocated + MEMORY,) * 2)
+    signal.signal(signal.SIGALRM, _stop)
     warnings.simplefilter("ignore")
     for name, data in cases:
         (folder / "in" / file_name).write_bytes(data)
@@ -200,6 +172,7 @@ def _run(read, folder: Path, file_name: str, cases: list[tuple[str, bytes]], sen
 
 
 def _ending(read: Callable[[Path], object], path: Path) -> tuple[str, str]:
+    """How a case ends, and the fault in words: "read", "refused", "bad words" (an unclear DataError) or "fault"."""
     signal.alarm(SECONDS)
     try:
         read(path)
@@ -213,10 +186,5 @@ def _ending(read: Callable[[Path], object], path: Path) -> tuple[str, str]:
         signal.alarm(0)
 
 
-def _late(*_) -> None:
+def _stop(*_) -> None:
     raise TooLongError
-
-
-def _memory() -> int:
-    """Bytes of addresses that this process has."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -1,3 +1,5 @@
+"""Facts about utils.lab.crop_match."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -5,14 +7,14 @@ import pytest
 
 from utils.evaluate.protocol import cross_validate, grouped_folds
 from utils.evaluate.scores import pooled_score
-from utils.lab.crop_match import Crop, crop_matched, cropped, information, match_crop
+from utils.lab.crop_match import Crop, cropped, information, match_crop
 from utils.lab.flow_images import AS_IT_IS, estimators
 from utils.lab.teachers.classifier import sample_dual, sample_single
 from utils.train.ensemble import predict
-from utils.train.shipped import load_pretrained, zero_shot_estimator
+from utils.train.shipped import load_pretrained
 
 
-def test_a_crop_shows_the_middle_larger_and_the_motion_in_its_pixels():
+def test_a_closer_crop_shows_the_middle_larger_and_its_motion_in_pixels():
     maps = np.zeros((1, 1, 1, 3, 28, 28), np.float32)
     maps[..., 0, 10:18, 10:18], maps[..., 2, 10:18, 10:18] = 1.0, 1.0
     closer = cropped(maps, Crop(zoom=2))
@@ -24,15 +26,14 @@ def test_a_crop_shows_the_middle_larger_and_the_motion_in_its_pixels():
 def test_a_crop_moves_two_views_as_mirror_images():
     maps = np.zeros((1, 2, 1, 3, 28, 28), np.float32)
     maps[:, 0, ..., 0, 14, 7] = maps[:, 1, ..., 0, 14, 20] = 1
-    moved = cropped(maps, Crop(x=0.125))  # 3.5 pixels
-    left, right = moved[0, 0, 0, 0], moved[0, 1, 0, 0]
+    left, right = cropped(maps, Crop(x=0.125))[0, :, 0, 0]  # 3.5 pixels
     assert np.allclose(left, right[:, ::-1], atol=1e-6) and left[14, 3:5].sum() > 0.9
 
 
-def test_information_is_large_where_answers_are_sure_and_differ():
-    sure, unsure, same = np.eye(3)[[0, 1, 2] * 4], np.full((12, 3), 1 / 3), np.eye(3)[[0] * 12]
-    told = [information(answers, single=True) for answers in (sure, unsure, same)]
-    assert told[0] == pytest.approx(np.log(3), abs=1e-4) and np.allclose(told[1:], 0, atol=1e-4)
+def test_information_is_large_if_answers_are_certain_and_different():
+    certain, uncertain, equal = np.eye(3)[[0, 1, 2] * 4], np.full((12, 3), 1 / 3), np.eye(3)[[0] * 12]
+    values = [information(answers, single=True) for answers in (certain, uncertain, equal)]
+    assert values[0] == pytest.approx(np.log(3), abs=1e-4) and np.allclose(values[1:], 0, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -40,50 +41,39 @@ def clips():
     return sample_single(400, seed=77)
 
 
-def test_a_crop_that_was_loosened_on_purpose_is_found_without_a_label(clips):
-    ensemble = load_pretrained("single")
-    looser = cropped(clips.x, Crop(zoom=1 / 1.4, y=0.05), pixels=False)
-    found = match_crop(ensemble, looser, pixels=False)
-    assert 1.2 < found.zoom < 1.65
+@pytest.fixture(scope="module")
+def loose(clips):
+    """The same clips in a looser crop."""
+    return replace(clips, x=cropped(clips.x, Crop(zoom=1 / 1.4, y=0.05), pixels=False))
 
-    def right(x):
+
+def test_the_crop_of_loose_clips_is_found_without_labels(clips, loose):
+    ensemble = load_pretrained("single")
+    crop = match_crop(ensemble, loose.x, pixels=False)
+    assert 1.2 < crop.zoom < 1.65
+
+    def accuracy(x):
         return (predict(ensemble, x)[0].argmax(1) == clips.y.argmax(1)).mean()
 
-    assert right(cropped(looser, found, pixels=False)) > right(looser) + 0.1
+    assert accuracy(cropped(loose.x, crop, pixels=False)) > accuracy(loose.x) + 0.1
 
 
-def test_what_was_taught_reads_loose_pictures_in_the_crop_that_it_knows(clips):
-    looser = replace(clips, x=cropped(clips.x, Crop(zoom=1 / 1.4), pixels=False))
-    rows, folds = estimators(looser), grouped_folds(clips.y, clips.subjects, 2)
-    matched, as_it_is = (
-        pooled_score(cross_validate(looser, rows[name], folds))["macro_uf1"]
-        for name in ("zero-shot", "zero-shot" + AS_IT_IS)
-    )
-    assert matched > as_it_is + 0.05
-
-
-def test_clips_in_the_teachers_own_crop_stay_as_they_are(clips):
+def test_clips_in_the_crop_of_the_training_stay_uncropped(clips):
     assert match_crop(load_pretrained("single"), clips.x, pixels=False) == Crop()
 
 
-def test_the_dual_networks_crop_is_found_too():
+def test_the_crop_of_the_dual_network_is_found_too():
     clips, ensemble = sample_dual(200, seed=78), load_pretrained("dual")
     assert match_crop(ensemble, clips.x) == Crop()
     assert match_crop(ensemble, cropped(clips.x, Crop(zoom=0.7))).zoom > 1.2
 
 
-@pytest.mark.parametrize("transduction", [False, True])
-def test_a_predictor_in_its_crop_takes_it_from_clips_and_never_from_labels(clips, transduction):
-    ensemble = load_pretrained("single")
-    looser = replace(clips, x=cropped(clips.x, Crop(zoom=1 / 1.4), pixels=False))
-    folds = grouped_folds(clips.y, clips.subjects, 2)
-    plain = zero_shot_estimator(ensemble)
-    matched = crop_matched(plain, ensemble, pixels=False, transduction=transduction)
-    shuffled = replace(looser, y=np.roll(looser.y, 1, axis=1))
-    as_is, found, other = (
-        cross_validate(samples, estimator, folds, inner_folds=2)
-        for samples, estimator in ((looser, plain), (looser, matched), (shuffled, matched))
-    )
-    assert pooled_score(found)["macro_uf1"] > pooled_score(as_is)["macro_uf1"] + 0.05
-    assert np.array_equal(found.probability, other.probability)
-    assert found.notes[0][0]["crop"]["zoom"] > 1.2
+@pytest.mark.parametrize("name", ["zero-shot", "zero-shot, crop by the test clips"])
+def test_an_estimator_finds_its_crop_without_labels_and_scores_higher_in_it(loose, name):
+    folds, rows = grouped_folds(loose.y, loose.subjects, 2), estimators(loose)
+    shuffled = replace(loose, y=np.roll(loose.y, 1, axis=1))
+    runs = ((loose, rows["zero-shot" + AS_IT_IS]), (loose, rows[name]), (shuffled, rows[name]))
+    uncropped, oof, relabelled = (cross_validate(samples, estimator, folds) for samples, estimator in runs)
+    assert pooled_score(oof)["macro_uf1"] > pooled_score(uncropped)["macro_uf1"] + 0.05
+    assert np.array_equal(oof.probability, relabelled.probability)
+    assert oof.notes[0][0]["crop"]["zoom"] > 1.2

@@ -1,4 +1,4 @@
-"""Facts about the flow network's training: it goes on where it was cut off, and its lessons come in their order."""
+"""Facts about utils.lab.teachers.train_flow: interrupted trainings continue, and batches are made ahead in order."""
 
 import threading
 from dataclasses import replace
@@ -33,63 +33,60 @@ def few_pairs_to_standardise(monkeypatch):
     monkeypatch.setattr(train_flow, "STANDARD", 8)
 
 
-def states(net):
-    return list(net.state_dict().values())
+def same(net, other):
+    return all(map(torch.equal, net.state_dict().values(), other.state_dict().values()))
 
 
-def test_a_training_that_was_cut_off_ends_as_one_that_was_not(lessons, tmp_path, monkeypatch):
-    whole = train(lessons, CONFIG, SMALL)
-    save = train_flow.save_checkpoint
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(lessons, tmp_path, monkeypatch):
+    uninterrupted = train(lessons, CONFIG, SMALL)
+    save, epochs = train_flow.save_checkpoint, []
 
-    def cut_off(path, key, epoch, parts):
+    def save_and_stop(path, key, epoch, parts):
         save(path, key, epoch, parts)
-        if epoch == 2:
+        epochs.append(epoch)
+        if epochs == [1, 2]:
             raise CutOffError
 
-    monkeypatch.setattr(train_flow, "save_checkpoint", cut_off)
+    monkeypatch.setattr(train_flow, "save_checkpoint", save_and_stop)
     with pytest.raises(CutOffError):
         train(lessons, CONFIG, SMALL, tmp_path / "kept.pt")
-    monkeypatch.setattr(train_flow, "save_checkpoint", save)
-    epochs = []
-    monkeypatch.setattr(train_flow, "save_checkpoint", lambda path, key, epoch, parts: epochs.append(epoch))
-    again = train(lessons, CONFIG, SMALL, tmp_path / "kept.pt")
-    assert epochs == [3] and all(map(torch.equal, states(whole), states(again)))
+    continued = train(lessons, CONFIG, SMALL, tmp_path / "kept.pt")
+    assert epochs == [1, 2, 3] and same(uninterrupted, continued)
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_another_training_kept_is_not_gone_on_with(lessons, tmp_path, capsys):
-    train(lessons, CONFIG, SMALL, tmp_path / "kept.pt")
-    other = replace(CONFIG, seed=1)
-    assert not all(map(torch.equal, states(train(lessons, other, SMALL)), states(train(lessons, CONFIG, SMALL))))
+def test_the_checkpoint_of_another_training_is_not_used(lessons, tmp_path, capsys):
+    first = train(lessons, CONFIG, SMALL, tmp_path / "kept.pt")
     capsys.readouterr()
-    train(lessons, other, SMALL, tmp_path / "kept.pt")
+    assert not same(train(lessons, replace(CONFIG, seed=1), SMALL, tmp_path / "kept.pt"), first)
     assert "epoch 1/3" in capsys.readouterr().out
 
 
-def test_a_second_course_begins_where_the_first_ended_and_leaves_it_as_it_was(lessons, tmp_path):
+def test_a_second_course_starts_from_the_first_network_and_leaves_it_unchanged(lessons):
     first = train(lessons, CONFIG, SMALL)
-    before = [value.clone() for value in states(first)]
-    still = train(lessons, replace(CONFIG, epochs=1, lr=0.0, average=0.0, masked=1.0), first, tmp_path / "kept.pt")
-    assert all(map(torch.equal, before, states(still)))
-    second = train(lessons, replace(CONFIG, epochs=1, masked=1.0), first, tmp_path / "other.pt")
-    assert all(map(torch.equal, before, states(first))) and not all(map(torch.equal, before, states(second)))
+    config = replace(CONFIG, epochs=1, masked=1.0)
+    assert same(train(lessons, replace(config, lr=0.0, average=0.0), first), first)
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    assert not same(train(lessons, config, first), first)
+    assert all(torch.equal(before[name], value) for name, value in first.state_dict().items())
 
 
-def test_items_come_in_their_order_and_faults_where_they_are():
+def test_items_come_in_order_and_errors_after_the_items_before_them():
     def three():
         yield from range(3)
         raise CutOffError("the fourth")
 
     assert list(prefetched(iter(range(20)))) == list(range(20))
-    found = []
+    items = []
     with pytest.raises(CutOffError, match="the fourth"):
-        found.extend(prefetched(three()))
+        items.extend(prefetched(three()))
+    assert items == [0, 1, 2]
 
 
-def test_items_that_nobody_takes_any_more_are_made_no_longer():
+def test_no_more_items_are_made_after_the_caller_has_stopped():
     items = prefetched(iter(range(100)))
     assert next(items) == 0
-    (worker,) = [thread for thread in threading.enumerate() if thread.name == train_flow.PREFETCHING]
+    (worker,) = [thread for thread in threading.enumerate() if thread.name.startswith(train_flow.PREFETCHING)]
     items.close()
     worker.join(60)
     assert not worker.is_alive()

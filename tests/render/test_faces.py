@@ -1,11 +1,12 @@
-"""Facts about what is done where a view shows no face, or not as one would think: axes, busts, one picture or two."""
+"""Facts about the search for a face: in meshes with other axes, in busts, in pictures of one camera, in composites."""
 
 import numpy as np
 import pytest
+from helpers.mesh_files import grid_faces
 from helpers.one_camera import film
+from helpers.pictures import picture_clip
 
 from utils.config import AXIS_NAMES
-from utils.dataset.images import write_image
 from utils.dataset.readers import open_sequence
 from utils.dataset.writers import write_clip
 from utils.errors import DataError
@@ -22,39 +23,38 @@ SIZE = 128
 
 @pytest.fixture(scope="module", params=(0, 1))
 def face(request):
-    """A person's mesh and its texture: vertices (V, 3), faces, uv, albedo."""
+    """A person's mesh and its texture: vertices (V, 3), faces, uv, texture."""
     identity, rng = make_identity(820 + request.param, "S01")
     model = load_face_model()
-    return identity.vertices, model.faces, model.uv, paint_skin(identity, rng)
+    return identity.vertices, model.faces, model.uv, np.uint8(paint_skin(identity, rng))
 
 
-def written(folder, face, vertices=None, texture=None):
-    own, faces, uv, albedo = face
-    vertices = own if vertices is None else vertices
+def mesh_clip(folder, vertices, faces, uv, texture):
+    """A sequence of two frames with this mesh."""
     moved = np.stack([vertices, vertices + np.float32(0.2)])
-    texture = np.uint8(albedo) if texture is None else texture
     return open_sequence(write_clip(folder / "S01_001", moved, faces, uv, 60.0, [texture] * 2))
 
 
-def test_the_settings_name_the_axes_there_are():
+def test_the_settings_name_all_axes_and_each_is_a_rotation():
     assert tuple(AXES) == AXIS_NAMES
     for turn in AXES.values():
         assert np.linalg.det(turn) == 1 and (turn @ turn.T == np.eye(3)).all()
 
 
 @pytest.mark.parametrize("name", [name for name in AXES if name not in ("y-up", "y-down")])
-def test_a_face_in_other_axes_is_turned_to_look_at_the_cameras(tmp_path, face, name):
-    right = make_views(written(tmp_path / "right", face), size=SIZE, axes="auto")
-    turned = written(tmp_path / "turned", face, (face[0] @ AXES[name]).astype(np.float32))
-    found = make_views(turned, size=SIZE, axes="auto")
-    assert right.axes == "y-up" and right.warnings == () and right.source == "mesh"
-    assert found.axes == name and f'SET="axes={name}"' in found.warnings[0]
-    assert np.abs(found.frames[0].astype(int) - right.frames[0]).mean() < 1
-    told = make_views(turned, size=SIZE, axes=name)
-    assert told.warnings == () and np.array_equal(told.frames, found.frames)
+def test_a_face_in_other_axes_is_turned_towards_the_cameras(tmp_path, face, name):
+    vertices, *rest = face
+    upright = make_views(mesh_clip(tmp_path / "upright", *face), size=SIZE, axes="auto")
+    turned = mesh_clip(tmp_path / "turned", (vertices @ AXES[name]).astype(np.float32), *rest)
+    by_search = make_views(turned, size=SIZE, axes="auto")
+    assert upright.axes == "y-up" and upright.warnings == () and upright.source == "mesh"
+    assert by_search.axes == name and f'SET="axes={name}"' in by_search.warnings[0]
+    assert np.abs(by_search.frames[0].astype(int) - upright.frames[0]).mean() < 1
+    by_name = make_views(turned, size=SIZE, axes=name)
+    assert by_name.warnings == () and np.array_equal(by_name.frames, by_search.frames)
 
 
-def test_a_mesh_that_shows_no_face_is_refused_unless_its_axes_are_told(tmp_path, dome_clip, dome):
+def test_a_mesh_without_a_face_is_refused_unless_its_axes_are_named(dome_clip, dome):
     grain = np.random.default_rng(0).integers(60, 200, (256, 256, 3), dtype=np.uint8)
     clip = open_sequence(dome_clip(np.stack([dome.vertices] * 2), grain))
     with pytest.raises(DataError, match="S01_001.*shows no face.*axes=y-up"):
@@ -67,40 +67,33 @@ def test_the_inside_of_a_mask_does_not_bulge(face):
 
 
 def test_a_picture_of_one_grey_is_refused(tmp_path, face):
-    white = written(tmp_path, face, texture=np.full((64, 64, 3), 255, np.uint8))
+    white = mesh_clip(tmp_path, *face[:3], np.full((64, 64, 3), 255, np.uint8))
     with pytest.raises(DataError, match="view 0 is one grey .25. of 255.*Remedy"):
         make_views(white, size=SIZE)
     assert not has_contrast(np.full((9, 9, 3), 30, np.uint8), np.ones((9, 9), bool))
 
 
-def test_of_a_bust_the_face_is_cropped(tmp_path, face):
-    """The face with a plain skull behind it and shoulders below: the crop is about that of the face alone."""
-    vertices, faces, uv, albedo = face
+def test_the_crop_of_a_bust_is_that_of_its_face(tmp_path, face):
+    """The bust is the face with a plane behind and below it, as wide as shoulders."""
+    vertices, faces, uv, texture = face
     low = vertices.min(0)
     grid = np.stack(np.meshgrid(np.linspace(-1, 1, 30), np.linspace(-1, 1, 30)), -1).reshape(-1, 2)
     body = np.column_stack([grid[:, 0] * 260, low[1] - 180 + grid[:, 1] * 170, np.full(len(grid), low[2] - 60)])
-    index = np.arange(900).reshape(30, 30)
-    a, b, c, d = (part.ravel() for part in (index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))
-    quads = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)]) + len(vertices)
-    # The body takes its colour from one point of the skin's texture.
-    body_uv = np.repeat(uv[[int(vertices[:, 1].argmax())]], len(body), axis=0)
-    bust = np.float32(np.concatenate([vertices, body])), np.int32(np.concatenate([faces, quads]))
-    bust = *bust, np.concatenate([uv, body_uv]), albedo
-    seen = make_views(written(tmp_path / "bust", bust), size=SIZE, axes="auto")
-    alone = make_views(written(tmp_path / "alone", face), size=SIZE, axes="auto")
-    assert seen.source == "face" and alone.source == "mesh"
-    assert 0.75 < seen.boxes[0][2] / alone.boxes[0][2] < 1.25
-    assert make_views(written(tmp_path / "told", bust), size=SIZE, boxes=seen.boxes).source == "override"
+    body_uv = np.repeat(uv[[int(vertices[:, 1].argmax())]], len(body), axis=0)  # the colour of one point of the skin
+    bust_faces = np.concatenate([faces, grid_faces(30) + len(vertices)])
+    bust_vertices, bust_uv = np.float32(np.concatenate([vertices, body])), np.concatenate([uv, body_uv])
+    bust = mesh_clip(tmp_path / "bust", bust_vertices, bust_faces, bust_uv, texture)
+    views = make_views(bust, size=SIZE, axes="auto")
+    alone = make_views(mesh_clip(tmp_path / "alone", *face), size=SIZE, axes="auto")
+    assert views.source == "face" and alone.source == "mesh"
+    assert 0.75 < views.boxes[0][2] / alone.boxes[0][2] < 1.25
+    assert make_views(bust, size=SIZE, boxes=views.boxes).source == "override"
 
 
-def test_a_second_detector_has_a_say(frames):
-    """What one takes for a larger face, and the other does not see, is none."""
-    grey = np.ascontiguousarray(frames[0][..., 1])
-    x, y, side = frontal_face(frames[0])
-    true = np.array([x + side / 8, y + side / 8, side * 0.75, side * 0.75]).astype(int)
-    tie = np.array([0, grey.shape[0] - 200, 200, 200])
-    assert len(seen_twice(grey, [tie, true])) == 1 and (seen_twice(grey, [tie, true])[0] == true).all()
-    assert seen_twice(grey, [tie]) == []
+@pytest.mark.parametrize(("views", "fault"), [("split", "its texture is no composite"), ("single", "it is a mesh")])
+def test_a_mesh_with_an_atlas_is_neither_a_composite_nor_a_picture(tmp_path, face, views, fault):
+    with pytest.raises(DataError, match=f"{fault}.*set views to 'render'"):
+        make_views(mesh_clip(tmp_path, *face), views, SIZE)
 
 
 # Pictures of one camera, and composites
@@ -111,54 +104,37 @@ def frames():
     return film(3, ["Surprise"], 1)[0][:3]
 
 
-def pictures(folder, frames):
-    folder.mkdir()
-    for t, frame in enumerate(frames):
-        write_image(folder / f"img{t + 1}.png", frame)
-    return open_sequence(folder)
+def test_a_detection_that_a_second_detector_does_not_confirm_is_dropped(frames):
+    grey = np.ascontiguousarray(frames[0][..., 1])
+    x, y, side = frontal_face(frames[0])
+    face = np.array([x + side / 8, y + side / 8, side * 0.75, side * 0.75]).astype(int)
+    tie = np.array([0, grey.shape[0] - 200, 200, 200])
+    assert np.array_equal(seen_twice(grey, [tie, face]), [face]) and seen_twice(grey, [tie]) == []
 
 
-def test_one_cameras_pictures_have_one_view(tmp_path, frames):
-    views = make_views(pictures(tmp_path / "clip", frames), "single", SIZE)
+def test_pictures_of_one_camera_give_one_view(tmp_path, frames):
+    views = make_views(picture_clip(tmp_path / "clip", frames), "single", SIZE)
     assert views.frames.shape == (3, 1, SIZE, SIZE, 3) and views.source == "detector" and views.warnings == ()
     assert np.array_equal(views.masks, frontal_mask(SIZE)[None])
 
 
-def test_one_cameras_picture_is_not_cut_in_two(tmp_path, frames):
-    with pytest.raises(DataError, match="img1.png: it shows one face in its middle.*set views to 'single'"):
-        make_views(pictures(tmp_path / "clip", frames), "split", SIZE)
+def test_the_picture_of_one_camera_is_not_split(tmp_path, frames):
+    with pytest.raises(DataError, match="img0.png: it shows one face in its middle.*set views to 'single'"):
+        make_views(picture_clip(tmp_path / "clip", frames), "split", SIZE)
 
 
-def test_a_composite_is_not_taken_for_one_picture(tmp_path, frames):
-    both = np.concatenate([frames, frames], axis=2)
-    with pytest.raises(DataError, match="img1.png: it shows two faces of one size.*set views to 'split'"):
-        make_views(pictures(tmp_path / "clip", both), "single", SIZE)
-    assert make_views(open_sequence(tmp_path / "clip"), "split", SIZE).source == "detector"
+def test_a_composite_is_not_taken_for_the_picture_of_one_camera(tmp_path, frames):
+    composites = picture_clip(tmp_path / "clip", np.concatenate([frames, frames], axis=2))
+    with pytest.raises(DataError, match="img0.png: it shows two faces of one size.*set views to 'split'"):
+        make_views(composites, "single", SIZE)
+    assert make_views(composites, "split", SIZE).source == "detector"
 
 
-def test_where_the_picture_is_the_face_all_of_it_is_the_crop(tmp_path, frames):
-    """Cut from brow to chin: the detector finds nothing in it, or a nose."""
-    x, y, side = make_views(pictures(tmp_path / "whole", frames), "single", SIZE).boxes[0]
+def test_a_face_that_fills_the_picture_is_cropped_whole(tmp_path, frames):
+    """In a picture from brow to chin, the detector finds nothing or only a nose."""
+    x, y, side = make_views(picture_clip(tmp_path / "whole", frames), "single", SIZE).boxes[0]
     edge = 0.1 * side
     tight = frames[:, int(y + edge) : int(y + side), int(x + edge) : int(x + side - edge)]
-    views = make_views(pictures(tmp_path / "tight", tight), "single", SIZE)
+    views = make_views(picture_clip(tmp_path / "tight", tight), "single", SIZE)
     assert is_a_face(tight[0]) and views.source in ("picture", "detector")
     assert views.boxes[0][2] > 0.8 * min(tight.shape[1:3])
-
-
-def test_meshes_of_an_atlas_are_not_split(tmp_path, face):
-    vertices, faces, uv, albedo = face
-    clip = written(tmp_path, face)
-    try:
-        views = make_views(clip, "split", SIZE)
-    except DataError as error:
-        assert "Remedy" in str(error)
-    else:
-        x, y, side = views.boxes[0]
-        half = albedo.shape[1] / 2
-        assert max(-x, -y, x + side - half, y + side - albedo.shape[0]) <= 0.25 * side
-
-
-def test_a_mesh_is_no_picture_of_one_camera(tmp_path, face):
-    with pytest.raises(DataError, match="it is a mesh.*set views to 'render'"):
-        make_views(written(tmp_path, face), "single", SIZE)

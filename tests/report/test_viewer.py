@@ -6,10 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
-import time
-from contextlib import contextmanager
-from dataclasses import replace
-from urllib.error import HTTPError
+from contextlib import contextmanager, suppress
 from urllib.request import urlopen
 
 import nbformat
@@ -20,11 +17,12 @@ from helpers.browser import find_chromium, open_browser
 from IPython.display import Image
 
 from utils.evaluate.protocol import OutOfFold
-from utils.lab.bench.cluster import wait_for
+from utils.lab.bench.cluster import end, wait_for
 from utils.paths import ROOT
 from utils.pipeline import jobs_by_id, load_samples
 from utils.progress import HEADLESS
 from utils.report import viewer
+from utils.report.figures.common import PHASE_NAMES
 from utils.report.viewer import CHANNELS, Choice, Clips, controls, draw_answers, draw_flow, draw_frames, png
 
 
@@ -45,32 +43,30 @@ def clips(jobs):
 
 @pytest.fixture
 def box(clips, ids):
-    first, options, first_frame = viewer._of_flow(clips, ids, "dis")
-    return controls(lambda choice: draw_flow(clips, choice), clips, first, options, first_frame)
+    return controls(lambda choice: draw_flow(clips, choice), clips, *viewer._flow_options(clips, ids, "dis"))
 
 
 def control(box, name):
-    return next(one for one in box.children[0].children if one.description == name)
+    return next(control for control in box.children[0].children if control.description == name)
 
 
 def picture(box):
     return box.children[1].value
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
-def test_each_channel_is_another_picture_and_the_same_choice_the_same(clips, ids, channel):
-    choice = Choice(ids[0], clips.moments(ids[0])[1], channel=channel, method="dis")
-    assert png(draw_flow(clips, choice)) == png(draw_flow(clips, choice))
-    other = replace(choice, channel=CHANNELS[(CHANNELS.index(channel) + 1) % len(CHANNELS)])
-    assert png(draw_flow(clips, choice)) != png(draw_flow(clips, other))
+def test_the_same_choice_gives_the_same_picture_and_each_channel_another(clips, ids):
+    choices = [Choice(ids[0], clips.moments(ids[0])[1], channel=channel, method="dis") for channel in CHANNELS]
+    pictures = [png(draw_flow(clips, choice)) for choice in choices]
+    assert pictures == [png(draw_flow(clips, choice)) for choice in choices]
+    assert len(set(pictures)) == len(CHANNELS)
 
 
-def test_flow_is_counted_from_the_moment_on_at_which_the_phase_starts(clips, ids):
+def test_flow_is_measured_from_the_first_moment_of_the_phase(clips, ids):
     onset, apex, offset = clips.moments(ids[0])
-    first, second = (Choice(ids[0], apex, phase=phase, method="dis") for phase in viewer.plots.PHASE_NAMES)
-    assert np.abs(clips.shown_flow(first)).max() > 0.1
-    assert np.abs(clips.shown_flow(second)).max() < 0.01  # from the apex to itself
-    assert (clips.shown_flow(first)[~clips.views(ids[0]).masks] == 0).all()
+    first, second = (Choice(ids[0], apex, phase=phase, method="dis") for phase in PHASE_NAMES)
+    assert np.abs(clips.flow(first)).max() > 0.1
+    assert np.abs(clips.flow(second)).max() < 0.01  # from the apex to itself
+    assert (clips.flow(first)[~clips.views(ids[0]).masks] == 0).all()
 
 
 def test_the_frames_of_01_are_drawn_without_any_flow(clips, ids, monkeypatch):
@@ -81,12 +77,12 @@ def test_the_frames_of_01_are_drawn_without_any_flow(clips, ids, monkeypatch):
 def test_every_control_changes_the_picture(box):
     control(box, "frame").value = 1
     for name in ("frame", "phase", "method", "view", "id", "channel"):
-        one, before = control(box, name), picture(box)
-        one.value = 2 if name == "frame" else next(value for value in one.options if value != one.value)
+        changed, before = control(box, name), picture(box)
+        changed.value = 2 if name == "frame" else next(value for value in changed.options if value != changed.value)
         assert picture(box) != before, name
 
 
-def test_another_clip_is_met_at_its_apex_and_its_frames_bound_the_slider(box, clips, ids):
+def test_another_clip_starts_at_its_apex_and_bounds_the_slider(box, clips, ids):
     control(box, "frame").value = 2
     control(box, "id").value = ids[1]
     slider = control(box, "frame")
@@ -97,21 +93,20 @@ def test_answers_stand_beside_the_clip(tiny_run, clips, jobs, ids):
     samples = load_samples(tiny_run.config, tiny_run.data, "train")
     n, k = samples.y.shape
     parts = {"ids": samples.ids, "subjects": samples.subjects, "fold": np.arange(n) % 2, "truth": samples.y > 0}
-    said = {"probability": np.full((1, n, k), 0.4), "decision": np.zeros((1, n, k), bool)}
-    cuts = np.array([[np.full(k, 0.3), np.full(k, 0.6)]])
-    oof = OutOfFold(samples.classes, seeds=(0,), thresholds=cuts, notes=[[{}, {}]], seconds=0, **parts, **said)
+    parts |= {"probability": np.full((1, n, k), 0.4), "decision": np.zeros((1, n, k), bool), "seeds": (0,)}
+    thresholds = np.array([[np.full(k, 0.3), np.full(k, 0.6)]])
+    oof = OutOfFold(samples.classes, **parts, thresholds=thresholds, notes=[[{}, {}]], seconds=0)
     table = viewer.held_out_answers(oof, ids[0])
     assert table["probability"].tolist() == [0.4] * k and table["threshold"].tolist() == [0.3] * k
     assert sum(name.endswith(" *") for name in table.index) == samples.y[0].sum()
     units = pd.DataFrame(np.linspace(0, 1, 10 * len(ids)).reshape(-1, 10), ids, [f"AU{n}" for n in range(10)])
-    said = {"answers": lambda id: table, "units": lambda id: units.loc[id]}
-    assert png(draw_answers(clips, Choice(ids[0], 3, method="dis"), **said))
-    assert isinstance(viewer.answers(jobs, oof, units, "dis"), Image)  # nobody is there to move controls
+    assert png(draw_answers(clips, Choice(ids[0], 3, method="dis"), lambda id: table, lambda id: units.loc[id]))
+    assert isinstance(viewer.answers(jobs, oof, units, "dis"), Image)  # this test has no front end
 
 
-def test_where_nobody_moves_controls_the_first_picture_stands_for_them(jobs, ids):
-    shown = viewer.flow(jobs, ids, "dis"), viewer.flow(jobs, ids, "dis")
-    assert all(isinstance(one, Image) for one in shown) and shown[0].data == shown[1].data
+def test_without_a_front_end_the_first_picture_stands_for_the_controls(jobs, ids):
+    pictures = [viewer.flow(jobs, ids, "dis") for _ in range(2)]
+    assert all(isinstance(picture, Image) for picture in pictures) and pictures[0].data == pictures[1].data
 
 
 # In JupyterLab ------------------------------------------------------------------------------------------------------
@@ -138,19 +133,14 @@ def jupyter_lab(folder):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}"]
     command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
     command += ["--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--ServerApp.disable_check_xsrf=True"]
-    away = {name: value for name, value in os.environ.items() if name != HEADLESS}
+    environment = {name: value for name, value in os.environ.items() if name != HEADLESS}
     kernels = {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_CONFIG_DIR": str(folder / "config")}
     with open(folder / "lab.log", "w") as log:
-        lab = subprocess.Popen(command, env=away | kernels, stdout=log, stderr=log, cwd=folder)
+        lab = subprocess.Popen(command, env=environment | kernels, stdout=log, stderr=log, cwd=folder)
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
-            lab.terminate()
-            try:
-                lab.wait(60)
-            except subprocess.TimeoutExpired:
-                lab.kill()
-                lab.wait()
+            end([lab])
 
 
 def test_in_jupyterlab_the_picture_follows_the_slider(tiny_run, tmp_path):
@@ -164,9 +154,10 @@ def test_in_jupyterlab_the_picture_follows_the_slider(tiny_run, tmp_path):
     nbformat.write(book, tmp_path / "viewer.ipynb")
     shown = "document.querySelector('.jp-OutputArea img')"
     with jupyter_lab(tmp_path) as address, open_browser() as browser:
-        open_when_there(browser, f"{address}/lab/tree/viewer.ipynb")
+        wait_for(lambda: kernel_states(address) is not None, 600)
+        browser.open(f"{address}/lab/tree/viewer.ipynb")
         browser.wait_until("document.querySelector('.jp-Notebook .cm-content') !== null", 600)
-        wait_for(lambda: kernel_states(address) == ["idle"], 600)  # one that is only starting drops what it is asked
+        wait_for(lambda: kernel_states(address) == ["idle"], 600)  # a starting kernel ignores requests
         browser.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells'); 0")
         browser.wait_until(f"{shown}?.naturalWidth > 0", 600)
         before = browser.evaluate(f"{shown}.src")
@@ -174,35 +165,21 @@ def test_in_jupyterlab_the_picture_follows_the_slider(tiny_run, tmp_path):
 
 
 def kernel_states(address):
-    """What the kernels of a JupyterLab do, by its own word; nothing while it cannot say, as one is being started."""
+    """The states of the kernels of a JupyterLab; None while it does not answer, as while a kernel starts."""
     try:
         with urlopen(f"{address}/api/kernels", timeout=60) as answer:
             return [kernel["execution_state"] for kernel in json.load(answer)]
-    except HTTPError:
-        return []
+    except OSError:
+        return None
 
 
-def open_when_there(browser, address):
-    """Open a page once its server answers."""
-    end = time.monotonic() + 600
-    while time.monotonic() < end:
-        try:
-            urlopen(address, timeout=5).close()
-            break
-        except OSError:
-            time.sleep(1)
-    browser.open(address)
-
-
-def press_until(browser, key, expression, attempts=60):
-    """Press a key on the slider until something is there: its view listens a moment after it is seen."""
-    for attempt in range(attempts):
+def press_until(browser, key, expression):
+    """Press a key on the slider until an expression is true; the slider is visible shortly before it reacts to keys."""
+    for _ in range(60):
         browser.evaluate("document.querySelector('.noUi-handle').focus()")
         for kind in ("rawKeyDown", "keyUp"):
             browser.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=37)
-        try:
+        with suppress(TimeoutError):
             browser.wait_until(expression, 10)
             return
-        except TimeoutError:
-            if attempt == attempts - 1:
-                raise
+    pytest.fail("the picture does not follow the slider")

@@ -1,48 +1,49 @@
-"""Facts about stacking: weights come from inner folds alone, and what is averaged is kept."""
+"""Facts about stacking: the inner folds alone choose the weights, and a saved stack is whole."""
 
 import numpy as np
 import pytest
 from helpers.data import make_samples
 
 from utils.evaluate.baselines import lda, rbf_svm
-from utils.evaluate.protocol import OutOfFold, average_predictions, cross_validate, grouped_folds
+from utils.evaluate.protocol import average_predictions, cross_validate, grouped_folds
 from utils.train.ensemble import predict
 from utils.train.network import ModelConfig
 from utils.train.settings import TrainConfig
 from utils.train.stacking import Learner, fit_stack, load_stack, log_losses, predict_stack, save_stack, stacking_weights
 
 
-def of(quality, truth, rng):
-    """Probabilities that tell the truth as well as `quality` says: 0 nothing."""
+def probability_of(truth, quality, rng):
+    """Probabilities that separate the truth better with larger `quality`; 0 is chance."""
     return 1 / (1 + np.exp(-(quality * (2 * truth - 1) + rng.normal(0, 1, truth.shape))))
 
 
-def test_the_better_part_weighs_more_and_equal_ones_share():
+def test_better_parts_get_larger_weights_and_equal_parts_get_equal_weights():
     rng = np.random.default_rng(0)
     truth, subjects = rng.integers(0, 2, (120, 3)), np.repeat(np.arange(12), 10)
-    good, other, bad = of(2.0, truth, rng), of(2.0, truth, rng), of(0.0, truth, rng)
-    weights = stacking_weights(truth, np.stack([good, other, bad]), subjects)
+    parts = np.stack([probability_of(truth, quality, rng) for quality in (2.0, 2.0, 0.0)])
+    weights = stacking_weights(truth, parts, subjects)
     assert weights.sum() == pytest.approx(1) and weights[2] < 0.05 and weights[:2].min() > 0.15
-    assert stacking_weights(truth, good[None], subjects) == pytest.approx([1])
-    assert stacking_weights(truth, np.stack([good] * 3), subjects) == pytest.approx([1 / 3] * 3)
+    assert stacking_weights(truth, parts[:1], subjects) == pytest.approx([1])
+    assert stacking_weights(truth, np.stack([parts[0]] * 3), subjects) == pytest.approx([1 / 3] * 3)
 
 
-def test_weights_of_a_fold_look_at_its_training_clips_alone():
+def test_the_weights_of_a_fold_come_from_its_training_clips():
     samples = make_samples()
     folds = grouped_folds(samples.y, samples.subjects, 3)
-    one, other = (cross_validate(samples, estimator, folds) for estimator in (lda(), rbf_svm()))
-    found = average_predictions(one, other, weighting=stacking_weights)
+    parts = [cross_validate(samples, estimator, folds) for estimator in (lda(), rbf_svm())]
+    mean = average_predictions(*parts, weighting=stacking_weights)
     for f, (train, test) in enumerate(folds):
-        inner = np.stack([part.inner[0, f, train] for part in (one, other)])
+        inner = np.stack([part.inner[0, f, train] for part in parts])
         weights = stacking_weights(samples.y[train], inner, samples.subjects[train])
-        np.testing.assert_allclose(found.notes[0][f]["weights"], weights)
-        expected = np.tensordot(weights, np.stack([part.probability[0, test] for part in (one, other)]), 1)
-        np.testing.assert_allclose(found.probability[0, test], expected)
-    assert isinstance(found, OutOfFold) and np.isfinite(found.thresholds).all()
+        np.testing.assert_allclose(mean.notes[0][f]["weights"], weights)
+        expected = np.tensordot(weights, np.stack([part.probability[0, test] for part in parts]), 1)
+        np.testing.assert_allclose(mean.probability[0, test], expected)
+    assert np.isfinite(mean.thresholds).all()
 
 
 @pytest.fixture(scope="module")
-def stack():
+def fitted():
+    """Samples, inner folds, two learners, and their stack."""
     samples = make_samples()
     inner = grouped_folds(samples.y, samples.subjects, 2)
     _, views, phases, _, size, _ = samples.x.shape
@@ -54,38 +55,34 @@ def stack():
     return samples, inner, learners, fit_stack(samples, inner, learners)
 
 
-def test_a_blend_predicts_the_weighted_mean_of_its_parts_and_is_kept_whole(stack, tmp_path):
-    samples, _, _, ensemble = stack
-    probability, streams = predict_stack(ensemble, samples.x)
-    each = np.stack([predict(part, samples.x)[0] for part in ensemble.parts.values()])
-    np.testing.assert_allclose(probability, np.tensordot(list(ensemble.weights.values()), each, 1), atol=1e-6)
+def test_a_stack_predicts_the_weighted_mean_of_its_parts_and_survives_its_files(fitted, tmp_path):
+    samples, _, _, stack = fitted
+    probability, streams = predict_stack(stack, samples.x)
+    parts = np.stack([predict(part, samples.x)[0] for part in stack.parts.values()])
+    np.testing.assert_allclose(probability, np.tensordot(list(stack.weights.values()), parts, 1), atol=1e-6)
     np.testing.assert_allclose(streams.sum(1), 1, atol=1e-5)
-    save_stack(ensemble, tmp_path)
-    again = load_stack(tmp_path)
-    np.testing.assert_array_equal(predict_stack(again, samples.x)[0], probability)
-    np.testing.assert_array_equal(again.thresholds.values, ensemble.thresholds.values)
-    assert again.weights == ensemble.weights and again.losses == ensemble.losses
+    save_stack(stack, tmp_path)
+    loaded = load_stack(tmp_path)
+    np.testing.assert_array_equal(predict_stack(loaded, samples.x)[0], probability)
+    np.testing.assert_array_equal(loaded.thresholds.values, stack.thresholds.values)
+    assert loaded.weights == stack.weights and loaded.losses == stack.losses
 
 
-def test_what_an_earlier_stack_left_in_a_folder_goes(stack, tmp_path):
-    samples, inner, learners, ensemble = stack
-    (tmp_path / "model-notes.md").write_text("somebody's")
-    save_stack(ensemble, tmp_path)
+def test_the_loss_of_a_part_is_its_loss_on_the_clips_that_the_inner_folds_hold_out(fitted):
+    samples, _, _, stack = fitted
+    for name, part in stack.parts.items():
+        assert stack.losses[name] == pytest.approx(log_losses(samples.y, part.held_out).mean())
+
+
+def test_a_single_learner_keeps_its_thresholds_and_replaces_the_files_of_a_larger_stack(fitted, tmp_path):
+    samples, inner, learners, stack = fitted
+    single = fit_stack(samples, inner, {"plain": learners["plain"]})
+    assert single.weights == {"plain": 1.0} and single.leading is single.parts["plain"]
+    np.testing.assert_array_equal(single.thresholds.values, stack.parts["plain"].thresholds.values)
+    (tmp_path / "model-notes.md").write_text("a file of the user")
+    save_stack(stack, tmp_path)
     assert (tmp_path / "model-1.json").exists()
-    save_stack(fit_stack(samples, inner, {"plain": learners["plain"]}), tmp_path)
+    save_stack(single, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"model.json", "model-0.json", "model-0.safetensors"} <= names and not any("-1" in name for name in names)
     assert "model-notes.md" in names
-
-
-def test_what_is_said_of_a_part_is_its_loss_on_inner_held_out_clips(stack):
-    samples, _, _, ensemble = stack
-    for name, part in ensemble.parts.items():
-        assert ensemble.losses[name] == pytest.approx(log_losses(samples.y, part.held_out).mean())
-
-
-def test_one_way_alone_keeps_its_thresholds(stack):
-    samples, inner, learners, ensemble = stack
-    alone = fit_stack(samples, inner, {"plain": learners["plain"]})
-    assert alone.weights == {"plain": 1.0} and alone.leading is alone.parts["plain"]
-    np.testing.assert_array_equal(alone.thresholds.values, ensemble.parts["plain"].thresholds.values)

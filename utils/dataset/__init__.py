@@ -1,8 +1,9 @@
-"""What lies on disk, and every reader of it.
+"""Reads everything that lies on disk, and writes sequences.
 
-- Files of one frame: `images`, `geometry` (what a mesh must be), `mesh_parts` (what the mesh formats share),
-  `wavefront`, `gltf`, `meshes` (any of them), `clip_file` (the compact `clip.npz`), `videos`.
-- A sequence: `sequence` (its interface), `numbering` (the order of its frames), `readers` (each form), `writers`.
-- A data root: `cells` and `sheets` (the texts of a table), `layout` with `presets`, `labels`, `folders`, `databases`
+- Files of one frame: `images`, `geometry` (checks of every mesh), `mesh_parts` (shared by the mesh formats),
+  `wavefront`, `gltf`, `meshes` (any of the formats), `clip_file` (the compact `clip.npz`), `videos`.
+- A sequence: `sequence` (its interface), `numbering` (the order of its frames), `readers` (one class per form),
+  `writers`.
+- A data root: `cells` and `sheets` (the texts of a table), `layout` and its `presets`, `labels`, `folders`, `databases`
   (other databases than the challenge), `tables` (the checked root), `boxes` (crops that the user gives).
 """

@@ -1,4 +1,4 @@
-"""Crops that the user gives in `boxes.csv`, instead of those that are found."""
+"""Reads `boxes.csv`, in which the user may give the crops of single clips."""
 
 from pathlib import Path
 
@@ -8,26 +8,25 @@ from utils.dataset.geometry import BOX_SIDES, Box, is_box
 from utils.dataset.tables import read_table
 from utils.errors import DataError
 
-BOX_COLUMNS = {1: ("",), 2: ("left_", "right_")}  # of boxes.csv, by number of views
-
 
 def read_boxes(root: Path, n_views: int) -> dict[str, tuple[Box, ...]]:
-    """Explicit crops by Id from `<DATA>/boxes.csv`, empty without that table; Ids that it lacks are cropped as usual.
+    """The boxes of `<DATA>/boxes.csv` by Id, one per view; empty without that file. Other Ids are cropped as usual.
 
-    Columns Id, left_x, left_y, left_side, right_x, right_y, right_side, or of one view Id, x, y, side: first pixel and
-    side of each view's square, in pixels of the picture (views="single"), of the composite's half (views="split") or
-    of the uncropped 512 px view (views="render").
-    Raises DataError for a number that cannot be read, and what is no box in pixels of an image.
+    Columns: Id, left_x, left_y, left_side, right_x, right_y, right_side; for one view: Id, x, y, side. A box is a
+    square with the first pixel (x, y) and the width side. It counts the pixels of the picture (views="single"), of one
+    half of the composite (views="split"), or of the uncropped 512-pixel view (views="render").
+    Raises DataError for a cell that is not a number, and for a box that no image can hold.
     """
     path = root / "boxes.csv"
     if not path.exists():
         return {}
-    columns = [f"{view}{part}" for view in BOX_COLUMNS[n_views] for part in ("x", "y", "side")]
-    table = read_table(path, ["Id", *columns]).set_index("Id")
-    numbers = table[columns].apply(pd.to_numeric, errors="coerce")
-    boxes = numbers.to_numpy(float).reshape(len(numbers), n_views, 3).tolist()
-    for id, views in zip(numbers.index, boxes, strict=True):
+    prefixes = ("left_", "right_") if n_views == 2 else ("",)
+    columns = [f"{prefix}{part}" for prefix in prefixes for part in ("x", "y", "side")]
+    table = read_table(path, ["Id", *columns])
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float).reshape(-1, n_views, 3)
+    boxes = {id: tuple(map(tuple, views)) for id, views in zip(table["Id"], numbers.tolist(), strict=True)}
+    for id, views in boxes.items():
         if not all(is_box(box) for box in views):
-            fault = f"the box of Id {id} is not {3 * n_views} numbers with sides of {BOX_SIDES[0]:g} pixels and more"
+            fault = f"the box of Id {id} is not {len(columns)} numbers with sides of at least {BOX_SIDES[0]:g} pixels"
             raise DataError.at(path, fault, "correct it")
-    return {id: tuple(tuple(box) for box in views) for id, views in zip(numbers.index, boxes, strict=True)}
+    return boxes

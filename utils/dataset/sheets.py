@@ -1,7 +1,7 @@
 """Reads a sheet of an Excel workbook (.xlsx) as rows of texts, as `cells` reads the lines of a CSV file.
 
-A workbook is a zip of XML: what it unpacks to is bounded before it is parsed, nothing outside it is followed, and of
-formulas only the values count that were saved with them.
+A workbook is a zip archive of XML files. Its unpacked size is bounded before it is parsed, and links to other files are
+not followed. Formulas are not computed: their saved values are read.
 """
 
 import datetime
@@ -12,33 +12,28 @@ from pathlib import Path
 from utils.errors import DataError, check_regular, reading
 
 WORKBOOK_SUFFIXES = (".xlsx", ".xlsm")
-MAX_WORKBOOK, MAX_UNPACKED, MAX_MEMBERS = 2**26, 2**26, 2000  # bytes, bytes, files within
+MAX_WORKBOOK, MAX_UNPACKED, MAX_MEMBERS = 2**26, 2**26, 2000  # bytes of the file, unpacked bytes, files in the archive
 MAX_ROWS, MAX_WIDTH, MAX_CELLS = 200_000, 1000, 20_000_000
 AS_XLSX = "save it as an Excel workbook (.xlsx) again, or as CSV"
 
 
 def sheet_rows(path: Path, sheet: str = "") -> Iterator[tuple[int, list[str]]]:
-    """Each row with any text, with its number, as texts without spaces around them; of the first sheet, or that name.
+    """Each row that has text: its number, and its cells as texts without surrounding spaces.
 
-    Whole numbers come without a fraction, and dates as YYYY-MM-DD. Raises DataError for what is no workbook, is
-    protected by a password, is absurdly large, or has no such sheet.
+    sheet: name of the sheet, by default the first one. Whole numbers come without a fraction, dates as YYYY-MM-DD.
+    Raises DataError for a file that is no workbook, has a password, is absurdly large, or has no such sheet.
     """
     with reading(path, "the workbook", AS_XLSX):
         check_regular(path, MAX_WORKBOOK)
-        _check_zip(path)
-        found = list(_rows(path, sheet))
-    yield from found
-
-
-def _check_zip(path: Path) -> None:
-    with path.open("rb") as handle:
-        head = handle.read(8)
-    if head.startswith(b"\xd0\xcf\x11\xe0"):
-        raise DataError.at(path, "it is an old workbook (.xls), or one with a password", AS_XLSX)
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if len(members) > MAX_MEMBERS or sum(member.file_size for member in members) > MAX_UNPACKED:
-        raise DataError.at(path, f"it unpacks to more than {MAX_UNPACKED} bytes", "keep the table alone in it")
+        with path.open("rb") as handle:
+            if handle.read(4) == b"\xd0\xcf\x11\xe0":
+                raise DataError.at(path, "it is an old workbook (.xls), or one with a password", AS_XLSX)
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+        if len(members) > MAX_MEMBERS or sum(member.file_size for member in members) > MAX_UNPACKED:
+            raise DataError.at(path, f"it unpacks to more than {MAX_UNPACKED} bytes", "keep the table alone in it")
+        rows = list(_rows(path, sheet))
+    yield from rows
 
 
 def _rows(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
@@ -50,11 +45,11 @@ def _rows(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
         if not names or (sheet and sheet not in names):
             raise DataError.at(path, f"it has no sheet {sheet!r}", f"name one of {', '.join(names) or 'its own'}")
         page = book[sheet or names[0]]
-        page.reset_dimensions()  # what the file says of its own size may be wrong
-        cells = 0
+        page.reset_dimensions()  # the size that the file declares may be wrong
+        n_cells = 0
         for number, row in enumerate(page.iter_rows(values_only=True), 1):
-            cells += len(row) + 1
-            if number > MAX_ROWS or cells > MAX_CELLS:
+            n_cells += len(row) + 1
+            if number > MAX_ROWS or n_cells > MAX_CELLS:
                 raise DataError.at(path, f"it has more than {MAX_ROWS} rows", "keep the rows of the clips alone")
             texts = [_text(value) for value in row]
             while texts and not texts[-1]:
@@ -68,12 +63,8 @@ def _rows(path: Path, sheet: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         return str(int(value))
     if isinstance(value, datetime.datetime):
         return value.date().isoformat()
-    return " ".join(str(value).split())
+    return "" if value is None else " ".join(str(value).split())

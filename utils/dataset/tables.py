@@ -1,44 +1,44 @@
-"""The tables of a data root, checked against its folders: `train.csv`, `sample_submission.csv`.
+"""The tables of a data root, checked against its folders: `train.csv` and `sample_submission.csv`.
 
 ```
 <DATA>/train/<Id>/...   test/<Id>/...   train.csv   sample_submission.csv   [layout.toml]   [solution.csv]
 ```
 
-A table may be a workbook (`train.xlsx`), and a clip a video (`train/<Id>.mp4`). Other layouts: `layout`, `listed`.
+A table may be a workbook (`train.xlsx`), and a clip may be a video (`train/<Id>.mp4`). For other forms see `layout` and
+`databases`.
 """
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
-from utils.dataset.cells import read_cells
-from utils.dataset.databases import read_listed, renamed
-from utils.dataset.folders import ClipLocation, match_entries
-from utils.dataset.labels import MAX_FRAMES, MOMENT_COLUMNS, add_classes, as_position, first_id, parse_units, unit_text
+from utils.dataset.databases import frame_numbers, read_listed, read_renamed
+from utils.dataset.folders import ClipLocation, Clips, match_entries
+from utils.dataset.labels import MOMENT_COLUMNS, add_classes, first_id, parse_moments, parse_units
 from utils.dataset.layout import LAYOUT, Layout, read_layout
-from utils.dataset.readers import numbered_files, open_sequence, video_of
+from utils.dataset.readers import open_sequence
 from utils.dataset.sequence import Sequence
 from utils.dataset.sheets import WORKBOOK_SUFFIXES
 from utils.errors import DataError, Refuse, raise_it
 
 PLAIN = Layout()
-MAX_ID = 200  # bytes: file systems end at 255, and artefacts add to the name
+MAX_ID = 200  # bytes: file systems allow 255 in a name, and artefacts add to it
 
 
 @dataclass(frozen=True)
 class DataRoot:
-    """A checked data root: the training table, the test Ids, and where the sequences lie."""
+    """A checked data root: the training table, the test Ids, and the places of the clips."""
 
     root: Path
     classes: tuple[str, ...]
     train: pd.DataFrame  # Id, subject, one column per class; onset, apex, offset (positions) and units where known
-    sample_submission: pd.DataFrame  # without rows where there is no test split
-    clips: dict[tuple[str, str], ClipLocation]  # where the frames of each Id of a split lie
-    warnings: tuple[str, ...]  # test clips without a folder, which get the training prior; rows that are left out
+    sample_submission: pd.DataFrame  # has no rows if there is no test split
+    clips: dict[tuple[str, str], ClipLocation]  # by split and Id
+    warnings: tuple[str, ...]  # about rows that are left out, and test clips that get the training prior
 
     @property
     def test_ids(self) -> list[str]:
@@ -46,20 +46,20 @@ class DataRoot:
 
     @property
     def solution(self) -> Path | None:
-        """`solution.csv`, which comes with synthetic data only, for the local leaderboard alone."""
+        """`solution.csv` of a synthetic root, which serves the local leaderboard alone."""
         path = self.root / "solution.csv"
         return path if path.exists() else None
 
     def clip(self, split: str, id: str) -> ClipLocation:
-        """Where the frames of an Id lie in the split "train" or "test"; where they should, if they are missing."""
+        """Where the frames of an Id lie, or should lie, in the split "train" or "test"."""
         return self.clips.get((split, id), ClipLocation(self.root / split / id))
 
     def folder(self, split: str, id: str) -> Path:
-        """Folder, or video, of an Id in the split "train" or "test"."""
+        """The folder or video of an Id in the split "train" or "test"."""
         return self.clip(split, id).path
 
     def sequence(self, split: str, id: str) -> Sequence:
-        """Open one Id of the split "train" or "test"."""
+        """The opened frames of an Id in the split "train" or "test"."""
         path, span = self.clip(split, id)
         return open_sequence(path, span=span)
 
@@ -67,139 +67,60 @@ class DataRoot:
 def open_data(
     data_root: str | Path, classes: Iterable[str], subject_pattern: str | None = None, refuse: Refuse = raise_it
 ) -> DataRoot:
-    """Read and check the tables of a data root against its folders, as its `layout.toml` says where it has one.
+    """Read the tables of a data root, in the form that its `layout.toml` describes, and check them against its folders.
 
-    Raises DataError for what `load_labels` and `load_sample_submission` refuse, for a training Id without
-    folder, a folder without row, an Id in both splits, phases beyond a sequence's end, and a test split without any
-    folder. A single test Id without folder is a warning, because its row of the submission can still be filled with
-    the training prior. A root whose layout lists its clips may have no test split.
+    A test Id without a folder is a warning, because its row of the submission can hold the training prior. A root whose
+    layout lists the clips may have no test split.
 
-    refuse: gets each fault of folders, Ids and phases, and may let it pass: then the rest is opened without that clip.
+    subject_pattern: a regular expression with one group, such as `r"^(s\\d+)_"`. It is searched in the Id, then in the
+        name of the clip's folder, and gives the subjects that the table lacks.
+    refuse: receives each fault of folders, Ids and moments. If it returns, the root is opened without that clip.
+
+    Raises DataError for a fault of the tables (see `load_labels` and `load_sample_submission`), for a training Id
+    without a folder, a folder without a row, an Id in both splits, a moment after the last frame, and a test split
+    without any folder.
     """
     root, classes = Path(data_root), tuple(classes)
-    layout = read_layout(root, classes)
-    warnings: list[str] = []
+    layout, warnings = read_layout(root, classes), []
+    layout = replace(layout, subject_pattern=subject_pattern or layout.subject_pattern)
     if layout.listed:
-        train, found, warnings = read_listed(root, classes, layout)
-        train = _checked(root / LAYOUT, train, classes, subject_pattern or layout.subject_pattern, found)
+        train, train_clips, warnings = read_listed(root, classes, layout)
+        train = _checked(root / LAYOUT, train, classes, layout, train_clips)
     else:
-        train, found = _challenge_train(root, classes, subject_pattern or layout.subject_pattern, layout, refuse)
-    clips = {("train", id): clip for id, clip in found.items()}
-    if layout.listed and not table_path(root, "sample_submission").exists():
+        train, train_clips = _load_train(root, classes, layout, refuse)
+    clips = {("train", id): clip for id, clip in train_clips.items()}
+    path = table_path(root, "sample_submission")
+    if layout.listed and not path.exists():
         return DataRoot(root, classes, train, pd.DataFrame(columns=["Id", *classes]), clips, tuple(warnings))
     sample = load_sample_submission(root, classes)
-    table = table_path(root, "sample_submission")
-    tested, missing = _matched(root / "test", sample["Id"], table, refuse)
-    if not tested:
+    test_clips, missing = _matched(root / "test", sample["Id"], path, refuse)
+    if not test_clips:
         refuse(DataError.at(root / "test", "no test Id has a folder here", "check the data root"))
     for id in sorted(set(train["Id"]) & set(sample["Id"])):
         fault = f"Id {id} stands in {table_path(root, 'train').name} too"
         remedy = "keep each Id in one of the two: a clip that was trained on tests nothing"
-        refuse(DataError.at(table, fault, remedy))
-    clips |= {("test", id): clip for id, clip in tested.items()}
+        refuse(DataError.at(path, fault, remedy))
+    clips |= {("test", id): clip for id, clip in test_clips.items()}
     warnings += [f"test/{id}: there is no such folder, so it gets the training prior." for id in missing]
     return DataRoot(root, classes, train, sample, clips, tuple(warnings))
 
 
-def _challenge_train(
-    root: Path, classes: tuple[str, ...], subject_pattern: str | None, layout: Layout, refuse: Refuse
-) -> tuple[pd.DataFrame, dict[str, ClipLocation]]:
-    """The training table of the challenge's own layout, and where its clips lie."""
-    path = table_path(root, "train")
-    table = read_table(path, ["Id"], layout, classes)
-    found, missing = _matched(root / "train", table["Id"], path, refuse)
-    for id in missing:
-        fault = f"Id {id} has no folder {root / 'train' / id}"
-        refuse(DataError.at(path, fault, "deliver the sequence or remove the row"))
-    table = table[table["Id"].isin(found)].reset_index(drop=True)
-    train = _labelled(path, table, classes, subject_pattern, layout, found)
-    _place_phases(path, train, found, layout, refuse)
-    return train, found
+def load_labels(data_root: str | Path, classes: Iterable[str], file_name: str = "train.csv") -> pd.DataFrame:
+    """Read a training table: Id, subject (texts), classes (int8), if given onset, apex, offset (Int64), units.
 
-
-def _matched(folder: Path, ids: pd.Series, table: Path, refuse: Refuse) -> tuple[dict[str, ClipLocation], list[str]]:
-    """The clips of a split's Ids, and the Ids without one. A folder without Id is refused."""
-    found, unknown = match_entries(folder, ids)
-    for name in unknown:
-        refuse(DataError.at(folder / name, f"{table.name} has no row for it", "add the row or remove the folder"))
-    return {id: ClipLocation(path) for id, path in found.items()}, [id for id in ids if id not in found]
-
-
-def table_path(root: Path, name: str) -> Path:
-    """The table of a name in a root: a CSV file, or a workbook where that alone is there."""
-    books = [root / f"{name}{suffix}" for suffix in WORKBOOK_SUFFIXES]
-    path = root / f"{name}.csv"
-    there = [book for book in books if book.exists()]
-    if path.exists() and there:
-        raise DataError.at(path, f"{there[0].name} lies beside it", "keep one of the two")
-    return there[0] if there else path
-
-
-def load_labels(
-    data_root: str | Path, classes: Iterable[str], subject_pattern: str | None = None, file_name: str = "train.csv"
-) -> pd.DataFrame:
-    """Read `train.csv`: Id, subject (texts), classes (int8, 0/1), and onset, apex, offset (Int64), units if known.
-
-    `solution.csv` of synthetic data has the same form, and is read by `file_name="solution.csv"`.
-
-    subject_pattern: a regular expression with one group, searched in the Id, that gives the subject where
-        the table does not, such as `r"^(s\\d+)_"`.
-
-    Raises DataError for missing columns, repeated Ids, labels other than 0/1, no subject, phases out of
-    order.
+    `solution.csv` of a synthetic root has the same form.
+    Raises DataError for missing columns, repeated Ids, labels other than 0 and 1, rows without a subject, and moments
+    in the wrong order.
     """
     root, classes = Path(data_root), tuple(classes)
     layout, path = read_layout(root, classes), root / file_name
-    return _labelled(path, read_table(path, ["Id"], layout, classes), classes, subject_pattern, layout)
-
-
-def _labelled(
-    path: Path,
-    table: pd.DataFrame,
-    classes: tuple[str, ...],
-    subject_pattern: str | None,
-    layout: Layout,
-    clips: dict[str, ClipLocation] | None = None,
-) -> pd.DataFrame:
-    """The texts of a training table as labels, see `load_labels`; `clips` say more of a subject than an Id may."""
-    missing = [name for name in classes if name not in table]
-    if missing and "emotion" not in table:
-        fault = f"the column {', '.join(missing)} is missing"
-        raise DataError.at(path, fault, f"give the columns Id, {', '.join(classes)}, or in {LAYOUT} that of an emotion")
-    table = add_classes(path, table, classes, layout)
-    for name in MOMENT_COLUMNS:
-        if name in table:
-            table[name] = as_position(path, table, name)
-    phases = [name for name in MOMENT_COLUMNS if name in table]
-    for first, second in combinations(phases, 2):  # any of the three may be unknown
-        wrong = (table[first] > table[second]).fillna(False)
-        if wrong.any():
-            fault = f"Id {first_id(table, wrong)} has its {first} after its {second}"
-            raise DataError.at(path, fault, "correct the frame positions")
-    return _checked(path, table, classes, subject_pattern, clips or {})
-
-
-def _checked(
-    path: Path,
-    table: pd.DataFrame,
-    classes: tuple[str, ...],
-    subject_pattern: str | None,
-    clips: dict[str, ClipLocation],
-) -> pd.DataFrame:
-    """The columns of `DataRoot.train`, with a subject in each row and units in one spelling."""
-    _check_ids(path, table)
-    _fill_subjects(path, table, subject_pattern, clips)
-    phases = [name for name in MOMENT_COLUMNS if name in table]
-    units = ["units"] if "units" in table else []
-    if units:
-        table["units"] = [unit_text(parse_units(text)) for text in table["units"]]
-    return table[["Id", "subject", *classes, *phases, *units]]
+    return _labelled(path, read_table(path, ["Id"], layout, classes), classes, layout, {})
 
 
 def load_sample_submission(data_root: str | Path, classes: Iterable[str]) -> pd.DataFrame:
-    """Read `sample_submission.csv`, Id as text, columns and rows in the order of the file.
+    """Read `sample_submission.csv` with the Ids as texts. Columns and rows keep the order of the file.
 
-    Raises DataError if its columns are not exactly Id and the classes, or if an Id stands there twice.
+    Raises DataError if its columns are not exactly Id and the classes, or if an Id is repeated.
     """
     path, expected = table_path(Path(data_root), "sample_submission"), ["Id", *classes]
     table = read_table(path, expected)
@@ -210,15 +131,14 @@ def load_sample_submission(data_root: str | Path, classes: Iterable[str]) -> pd.
 
 
 def read_table(path: Path, required: list[str], layout: Layout = PLAIN, known: Iterable[str] = ()) -> pd.DataFrame:
-    """A table as texts, with its required columns present and its Ids unique and fit for folder names.
+    """A table as texts that has the required columns, and Ids that are unique and fit for folder names.
 
-    Required and known columns, subjects and moments are found whatever their case and stray spaces ("Onset",
+    Required and known columns, the subject and the moments are recognised in any case and with stray spaces ("Onset",
     "Negative "), and by the names that a layout gives them.
     """
     if not path.exists():
         raise DataError.at(path, "there is no such table", "put it there, or correct the path of the data root")
-    table = read_cells(path, layout.skip_rows, layout.sheet).reset_index(drop=True)
-    table = renamed(path, table, layout)
+    table = read_renamed(path, layout)
     spelling = {name.casefold(): name for name in (*required, *known, "subject", *MOMENT_COLUMNS)}
     table.columns = [spelling.get(name.casefold(), name) for name in table.columns]
     if table.columns.duplicated().any():
@@ -226,13 +146,85 @@ def read_table(path: Path, required: list[str], layout: Layout = PLAIN, known: I
         raise DataError.at(path, f"the column {twice} stands there twice", "keep one of them")
     missing = [name for name in required if name not in table]
     if missing:
-        raise DataError.at(
-            path, f"the column {', '.join(missing)} is missing", f"give the columns {', '.join(required)}"
-        )
+        fault = f"the column {', '.join(missing)} is missing"
+        raise DataError.at(path, fault, f"give the columns {', '.join(required)}")
     if table.empty:
         raise DataError.at(path, "the table has no rows", "give one row per Id")
     _check_ids(path, table)
     return table
+
+
+def table_path(root: Path, name: str) -> Path:
+    """The path of a root's table: a CSV file, or a workbook if there is no CSV file."""
+    path = root / f"{name}.csv"
+    books = [book for suffix in WORKBOOK_SUFFIXES if (book := root / f"{name}{suffix}").exists()]
+    if books and path.exists():
+        raise DataError.at(path, f"{books[0].name} lies beside it", "keep one of the two")
+    return books[0] if books else path
+
+
+def _load_train(root: Path, classes: tuple[str, ...], layout: Layout, refuse: Refuse) -> tuple[pd.DataFrame, Clips]:
+    """The training table in the form of the challenge, and its clips by Id."""
+    path = table_path(root, "train")
+    table = read_table(path, ["Id"], layout, classes)
+    clips, missing = _matched(root / "train", table["Id"], path, refuse)
+    for id in missing:
+        fault = f"Id {id} has no folder {root / 'train' / id}"
+        refuse(DataError.at(path, fault, "deliver the sequence or remove the row"))
+    table = table[table["Id"].isin(clips)].reset_index(drop=True)
+    train = _labelled(path, table, classes, layout, clips)
+    _place_moments(path, train, clips, layout, refuse)
+    return train, clips
+
+
+def _matched(folder: Path, ids: pd.Series, table: Path, refuse: Refuse) -> tuple[Clips, list[str]]:
+    """The clips of a split by Id, and the Ids without one. Folders without an Id are refused."""
+    paths, unknown = match_entries(folder, ids)
+    for name in unknown:
+        refuse(DataError.at(folder / name, f"{table.name} has no row for it", "add the row or remove the folder"))
+    return {id: ClipLocation(path) for id, path in paths.items()}, [id for id in ids if id not in paths]
+
+
+def _place_moments(path: Path, train: pd.DataFrame, clips: Clips, layout: Layout, refuse: Refuse) -> None:
+    """Replace the frame numbers of the moments by positions from 0. Numbers that are no frames are refused."""
+    moments = [name for name in MOMENT_COLUMNS if name in train]
+    for row in train.index[train[moments].notna().any(axis=1)]:
+        numbers = frame_numbers(clips[train.at[row, "Id"]].path, layout)
+        for name in moments:
+            if pd.isna(train.at[row, name]):
+                continue
+            number = int(train.at[row, name])
+            train.at[row, name] = numbers.index(number) if number in numbers else pd.NA
+            if number not in numbers:
+                fault = f"Id {train.at[row, 'Id']} names frame {number} of {len(numbers)}"
+                remedy = f"count frame positions from 0, or say in {LAYOUT} how they are counted"
+                refuse(DataError.at(path, fault, remedy))
+
+
+def _labelled(path: Path, table: pd.DataFrame, classes: tuple[str, ...], layout: Layout, clips: Clips) -> pd.DataFrame:
+    """The texts of a training table as the columns of `load_labels`."""
+    missing = [name for name in classes if name not in table]
+    if missing and "emotion" not in table:
+        fault = f"the column {', '.join(missing)} is missing"
+        remedy = f"give the columns Id, {', '.join(classes)}, or name the column of an emotion in {LAYOUT}"
+        raise DataError.at(path, fault, remedy)
+    table = add_classes(path, table, classes, layout)
+    for first, second in combinations(parse_moments(path, table), 2):  # each of the three may be unknown
+        wrong = (table[first] > table[second]).fillna(False)
+        if wrong.any():
+            fault = f"Id {first_id(table, wrong)} has its {first} after its {second}"
+            raise DataError.at(path, fault, "correct the frame positions")
+    return _checked(path, table, classes, layout, clips)
+
+
+def _checked(path: Path, table: pd.DataFrame, classes: tuple[str, ...], layout: Layout, clips: Clips) -> pd.DataFrame:
+    """The columns of `DataRoot.train`, with a subject in each row and action units in one spelling."""
+    _check_ids(path, table)
+    _fill_subjects(path, table, layout.subject_pattern, clips)
+    if "units" in table:
+        units = [parse_units(text) for text in table["units"]]
+        table["units"] = ["+".join(f"{side}{number}" for side, number in row) for row in units]  # such as 4+L7
+    return table[["Id", "subject", *classes, *(name for name in (*MOMENT_COLUMNS, "units") if name in table)]]
 
 
 def _check_ids(path: Path, table: pd.DataFrame) -> None:
@@ -242,62 +234,28 @@ def _check_ids(path: Path, table: pd.DataFrame) -> None:
     too_long = table["Id"].str.encode("utf-8").str.len() > MAX_ID
     unfit = ~table["Id"].str.fullmatch(r"[^/\\\x00-\x1f]+") | table["Id"].isin([".", ".."]) | too_long
     if unfit.any():
-        raise DataError.at(
-            path, f"Id {first_id(table, unfit)[:MAX_ID]!r} is not the name of a folder", "correct the Id"
-        )
+        fault = f"Id {first_id(table, unfit)[:MAX_ID]!r} is not the name of a folder"
+        raise DataError.at(path, fault, "correct the Id")
 
 
-def _fill_subjects(path: Path, table: pd.DataFrame, pattern: str | None, clips: dict[str, ClipLocation]) -> None:
-    """Fill in the subjects that the table does not name: by the pattern, from the Id or from its folder's name."""
+def _fill_subjects(path: Path, table: pd.DataFrame, pattern: str, clips: Clips) -> None:
+    """Fill in the subjects that the table lacks, by the pattern, from the Id or from the name of its folder."""
     if "subject" not in table:
         table["subject"] = ""
     empty = table["subject"] == ""
     if empty.any() and pattern:
-        _check_pattern(pattern)
+        where = f"subject pattern {pattern!r}"
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise DataError.at(where, f"it is no regular expression ({error})", "correct it") from error
+        if groups != 1:
+            raise DataError.at(where, f"it has {groups} groups", "put one pair of brackets in it")
         ids = table.loc[empty, "Id"]
         folders = ids.map(lambda id: clips[id].path.name if id in clips else "")
         by_id, by_folder = (names.str.extract(pattern, expand=False) for names in (ids, folders))
         table.loc[empty, "subject"] = by_id.fillna(by_folder).fillna("")
         empty = table["subject"] == ""
     if empty.any():
-        raise DataError.at(
-            path,
-            f"Id {first_id(table, empty)} has no subject, and splits are by subject",
-            "add a subject column, or a subject pattern that fits every Id",
-        )
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise DataError.at(
-            f"subject pattern {pattern!r}", f"it is no regular expression ({error})", "correct it"
-        ) from error
-    if groups != 1:
-        raise DataError.at(f"subject pattern {pattern!r}", f"it has {groups} groups", "put one pair of brackets in it")
-
-
-def _place_phases(
-    path: Path, train: pd.DataFrame, clips: dict[str, ClipLocation], layout: Layout, refuse: Refuse
-) -> None:
-    """Turn frames that are counted otherwise into positions from 0, and hold them against the frames there are."""
-    phases = [name for name in MOMENT_COLUMNS if name in train]
-    for row, last in enumerate(train[phases].max(axis=1) if phases else ()):
-        if pd.isna(last):
-            continue
-        place, first = clips[train.at[row, "Id"]].path, int(layout.frames == "from 1")
-        if video_of(place):  # how many frames it has, its reader finds
-            numbers = range(first, MAX_FRAMES)
-        else:
-            numbers = list(numbered_files(place))
-            if layout.frames != "numbers":
-                numbers = range(first, first + len(numbers))
-        for name in phases:
-            frame = train.at[row, name]
-            if not pd.isna(frame) and frame not in numbers:
-                fault = f"Id {train.at[row, 'Id']} names frame {frame} of {len(numbers)}"
-                remedy = f"count frame positions from 0, or say in {LAYOUT} how they are counted"
-                refuse(DataError.at(path, fault, remedy))
-                frame = pd.NA
-            train.at[row, name] = pd.NA if pd.isna(frame) else numbers.index(frame)
+        fault = f"Id {first_id(table, empty)} has no subject, and splits are by subject"
+        raise DataError.at(path, fault, "add a subject column, or a subject pattern that fits every Id")

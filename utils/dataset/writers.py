@@ -1,4 +1,4 @@
-"""Write sequences: the compact `clip.npz` with its composites, or OBJ, MTL and PNG per frame."""
+"""Writes sequences: as `clip.npz` with composites, or as OBJ, MTL and PNG files per frame."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +9,7 @@ from utils.artefacts import atomic_path
 from utils.dataset.clip_file import CLIP
 from utils.dataset.images import write_image
 from utils.dataset.readers import open_sequence
-from utils.dataset.sequence import Frame, Sequence
+from utils.dataset.sequence import Sequence
 from utils.errors import DataError
 
 
@@ -20,13 +20,11 @@ def write_clip(
     uv: np.ndarray,
     fps: float,
     textures: Iterable[np.ndarray],
-    suffix: str = ".png",
 ) -> Path:
-    """Write a sequence in the compact form; an existing folder is replaced when the new one is complete.
+    """Write a sequence in the compact form. An existing folder is replaced when the new one is complete.
 
-    vertices (T, V, 3) millimetres; faces (F, 3); uv (V, 2) or (T, V, 2); textures: T composites (H, W, 3)
-    uint8 RGB, an iterator will do; suffix: image format, ".jpg" (quality 95) loses what 2 grey levels of
-    noise would hide.
+    vertices (T, V, 3) millimetres; faces (F, 3); uv (V, 2) or (T, V, 2); textures: T composites (H, W, 3) uint8 RGB,
+    which may come from an iterator. Raises DataError for a sequence that cannot be read again.
     """
     folder = Path(folder)
     with atomic_path(folder) as temporary:
@@ -40,15 +38,15 @@ def write_clip(
             fps=np.float32(fps),
         )
         for t, texture in enumerate(textures):
-            write_image(temporary / f"frame_{t:04d}{suffix}", texture)
-        open_sequence(temporary)  # what cannot be read again is not worth keeping
+            write_image(temporary / f"frame_{t:04d}.png", texture)
+        open_sequence(temporary)
     return folder
 
 
 def write_obj_sequence(sequence: Sequence, folder: str | Path) -> Path:
-    """Write a mesh sequence as OBJ, MTL and PNG per frame; a complete folder then replaces an existing one.
+    """Write a mesh sequence as OBJ, MTL and PNG files per frame. An existing folder is replaced at the end.
 
-    Nine significant digits hold float32 exactly, so that what is read again renders the same pixels.
+    Nine significant digits hold float32 exactly, so that the written sequence renders to the same pixels.
     """
     folder = Path(folder)
     if sequence.kind != "mesh":
@@ -59,18 +57,18 @@ def write_obj_sequence(sequence: Sequence, folder: str | Path) -> Path:
             surfaces = sequence.surfaces(t)
             if len(surfaces) > 1 or surfaces[0].tint is not None:
                 raise DataError.at(sequence.folder, "it has no single texture to write", "bake its textures into one")
-            _write_obj(temporary / f"frame_{t:04d}.obj", Frame(*sequence.geometry(t), surfaces[0].texture))
+            _write_obj(temporary / f"frame_{t:04d}.obj", *sequence.geometry(t), surfaces[0].texture)
     return folder
 
 
-def _write_obj(path: Path, frame: Frame) -> None:
-    texture, material = path.with_suffix(".png"), path.with_suffix(".mtl")
-    write_image(texture, frame.texture)
-    material.write_text(f"newmtl skin\nKd 1 1 1\nmap_Kd {texture.name}\n", encoding="utf-8")
-    corners = np.repeat(frame.faces + 1, 2, axis=1)  # vertex and uv share one number
+def _write_obj(path: Path, vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, texture: np.ndarray) -> None:
+    image, material = path.with_suffix(".png"), path.with_suffix(".mtl")
+    write_image(image, texture)
+    material.write_text(f"newmtl skin\nKd 1 1 1\nmap_Kd {image.name}\n", encoding="utf-8")
+    corners = np.repeat(faces + 1, 2, axis=1)  # the same number for vertex and uv
     with path.open("w", encoding="utf-8") as handle:
         handle.write(f"mtllib {material.name}\n")
-        np.savetxt(handle, frame.vertices, "v %.9g %.9g %.9g")
-        np.savetxt(handle, frame.uv, "vt %.9g %.9g")
+        np.savetxt(handle, vertices, "v %.9g %.9g %.9g")
+        np.savetxt(handle, uv, "vt %.9g %.9g")
         handle.write("usemtl skin\n")
         np.savetxt(handle, corners, "f %d/%d %d/%d %d/%d")

@@ -1,10 +1,8 @@
-"""What any network must beat, through the same folds and the same table: trivial answers, classical
-features, small nets.
+"""Baselines: trivial answers, classical features, and small networks of the field.
 
-`baselines(mode)` gives name -> estimator for `protocol.cross_validate`. Every choice (C, input, epoch,
-thresholds) is made on the inner folds of the training subjects. Classical models score one class against the
-rest; their scores become probabilities by a logistic curve fitted on the inner out-of-fold scores (Platt
-1999).
+`baselines(mode)` gives the estimators for `protocol.cross_validate` by name. Every choice (C, input, epoch,
+thresholds) is made on the inner folds of the training subjects. A classical model scores each class against the
+rest; a logistic curve, fitted on the inner out-of-fold scores, turns the scores into probabilities (Platt 1999).
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from torch import Tensor, nn
 
+from utils.evaluate.rows import EVERY_LABEL, PAPER_NETWORK, SVM
 from utils.flow.strain import optical_strain
 from utils.train.decision import Thresholds, choose_thresholds
 from utils.train.estimator import Classifier, Estimator, Fold
@@ -36,7 +35,7 @@ from utils.train.settings import TrainConfig
 
 
 def prior_random(mode: str = "multi-label") -> Estimator:
-    """Every label at random, as often as in training."""
+    """Random labels, each as frequent as in the training clips."""
 
     def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         prevalence = train.y.mean(axis=0)
@@ -45,9 +44,9 @@ def prior_random(mode: str = "multi-label") -> Estimator:
             noise = np.random.default_rng([seed, len(train)]).random((len(x), len(prevalence)))
             if mode == "multi-label":
                 return noise
-            # The arg max of this race is class k with probability prevalence[k].
-            race = np.maximum(prevalence, 1e-9) / -np.log(noise)
-            return race / race.sum(axis=1, keepdims=True)
+            # The arg max of these scores is class k with probability prevalence[k].
+            scores = np.maximum(prevalence, 1e-9) / -np.log(noise)
+            return scores / scores.sum(axis=1, keepdims=True)
 
         return Classifier(probabilities, _fixed(1 - prevalence, "1 - training prevalence", mode))
 
@@ -55,16 +54,15 @@ def prior_random(mode: str = "multi-label") -> Estimator:
 
 
 def all_ones(mode: str = "multi-label") -> Estimator:
-    """Every label for every clip; it is also the constant answer with the best macro-UF1."""
+    """Every label for every clip. No other constant answer has a higher macro-UF1."""
     if mode != "multi-label":
         raise ValueError("all_ones gives several labels per clip. Remedy: leave it out where labels are single.")
     return lambda train, inner, seed: _constant(np.ones(train.y.shape[1]), mode)
 
 
 def best_constant(mode: str = "multi-label") -> Estimator:
-    """The constant answer that is right most often in training: per class the majority, or the most frequent
-    class.
-    """
+    """The constant answer that is right most often in training: the majority value of each class, or, for single
+    labels, the most frequent class."""
 
     def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         prevalence = train.y.mean(axis=0)
@@ -86,9 +84,7 @@ def _fixed(values: np.ndarray, source: str, mode: str) -> Thresholds | None:
 
 
 def averaged_flow(x: np.ndarray, grid: int, channels: int) -> np.ndarray:
-    """Flow averaged over grid x grid blocks of every view and phase: x (N, V, P, 3, H, W) -> (N,
-    V*P*channels*grid^2).
-    """
+    """Mean flow in grid x grid blocks of every view and phase: x (N, V, P, 3, H, W) -> (N, V*P*channels*grid^2)."""
     maps = torch.from_numpy(np.ascontiguousarray(x[:, :, :, :channels])).flatten(1, 3)
     return F.adaptive_avg_pool2d(maps, grid).flatten(1).numpy()
 
@@ -96,9 +92,9 @@ def averaged_flow(x: np.ndarray, grid: int, channels: int) -> np.ndarray:
 def bi_woof(x: np.ndarray, grid: int, bins: int = 8) -> np.ndarray:
     """Bi-weighted oriented optical flow: x (N, V, P, 3, H, W) -> (N, V*P*grid^2*bins).
 
-    Per block, a histogram of flow directions weighted by magnitude; each block's histogram weighted by its
-    mean optical strain. Source: Liong et al. 2018, "Less is more: micro-expression recognition from video
-    using apex frame".
+    Each block has a histogram of the flow directions, weighted by magnitude. The mean optical strain of the block
+    weights the whole histogram. Source: Liong et al. 2018, "Less is more: micro-expression recognition from video using
+    apex frame".
     """
     u, v = x[:, :, :, 0], x[:, :, :, 1]
     direction = (np.arctan2(v, u) / (2 * np.pi) * bins).astype(int) % bins  # (N, V, P, H, W)
@@ -119,36 +115,36 @@ Trainer = Callable[[np.ndarray, np.ndarray, Sequence], Callable[[np.ndarray], np
 def tuned(
     extract: Callable[..., np.ndarray], inputs: Sequence[dict], train_all: Trainer, settings: Sequence, mode: str
 ) -> Estimator:
-    """A classical model whose input and setting are chosen on the inner out-of-fold scores.
+    """Estimator of a classical model. It chooses input and setting by the inner out-of-fold scores (`_separation`).
 
     extract(x, **input) -> features (N, D). train_all(features, y, settings) -> function from features (n, D)
-    to scores (settings, n, K). Chosen by mean average precision, for single labels by macro F1 of the arg
-    max.
+    to scores (settings, n, K).
     """
 
     def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         candidates = []
-        for chosen in inputs:
-            features = extract(train.x, **chosen)
+        for options in inputs:
+            features = extract(train.x, **options)
             scores = np.zeros((len(settings), *train.y.shape))
-            for fit_on, judge_on in inner:
+            for fit_on, test_on in inner:
                 model = train_all(features[fit_on], train.y[fit_on], settings)
-                scores[:, judge_on] = model(features[judge_on])
-            candidates += [(chosen, setting, one) for setting, one in zip(settings, scores, strict=True)]
-        chosen, setting, held_out = max(candidates, key=lambda one: _separation(train.y, one[2], mode))
-        model, curves = (train_all(extract(train.x, **chosen), train.y, [setting]), _calibrate(held_out, train.y, mode))
+                scores[:, test_on] = model(features[test_on])
+            candidates += [(options, *pair) for pair in zip(settings, scores, strict=True)]
+        options, setting, held_out = max(candidates, key=lambda candidate: _separation(train.y, candidate[2], mode))
+        model = train_all(extract(train.x, **options), train.y, [setting])
+        curves = _calibrate(held_out, train.y, mode)
         held_out, thresholds = curves(held_out), None
         if mode == "multi-label":
             source = "inner out-of-fold"
             thresholds = choose_thresholds(train.y, held_out, train.y.mean(axis=0), source=source)
-        notes = {"input": chosen, "setting": setting}
-        return Classifier(lambda x: curves(model(extract(x, **chosen))[0]), thresholds, notes, held_out)
+        notes = {"input": options, "setting": setting}
+        return Classifier(lambda x: curves(model(extract(x, **options))[0]), thresholds, notes, held_out)
 
     return estimator
 
 
 def each_class(build: Callable) -> Trainer:
-    """One binary model of `build(setting)` per class and setting, on standardised features."""
+    """A trainer of one binary model `build(setting)` per class and setting, on standardised features."""
 
     def train_all(features: np.ndarray, y: np.ndarray, settings: Sequence) -> Callable[[np.ndarray], np.ndarray]:
         scaler = StandardScaler().fit(features)
@@ -160,17 +156,19 @@ def each_class(build: Callable) -> Trainer:
 
 
 class ShrunkenDiscriminant:
-    """Linear discriminant of two classes with equally shrunken covariances, solved by Cholesky: scikit-learn's solver
-    decomposes the matrix into its singular values, which takes tens of times as long and gives the same answer."""
+    """Linear discriminant of two classes that share one shrunken covariance matrix, solved by Cholesky decomposition.
+
+    scikit-learn's solver gives the same answer but uses a singular value decomposition, which is tens of times slower.
+    """
 
     def __init__(self, shrinkage: float) -> None:
         self.shrinkage = shrinkage
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> ShrunkenDiscriminant:
-        """features (N, D), labels (N,) 0 or 1, both present."""
+        """features (N, D), labels (N,) 0 or 1; both values must occur."""
         means = np.stack([features[labels == label].mean(axis=0) for label in (0, 1)])
-        rest = features - means[labels.astype(int)]
-        covariance = shrunk_covariance(rest.T @ rest / len(rest), self.shrinkage)
+        residuals = features - means[labels.astype(int)]
+        covariance = shrunk_covariance(residuals.T @ residuals / len(residuals), self.shrinkage)
         self.slope = solve(covariance, means[1] - means[0], assume_a="pos")
         self.offset = np.log(labels.mean() / (1 - labels.mean())) - means.sum(axis=0) @ self.slope / 2
         return self
@@ -182,7 +180,7 @@ class ShrunkenDiscriminant:
 def kernel_machine(
     features: np.ndarray, y: np.ndarray, settings: Sequence[float]
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """One RBF support vector machine per class and C; all share one kernel matrix, gamma 1 / dimensions."""
+    """A trainer of one RBF support vector machine per class and C. All share one kernel matrix with gamma 1 / D."""
     scaler = StandardScaler().fit(features)
     scaled = scaler.transform(features)
     gram = rbf_kernel(scaled)
@@ -194,7 +192,7 @@ def kernel_machine(
 
 
 def _fit_binary(model, features: np.ndarray, labels: np.ndarray):
-    """The fitted model, or where the labels have one value only, that value's constant score."""
+    """The fitted model, or a constant score (1 or -1) if all labels have the same value."""
     return model.fit(features, labels) if 0 < labels.sum() < len(labels) else float(2 * labels[0] - 1)
 
 
@@ -202,16 +200,14 @@ def _scores(models: list[list], features: np.ndarray) -> np.ndarray:
     """Decision scores (settings, n, K)."""
     return np.array(
         [
-            [np.full(len(features), m) if isinstance(m, float) else m.decision_function(features) for m in row]
-            for row in models
+            [np.full(len(features), m) if isinstance(m, float) else m.decision_function(features) for m in by_class]
+            for by_class in models
         ]
     ).transpose(0, 2, 1)
 
 
 def _separation(y: np.ndarray, scores: np.ndarray, mode: str) -> float:
-    """How well inner out-of-fold scores tell the classes apart: mean average precision, or macro F1 of the
-    arg max.
-    """
+    """How well scores separate the classes: mean average precision, or macro F1 of the arg max for single labels."""
     if mode == "multi-label":
         present = y.any(axis=0)
         return float(average_precision_score(y[:, present], scores[:, present], average="macro"))
@@ -219,16 +215,15 @@ def _separation(y: np.ndarray, scores: np.ndarray, mode: str) -> float:
 
 
 def _calibrate(scores: np.ndarray, y: np.ndarray, mode: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Scores (N, K) -> probabilities (N, K): a logistic curve per class, or one softmax regression with
-    equal priors.
-    """
+    """Fit the function from scores (n, K) to probabilities (n, K): one logistic curve per class, or, for single labels,
+    one softmax regression with equal priors."""
     if mode == "single-label":
-        seen = np.flatnonzero(y.any(axis=0))
+        present = np.flatnonzero(y.any(axis=0))
         joint = LogisticRegression(class_weight="balanced").fit(scores, y.argmax(axis=1))
 
         def softmax(new: np.ndarray) -> np.ndarray:
             probability = np.zeros(new.shape)
-            probability[:, seen] = joint.predict_proba(new)
+            probability[:, present] = joint.predict_proba(new)
             return probability
 
         return softmax
@@ -246,21 +241,19 @@ def _calibrate(scores: np.ndarray, y: np.ndarray, mode: str) -> Callable[[np.nda
 
 
 def rbf_svm(mode: str = "multi-label") -> Estimator:
-    """RBF support vector machine on averaged flow; grid, channels and C chosen inside (Cortes and Vapnik
-    1995).
-    """
+    """RBF support vector machine on averaged flow (Cortes and Vapnik 1995); inner folds choose grid, channels, C."""
     inputs = [{"grid": grid, "channels": channels} for grid in (4, 7, 10) for channels in (2, 3)]
     return tuned(averaged_flow, inputs, kernel_machine, (0.5, 2.0, 8.0), mode)
 
 
 def lda(mode: str = "multi-label") -> Estimator:
-    """Linear discriminant analysis on averaged flow; grid and shrinkage of the covariance chosen inside."""
+    """Linear discriminant analysis on averaged flow; inner folds choose grid and shrinkage of the covariance."""
     build = each_class(ShrunkenDiscriminant)
     return tuned(averaged_flow, [{"grid": grid, "channels": 2} for grid in (4, 7)], build, (0.3, 0.9), mode)
 
 
 def bi_woof_svm(mode: str = "multi-label") -> Estimator:
-    """Linear support vector machine on Bi-WOOF; grid and C chosen inside (Liong et al. 2018)."""
+    """Linear support vector machine on Bi-WOOF (Liong et al. 2018); inner folds choose grid and C."""
     build = each_class(lambda c: LinearSVC(C=c, class_weight="balanced", random_state=0))
     return tuned(bi_woof, [{"grid": 5}, {"grid": 8}], build, (0.001, 0.01, 0.1), mode)
 
@@ -269,9 +262,8 @@ def bi_woof_svm(mode: str = "multi-label") -> Estimator:
 
 
 class STSTNet(nn.Module):
-    """Shallow triple stream three-dimensional CNN (Liong et al. 2019, "Shallow triple stream
-    three-dimensional CNN (STSTNet) for micro-expression recognition"): three 3x3 convolutions of 3, 5, 8
-    filters on all maps, side by side."""
+    """Three parallel 3x3 convolutions with 3, 5 and 8 filters on all maps (Liong et al. 2019, "Shallow triple stream
+    three-dimensional CNN (STSTNet) for micro-expression recognition")."""
 
     def __init__(self, config: STSTNetConfig) -> None:
         super().__init__()
@@ -296,9 +288,8 @@ class STSTNet(nn.Module):
 
 
 class OffApexNet(nn.Module):
-    """Two streams, u and v, then two wide layers (Gan et al. 2019, "OFF-ApexNet on micro-expression
-    recognition system").
-    """
+    """Two streams for u and v, then two wide layers (Gan et al. 2019, "OFF-ApexNet on micro-expression recognition
+    system")."""
 
     def __init__(self, config: OffApexNetConfig) -> None:
         super().__init__()
@@ -351,15 +342,13 @@ PLAIN = TrainConfig(
     gain=0.0,
     mixup=0.0,
     mirror_average=False,
-)  # Adam and nothing else, as the papers train
-
-
+)  # Adam alone, as in the papers
 STSTNET = replace(PLAIN, loss="bce", epochs=100, patience=20, lr=3e-3)
 OFF_APEXNET = replace(PLAIN, loss="bce", epochs=60, patience=15, lr=1e-4)
 
 
 def plain_network(config: type[ModelConfig], train_config: TrainConfig) -> Estimator:
-    """One network of `config`, shaped to the data, without augmentation, stopped on the first inner fold."""
+    """Estimator of one network. Its shape follows the data; the first inner fold decides when training stops."""
 
     def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         views, phases = train.x.shape[1:3]
@@ -370,20 +359,19 @@ def plain_network(config: type[ModelConfig], train_config: TrainConfig) -> Estim
 
 
 def ststnet(mode: str = "multi-label") -> Estimator:
-    """STSTNet, Adam, cross-entropy; more and larger steps than its 5e-5, which needs hours."""
+    """STSTNet with Adam and cross-entropy. The paper's learning rate of 5e-5 would take hours; this one is larger."""
     return plain_network(STSTNetConfig, replace(STSTNET, mode=mode))
 
 
 def off_apexnet(mode: str = "multi-label") -> Estimator:
-    """Off-ApexNet, Adam 1e-4, cross-entropy."""
+    """Off-ApexNet with Adam, learning rate 1e-4, and cross-entropy."""
     return plain_network(OffApexNetConfig, replace(OFF_APEXNET, mode=mode))
 
 
-def paper_faithful(mode: str = "multi-label") -> Estimator:
-    """Our network with the pieces that its paper names and nothing of ours (arXiv 2603.26849).
+def paper_network(mode: str = "multi-label") -> Estimator:
+    """The network as its paper describes it (arXiv 2603.26849): one network, Adam, focal loss, early stopping.
 
-    One network, Adam, focal loss, early stopping; no shared views, augmentation, mixup, weight decay,
-    schedule, mirror averaging or ensemble.
+    It has none of our additions: shared views, augmentation, mixup, weight decay, schedule, mirror averaging, ensemble.
     """
     return plain_network(ModelConfig, replace(PLAIN, mode=mode))
 
@@ -392,16 +380,16 @@ def paper_faithful(mode: str = "multi-label") -> Estimator:
 
 
 def baselines(mode: str = "multi-label") -> dict[str, Estimator]:
-    """name -> estimator, in the order of a table; single-label data has no all-ones row."""
+    """The estimators by name, in the order of the table. Single-label data have no row EVERY_LABEL."""
     makers = {
         "prior-random": prior_random,
-        "all-ones": all_ones,
+        EVERY_LABEL: all_ones,
         "best constant": best_constant,
         "LDA": lda,
-        "RBF-SVM": rbf_svm,
+        SVM: rbf_svm,
         "Bi-WOOF + linear SVM": bi_woof_svm,
         "STSTNet": ststnet,
         "Off-ApexNet": off_apexnet,
-        "paper-faithful": paper_faithful,
+        PAPER_NETWORK: paper_network,
     }
     return {name: make(mode) for name, make in makers.items() if mode == "multi-label" or make is not all_ones}

@@ -1,8 +1,8 @@
 """Why a network decided: saliency of the input maps, and the action units (AUs) of a clip: which, where and when.
 
-The units come from the shipped network, which was taught by synthetic motion (`utils.train.shipped`); the emotions come
-from the network that is explained. The shipped network learnt the intensities of the units by cross-entropy, so its
-probability of a weak unit stays low even where the unit is surely there.
+The AUs come from the shipped network, which synthetic motion taught (`utils.train.shipped`). The emotions come from the
+network to explain. The shipped network learnt the intensities of the AUs by cross-entropy, so a weak AU gets a low
+probability even if it is certainly present.
 """
 
 from collections.abc import Sequence
@@ -26,81 +26,87 @@ from utils.train.samples import Samples
 from utils.train.shipped import KINDS, load_pretrained, unit_probabilities
 from utils.train.stacking import Stack, predict_stack
 
-# A unit is named from this probability: on 2000 clips of `sample_dual(2000, 991)`, people never trained on,
-# nine of ten units named so were there, and seven of ten that were there are named.
+# Probability from which an AU is named. On synthetic clips of other people than those of the training
+# (`sample_dual(2000, 991)`), nine of ten named AUs are present, and seven of ten AUs that are present are named.
 NAMED_FROM = 0.3
-# A unit is called one-sided from this log of the ratio of odds, and else "both". Cautious, as tests/test_explain.py has
-# it: of the units that moved by three times as much on one side about half are called so, very few with the wrong side.
+MOST_NAMED = 3  # AUs of a clip
+# Log odds ratio of the two sides from which a side is named instead of "both". It is cautious: of the AUs that move
+# three times as much on one side, about half get a side, and few the wrong side (tests/evaluate/test_explain.py).
 ONE_SIDED_FROM = 1.5
-HEADS = {"emotions": 0, "units": 2}  # position among the outputs of MicroAttNet.forward_all
+RESAMPLES = 2000  # of the subjects, in `unit_scores`
+HEADS = {"emotions": 0, "units": 2}  # position among the outputs of `MicroAttNet.forward_all`
 
 
 # Where --------------------------------------------------------------------------------------------------------------
 
 
 def contributions(ensemble: Ensemble, x: np.ndarray, output: int, head: str = "emotions") -> np.ndarray:
-    """Gradient x input of one output's logit for clips x (N, V, P, 3, S, S): what each value adds to it, as x in shape.
+    """Gradient x input of one output's logit: what each value of clips x (N, V, P, 3, S, S) adds to it, same shape.
 
-    head "emotions" or "units". The logit is averaged over member networks and mirror images, as `fitted.predict` does
-    with probabilities (Simonyan et al. 2014, "Deep inside convolutional networks", with the input as a factor).
+    head: "emotions" or "units". The logit is averaged over networks and mirror images, as `ensemble.predict` averages
+    probabilities (Simonyan et al. 2014, "Deep inside convolutional networks", multiplied by the input).
     """
     maps = torch.from_numpy(x).requires_grad_()
     small = resize_maps(maps, ensemble.model_config.size)
-    variants = (small, mirror(small)) if ensemble.train_config.mirror_average else (small,)
-    logit = 0.0
+    images = (small, mirror(small)) if ensemble.train_config.mirror_average else (small,)
+    total = 0.0
     for member in ensemble.members:
         network = build_network(ensemble, member)
-        for variant in variants:
-            logit = logit + network.forward_all(scale_maps(variant, member.scale))[HEADS[head]][:, output].sum()
-    logit.backward()
-    return (maps.grad * maps).detach().numpy() / (len(ensemble.members) * len(variants))
+        for image in images:
+            total = total + network.forward_all(scale_maps(image, member.scale))[HEADS[head]][:, output].sum()
+    total.backward()
+    return (maps.grad * maps).detach().numpy() / (len(ensemble.members) * len(images))
 
 
 def saliency(ensemble: Ensemble, samples: Samples) -> np.ndarray:
-    """Mean size of the contributions to each class's logit over that class's clips, (K, V, S, S) float32, each summing
-    to 1. Summed over phases and channels; a class without clips gets zeros.
+    """Saliency maps (K, V, S, S) float32: the mean absolute contribution to a class's logit over the clips of a class.
+
+    The maps are summed over phases and channels. Each sums to 1; a class without clips has zeros.
     """
     maps = np.zeros((len(samples.classes), samples.x.shape[1], *samples.x.shape[-2:]), np.float32)
     for k in np.flatnonzero(samples.y.any(axis=0)):
-        each = np.abs(contributions(ensemble, samples.x[samples.y[:, k] > 0], k))
-        maps[k] = _sum_to_one(each.sum(axis=(2, 3)).mean(axis=0))
+        absolute = np.abs(contributions(ensemble, samples.x[samples.y[:, k] > 0], k))
+        maps[k] = _sum_to_one(absolute.sum(axis=(2, 3)).mean(axis=0))
     return maps
 
 
 def unit_maps(x: np.ndarray, units: Sequence[int]) -> np.ndarray:
-    """Where motion speaks for each of some units (positions) in one clip x (V, P, 3, S, S): (len(units), V, S, S).
+    """Where one clip x (V, P, 3, S, S) shows each AU of `units` (positions): maps (len(units), V, S, S) that sum to 1.
 
-    The contributions summed over phases and channels; what speaks against is zero. Each sums to 1.
+    A map holds the contributions, summed over phases and channels. Negative sums are set to zero.
     """
     ensemble = load_pretrained(KINDS[x.shape[0]])
-    each = [contributions(ensemble, x[None], unit, "units")[0].sum(axis=(1, 2)).clip(0) for unit in units]
-    return np.stack([_sum_to_one(maps) for maps in each])
+    maps = [contributions(ensemble, x[None], unit, "units")[0].sum(axis=(1, 2)).clip(0) for unit in units]
+    return np.stack([_sum_to_one(values) for values in maps])
 
 
 def _sum_to_one(maps: np.ndarray) -> np.ndarray:
-    return maps / max(maps.sum(), 1e-12)  # a clip in which nothing moves has zeros
+    return maps / max(maps.sum(), 1e-12)  # a clip without motion has zeros
 
 
 # Which --------------------------------------------------------------------------------------------------------------
 
 
 def unit_table(ids: Sequence[str], units: np.ndarray, order: Sequence[str] | None = None) -> pd.DataFrame:
-    """A row per clip: Id and the probabilities (N, 19) to three digits; empty for an Id of `order` that has none."""
+    """A row per clip: Id, and rounded probabilities from units (N, 19).
+
+    order: the Ids of the rows, if not `ids`. An Id without probabilities gets an empty row.
+    """
     table = pd.DataFrame(units, index=pd.Index(ids, name="Id"), columns=list(ACTION_UNITS))
     return table.astype(float).round(3).reindex(ids if order is None else order).reset_index()
 
 
-def named_units(units: np.ndarray, most: int = 3) -> np.ndarray:
-    """Positions of the units (19,) that are named, the most probable first: at most `most`, from NAMED_FROM up."""
-    order = np.argsort(-units)[:most]
+def named_units(units: np.ndarray) -> np.ndarray:
+    """Positions of the named AUs, most probable first, from probabilities (19,): at most MOST_NAMED."""
+    order = np.argsort(-units)[:MOST_NAMED]
     return order[units[order] >= NAMED_FROM]
 
 
 def unit_sides(x: np.ndarray) -> np.ndarray:
-    """How much more the left half of a face tells of each unit than the right one: log of the ratio of odds (N, 19) for
-    clips x (N, V, P, 3, S, S), each half of every view shown with the other held still.
+    """On which side of the face each AU moves: log odds ratio (N, 19) of the left to the right half, for clips x
+    (N, V, P, 3, S, S). For each half, the flow of the other half is set to zero.
 
-    Left is the person's, who stands at the right in a picture that is not mirrored.
+    Left is the person's left, which is on the right of the picture.
     """
     middle, kind = x.shape[-1] // 2, KINDS[x.shape[1]]
     halves = []
@@ -112,41 +118,42 @@ def unit_sides(x: np.ndarray) -> np.ndarray:
 
 
 def side_names(units: np.ndarray, sides: np.ndarray) -> list[str]:
-    """ "left", "right" or "both" for each unit of a clip, from its probabilities and `unit_sides`, both (19,); "" for
-    one that is not named, and for one of the middle of the face."""
-    found = []
+    """ "left", "right" or "both" for each AU of a clip, from its probabilities and its `unit_sides`, both (19,).
+
+    An AU that is not named, or that has no sides, gets "".
+    """
+    names = []
     for au, probability, side in zip(ACTION_UNITS, units, sides, strict=True):
         sided = any(len(sides_of(unit)) == 2 for unit in ACTION_UNITS[au])
-        one = "both" if abs(side) < ONE_SIDED_FROM else "left" if side > 0 else "right"
-        found.append(one if sided and probability >= NAMED_FROM else "")
-    return found
+        name = "both" if abs(side) < ONE_SIDED_FROM else "left" if side > 0 else "right"
+        names.append(name if sided and probability >= NAMED_FROM else "")
+    return names
 
 
-def unit_scores(units: np.ndarray, truth: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Average precision of each unit's probability (N, 19) against its presence; units that no clip shows are left out.
+def unit_scores(units: np.ndarray, truth: pd.DataFrame) -> pd.DataFrame:
+    """Average precision of the probabilities (N, 19) of each AU, without the AUs that no clip shows.
 
-    truth: the rows of `load_truth` in the order of the clips. Index AU; columns name, clips (that show it),
-    prevalence (the average precision of a guess), average_precision, and low, high: its 95% interval by bootstrap over
-    subjects, where a draw without the unit does not count.
+    truth: the rows of `load_truth` in the order of the clips. Index AU; columns name, clips (that show it), prevalence
+    (the average precision of a guess), average_precision, and low, high: the 95% interval by bootstrap over subjects.
+    Resamples without the AU do not count.
     """
-    subjects, member = np.unique(truth["subject"], return_inverse=True)
-    weights = subject_weights(len(subjects), draws, seed)[:, member]
+    subjects, subject_of = np.unique(truth["subject"], return_inverse=True)
+    weights = subject_weights(len(subjects), RESAMPLES, seed=0)[:, subject_of]
     rows = {}
     for au, probability in zip(ACTION_UNITS, units.T, strict=True):
         present = truth[au].to_numpy() > 0
         if present.any():
             value, *drawn = average_precision(present, probability, weights[weights[:, present].any(axis=1)])
-            low, high = np.percentile(drawn, (2.5, 97.5))
             count = int(present.sum())
-            rows[au] = (AU_NAMES[au], count, count / len(present), value, low, high)
+            rows[au] = (AU_NAMES[au], count, count / len(present), value, *np.percentile(drawn, (2.5, 97.5)))
     columns = ["name", "clips", "prevalence", "average_precision", "low", "high"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def average_precision(present: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average precision (B,) of probability (N,) under each row of clip weights (B, N), for probabilities without ties.
+    """Average precision (B,) of probability (N,), without ties, for each row of clip weights (B, N).
 
-    The weighted mean of the precision at each present clip, as scikit-learn defines it, for thousands of draws at once.
+    It is the weighted mean of the precision at each present clip, as in scikit-learn, for thousands of rows at once.
     """
     order = np.argsort(-probability)
     weights, present = weights[:, order], present[order]
@@ -159,12 +166,12 @@ def average_precision(present: np.ndarray, probability: np.ndarray, weights: np.
 
 
 def unit_course(views: Views, moments: tuple[int, int, int], config: Config) -> pd.DataFrame:
-    """Probability of each unit as if frame t were the apex, for every t between onset and offset.
+    """Probability of each AU over time: index frame, columns AU. The row of frame t takes t as the apex.
 
-    Phases onset -> t and t -> offset, flow and maps as in the run of `config`. Index frame, columns AU.
+    The frames are those between onset and offset. Flow and maps are computed as in the run of `config`.
     """
     onset, _, offset = moments
-    frames = range(onset + 1, max(offset, onset + 2))  # a clip of two frames has its last one
+    frames = range(onset + 1, max(offset, onset + 2))  # with adjacent onset and offset: the offset
     maps = [clip_features(views, (onset, t, offset), config.feature_size, config.flow_method) for t in frames]
     units = unit_probabilities(KINDS[views.frames.shape[1]], np.stack(maps))
     return pd.DataFrame(units, index=pd.Index(frames, name="frame"), columns=list(ACTION_UNITS))
@@ -175,20 +182,20 @@ def unit_course(views: Views, moments: tuple[int, int, int], config: Config) -> 
 
 @dataclass(frozen=True)
 class UnitEvidence:
-    """The action units of one clip: which, where and when."""
+    """The AUs of one clip: which, where and when."""
 
     id: str
     units: pd.Series  # probability by AU
-    shown: tuple[str, ...]  # the AUs named, or else the most probable one
-    maps: np.ndarray  # (len(shown), V, S, S) float32, `unit_maps` of these
+    shown: tuple[str, ...]  # the named AUs, or the most probable AU if none is named
+    maps: np.ndarray  # (len(shown), V, S, S) float32, from `unit_maps`
     face: np.ndarray  # (V, H, W, 3) uint8, the apex frame
-    course: pd.DataFrame  # `unit_course`
-    apex: int  # as found
+    course: pd.DataFrame  # from `unit_course`
+    apex: int  # spotted apex, frame
     fps: float
 
 
 def unit_evidence(job: Job) -> UnitEvidence:
-    """Which units move in a clip, and where and when those that are named do, from what 01 and 02 left of it."""
+    """The evidence of one clip, from the artefacts of 01 and 02."""
     views, features = job.views(), job.features()
     moments, x = tuple(features["moments"].tolist()), features["x"]
     units, names = unit_probabilities(KINDS[len(x)], x[None])[0], list(ACTION_UNITS)
@@ -206,22 +213,22 @@ def unit_evidence(job: Job) -> UnitEvidence:
 
 
 def clearest_clip(units: np.ndarray) -> int:
-    """Position of the clip whose second most probable unit is surest, of units (N, 19): a clear one, no typical one."""
+    """Position of an especially clear clip: the one with the largest second-highest probability in units (N, 19)."""
     return int(np.sort(units, axis=1)[:, -2].argmax())
 
 
 def reason_of(stack: Stack, samples: Samples, i: int, units: np.ndarray) -> str:
-    """`why` of the i-th clip of the samples: emotions by the networks of `stack`, from its units (N, 19)."""
+    """`why` for clip i of the samples: its emotions from `stack`, its AUs from units (N, 19)."""
     probability, _ = predict_stack(stack, samples.x[[i]])
     decision = decide(probability, stack.thresholds.values)
     return why(samples.ids[i], probability[0], decision[0], samples.classes, units[i])
 
 
 def why(id: str, probability: np.ndarray, decision: np.ndarray, classes: Sequence[str], units: np.ndarray) -> str:
-    """One clip in words: its decided emotions, from probability and decision (K,), with its named units, from (19,).
+    """One clip in words: the decided emotions, from probability and decision (K,), and the named AUs, from units (19,).
 
-    "S03_017: Surprise 0.81, with AU1 (inner brow raiser) 0.93, AU2 (outer brow raiser) 0.88". Where no emotion reaches
-    its threshold the nearest one is told.
+    "S03_017: Surprise 0.81, with AU1 (inner brow raiser) 0.93, AU2 (outer brow raiser) 0.88". If no emotion is decided,
+    the most probable emotion is named.
     """
     decided = sorted(np.flatnonzero(decision), key=lambda k: -probability[k])
     emotions = " and ".join(f"{classes[k]} {probability[k]:.2f}" for k in decided)

@@ -1,4 +1,4 @@
-"""Held-out predictions of one variant of the method, and the network of a run: what 03 scores and 05 submits."""
+"""Held-out predictions of a variant, which 03 scores, and the final networks of a run, which 05 submits."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from utils.evaluate.protocol import (
     grouped_folds,
     leave_one_subject_out,
 )
-from utils.evaluate.rows import PRETRAINED, SCRATCH, TUNED_HARD
+from utils.evaluate.rows import SCRATCH, TUNED_GENTLY, TUNED_HARD
 from utils.train.estimator import Estimator
 from utils.train.fit import network_estimator
 from utils.train.network import ModelConfig
@@ -31,18 +31,18 @@ from utils.train.stacking import Learner, Stack, fit_stack, stacking_weights
 
 @dataclass(frozen=True)
 class Plan:
-    """What held-out predictions depend on beside the clips. Nothing else of a configuration reaches the networks, so
-    that another parameter of `utils.config` trains nothing again."""
+    """The parameters that held-out predictions depend on, beside the clips. No other parameter of `utils.config`
+    reaches the networks, so a change of another parameter does not train them again."""
 
     n_views: int
-    feature_size: int  # of the maps, pixels
-    folds: str  # outer folds by subject: a number, or "loso"
+    feature_size: int  # side of the flow maps, pixels
+    folds: str  # outer folds by subject: their number, or "loso" for one per subject
     inner_folds: int
-    epochs: int  # 0: as many as each recipe says
+    epochs: int  # 0: the number in each learner's own settings
     seed: int
-    pretrained: bool  # stack all learners, else from scratch alone
-    jobs: int  # workers
-    work_root: Path  # where predictions are kept
+    pretrained: bool  # stack all learners; False: train from scratch only
+    jobs: int  # worker processes
+    work_root: Path  # folder of the stored predictions
 
     @classmethod
     def of(cls, config) -> "Plan":
@@ -51,96 +51,94 @@ class Plan:
 
     @property
     def result_parameters(self) -> dict[str, Any]:
-        """What can change a prediction: all but workers and place."""
+        """The parameters that can change a prediction: all except `jobs` and `work_root`."""
         return {name: value for name, value in asdict(self).items() if name not in ("jobs", "work_root")}
 
 
 def outer_folds(plan: Plan, samples: Samples) -> list:
-    """The outer folds by subject that the plan names: "loso" or a number."""
+    """The outer folds of the plan: `plan.folds` folds by subject, or one fold per subject for "loso"."""
     if plan.folds == "loso":
         return leave_one_subject_out(samples.subjects)
     return grouped_folds(samples.y, samples.subjects, int(plan.folds), seed=plan.seed)
 
 
 def network(plan: Plan, model: ModelConfig | None = None, train: TrainConfig | None = None) -> Estimator:
-    """Our network from scratch: one per inner fold, averaged; thresholds from their held-out parts."""
+    """Estimator of our network from scratch: an ensemble of one network per inner fold (`network_estimator`)."""
     return network_estimator(model or model_config(plan), train or train_config(plan))
 
 
 def model_config(plan: Plan, **changes) -> ModelConfig:
+    """The architecture of our network for the clips of the plan."""
     return ModelConfig(**({"size": plan.feature_size, "views": plan.n_views} | changes))
 
 
 def train_config(plan: Plan, **changes) -> TrainConfig:
-    """How our network is trained from scratch."""
+    """The training settings of our network from scratch."""
     return TrainConfig(epochs=plan.epochs or TrainConfig.epochs, **changes)
 
 
 def learners(plan: Plan) -> dict[str, Learner]:
-    """How our network is trained, by row: from scratch, and from the weights taught by synthetic motion, gently and
-    hard."""
+    """The learners of the stack by row name: from scratch, and fine-tuned from the weights that synthetic motion
+    taught, once with the gentle and once with the hard settings of `utils.train.shipped`."""
     kind = KINDS[plan.n_views]
     taught = replace(load_pretrained(kind).model_config, classes=len(CLASSES), units=0)
-    gently, hard = (replace(one, epochs=plan.epochs or one.epochs) for one in (FINE_TUNE[kind], TUNE_HARD))
+    gentle, hard = (replace(train, epochs=plan.epochs or train.epochs) for train in (FINE_TUNE[kind], TUNE_HARD))
     return {
         SCRATCH: Learner(model_config(plan), train_config(plan)),
-        PRETRAINED: Learner(taught, gently, initial_state(kind)),
+        TUNED_GENTLY: Learner(taught, gentle, initial_state(kind)),
         TUNED_HARD: Learner(taught, hard, initial_state(kind)),
     }
 
 
 def learner_variants(plan: Plan) -> dict[str, Variant]:
-    """Our network by all `learners`."""
+    """One variant per learner of `learners`."""
     return {
-        name: Variant(network_estimator(one.model, one.train, init=one.init)) for name, one in learners(plan).items()
+        name: Variant(network_estimator(learner.model, learner.train, init=learner.init))
+        for name, learner in learners(plan).items()
     }
 
 
 def submitted(plan: Plan) -> dict[str, Learner]:
-    """What `03_train` scores and `05_submit` submits, stacked: all learners, or from scratch alone."""
-    return {name: one for name, one in learners(plan).items() if plan.pretrained or name == SCRATCH}
+    """The learners that `03_train` scores and `05_submit` submits: all, or without `plan.pretrained` SCRATCH only."""
+    return {name: learner for name, learner in learners(plan).items() if plan.pretrained or name == SCRATCH}
 
 
 def submitted_out_of_fold(plan: Plan, samples: Samples, seeds: int) -> OutOfFold:
-    """Held-out predictions of what is `submitted`, weighted in each fold by what its inner folds show."""
+    """Held-out predictions of the submitted stack: in each fold, the inner folds choose the weights of the learners."""
     variants = learner_variants(plan)
-    found = list(held_out_rows(plan, samples, {name: variants[name] for name in submitted(plan)}, seeds).values())
-    return average_predictions(*found, weighting=stacking_weights) if len(found) > 1 else found[0]
-
-
-def held_out(plan: Plan, samples: Samples, name: str, variant: Variant, seeds: int) -> OutOfFold:
-    """Held-out predictions of one of `learner_variants` on the plan's folds and `seeds` repetitions, kept by name."""
-    return held_out_rows(plan, samples, {name: variant}, seeds)[name]
+    parts = list(held_out_rows(plan, samples, {name: variants[name] for name in submitted(plan)}, seeds).values())
+    return average_predictions(*parts, weighting=stacking_weights) if len(parts) > 1 else parts[0]
 
 
 def held_out_rows(
     plan: Plan, samples: Samples, rows: dict[str, Variant], seeds: int, code: Callable = learner_variants
 ) -> dict[str, OutOfFold]:
-    """The same of many variants, by name; those that are not kept yet go through one pool of workers.
+    """Held-out predictions of variants by name, for the folds of the plan and `seeds` repetitions of training.
 
-    code: the function that defines the variants, which is part of their keys.
+    Predictions are stored under `plan.work_root`. One pool of workers computes those that are not stored yet.
+    code: the function that defines the variants; its code is part of their keys.
     """
-    kept = {name: _kept(plan, samples, name, seeds, code) for name in rows}
-    missing = {name: rows[name] for name in rows if not _current(*kept[name])}
+    stored = {name: _stored(plan, samples, name, seeds, code) for name in rows}
+    missing = {name: rows[name] for name in rows if not _current(*stored[name])}
     folds, repeats = outer_folds(plan, samples), range(plan.seed, plan.seed + seeds)
-    found = cross_validate_variants(samples, missing, folds, repeats, plan.jobs, plan.inner_folds, "held-out folds")
-    for name, oof in found.items():
-        path, key = kept[name]
+    computed = cross_validate_variants(samples, missing, folds, repeats, plan.jobs, plan.inner_folds, "held-out folds")
+    for name, oof in computed.items():
+        path, key = stored[name]
         parts = {field.name: getattr(oof, field.name) for field in fields(oof)} | {"notes": json.dumps(oof.notes)}
         write_artefact(path, {part: np.asarray(value) for part, value in parts.items()}, key)
-    return {name: found[name] if name in found else _read(path) for name, (path, _) in kept.items()}
+    return {name: computed[name] if name in computed else _read(path) for name, (path, _) in stored.items()}
 
 
-def _kept(plan: Plan, samples: Samples, name: str, seeds: int, code: Callable) -> tuple[Path, str]:
-    """Where a variant's held-out predictions lie, and their key."""
+def _stored(plan: Plan, samples: Samples, name: str, seeds: int, code: Callable) -> tuple[Path, str]:
+    """The path and the key under which a variant's predictions are stored."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    path = plan.work_root / "held_out" / f"{slug}-{seeds}.npz"  # 03 and 04 may ask for different numbers of seeds
+    path = plan.work_root / "held_out" / f"{slug}-{seeds}.npz"  # 03 and 04 may use different numbers of seeds
     parameters = {"name": name, "seeds": seeds, "plan": plan.result_parameters, "samples": _digest(samples)}
-    return path, artefact_key((), parameters, (held_out, code))
+    return path, artefact_key((), parameters, (held_out_rows, code))
 
 
 def _current(path: Path, key: str) -> bool:
-    """Whether predictions are kept under this key and can be read."""
+    """Whether the file has this key and can be read."""
     try:
         return is_current(path, key) and bool(_read(path))
     except DamagedError:
@@ -148,14 +146,14 @@ def _current(path: Path, key: str) -> bool:
 
 
 def _read(path: Path) -> OutOfFold:
-    stored = read_artefact(path)
-    simple = {
-        "classes": tuple(stored["classes"].tolist()),
-        "seeds": tuple(stored["seeds"].tolist()),
-        "notes": json.loads(str(stored["notes"])),
-        "seconds": float(stored["seconds"]),
+    arrays = read_artefact(path)
+    plain = {
+        "classes": tuple(arrays["classes"].tolist()),
+        "seeds": tuple(arrays["seeds"].tolist()),
+        "notes": json.loads(str(arrays["notes"])),
+        "seconds": float(arrays["seconds"]),
     }
-    return OutOfFold(**(stored | simple))
+    return OutOfFold(**(arrays | plain))
 
 
 def _digest(samples: Samples) -> str:
@@ -164,13 +162,13 @@ def _digest(samples: Samples) -> str:
 
 
 def network_of_fold(plan: Plan, samples: Samples, fold: int) -> Stack:
-    """The networks of `submitted_out_of_fold` for one outer fold of the first seed, trained again to be looked at."""
+    """The stack of `submitted_out_of_fold` for one outer fold of the first seed, trained again for inspection."""
     train = samples.subset(outer_folds(plan, samples)[fold][0])
     return final_network(plan, train)
 
 
 def final_network(plan: Plan, train: Samples) -> Stack:
-    """What judges unseen subjects: the learners of `submitted`, each a network per inner fold of all training clips."""
+    """The submitted stack: each learner of `submitted`, with one network per inner fold of all training clips."""
     n_folds = min(plan.inner_folds, len(np.unique(train.subjects)))
     inner = grouped_folds(train.y, train.subjects, n_folds, plan.seed)
-    return fit_stack(train, inner, submitted(plan), plan.seed)
+    return fit_stack(train, inner, submitted(plan), plan.seed, plan.jobs)

@@ -1,4 +1,4 @@
-"""Flow and apex held against the synthetic ground truth. Reads `<DATA>/truth`, which the stages themselves never do."""
+"""Errors of flow and apex against the synthetic ground truth `<DATA>/truth`, which no stage reads."""
 
 import time
 
@@ -14,19 +14,19 @@ from utils.render.views import stable_vertices, view_cameras
 from utils.synthetic.truth import CONFOUNDERS, load_truth
 
 
-def apex_errors(found: pd.Series, truth: pd.DataFrame) -> pd.DataFrame:
-    """Apex error in frames by confounder: rows all, none, each confounder; columns clips, mean_abs, median_abs, worst.
+def apex_errors(apexes: pd.Series, truth: pd.DataFrame) -> pd.DataFrame:
+    """Errors of apexes (frames, by Id) against `load_truth`: columns clips, mean_abs, median_abs, worst, in frames.
 
-    found: apex by Id; truth: `load_truth`.
+    Rows: all clips, the clips without confounder, the clips with each confounder.
     """
-    own = truth.loc[found.index]
-    error = (found - own["apex"]).abs()
-    groups = {"all clips": error, "no confounder": error[~own[list(CONFOUNDERS)].any(axis=1)]}
-    return _error_table(groups | {f"with {name}": error[own[name].astype(bool)] for name in CONFOUNDERS})
+    truth = truth.loc[apexes.index]
+    error = (apexes - truth["apex"]).abs()
+    groups = {"all clips": error, "no confounder": error[~truth[list(CONFOUNDERS)].any(axis=1)]}
+    return _error_table(groups | {f"with {name}": error[truth[name].astype(bool)] for name in CONFOUNDERS})
 
 
 def _error_table(groups: dict[str, pd.Series]) -> pd.DataFrame:
-    """Rows of absolute errors by group; those of an empty group are NaN."""
+    """A row per group of absolute errors. An empty group has NaN."""
     return pd.DataFrame(
         {
             name: {"clips": len(error), "mean_abs": error.mean(), "median_abs": error.median(), "worst": error.max()}
@@ -36,45 +36,42 @@ def _error_table(groups: dict[str, pd.Series]) -> pd.DataFrame:
 
 
 def given_apexes(data: DataRoot) -> pd.Series:
-    """The apexes of train.csv by Id, of the clips that have one."""
+    """The apexes in train.csv by Id, without the clips that have none."""
     table = data.train if "apex" in data.train else data.train.assign(apex=pd.NA)
     return table.set_index("Id")["apex"].dropna().astype(int)
 
 
 def given_apex_errors(spotted: pd.Series, data: DataRoot) -> pd.DataFrame | None:
-    """Spotted apexes (by Id) against those of train.csv, frames: one row as of `apex_errors`; None without any."""
-    given = given_apexes(data)
-    given = given[given.index.isin(spotted.index)]
-    return _error_table({"clips with a given apex": (spotted.loc[given.index] - given).abs()}) if len(given) else None
+    """Errors of spotted apexes (frames, by Id) against `given_apexes`: a row as in `apex_errors`, or None."""
+    truth = given_apexes(data)
+    truth = truth[truth.index.isin(spotted.index)]
+    return _error_table({"clips with a given apex": (spotted.loc[truth.index] - truth).abs()}) if len(truth) else None
 
 
-def measure_flow(
-    config: Config, data: DataRoot, ids: list[str], methods: tuple[str, ...] = tuple(FLOW_METHODS)
-) -> pd.DataFrame:
-    """End-point error of flow methods on rendered clips, onset to true apex, both views, against the exact flow.
+def measure_flow(config: Config, data: DataRoot, ids: list[str]) -> pd.DataFrame:
+    """Errors of all flow methods on rendered clips, from onset to true apex, against the exact flow.
 
-    Needs views that were rendered and stabilised (constant topology). One row per method, means over clip and
-    view: epe, zero_epe (no motion at all), direction_deg, magnitude_ratio, ms per pair (as measured here, one
-    thread).
+    The views must be rendered and stabilised, and the meshes must have constant topology. One row per method with means
+    over clips and views: epe (end-point error, pixels), zero_epe (of zero flow), direction_deg, magnitude_ratio, ms
+    (time per pair of frames with one thread on this machine).
     """
     truth, jobs = load_truth(config), jobs_by_id(config, data)
-    tasks = [(jobs[id], int(truth.loc[id, "apex"]), methods) for id in ids]
+    tasks = [(jobs[id], int(truth.loc[id, "apex"])) for id in ids]
     rows = [row for rows in parallel_map(_measure_clip, tasks, config.jobs, description="flow methods") for row in rows]
     return pd.DataFrame(rows).groupby("method", sort=False).mean()
 
 
-def _measure_clip(task: tuple[Job, int, tuple[str, ...]]) -> list[dict]:
-    job, apex, methods = task
+def _measure_clip(task: tuple[Job, int]) -> list[dict]:
+    job, apex = task
     views, sequence = job.views(), job.sequence()
     vertices, faces = stable_vertices(sequence), sequence.geometry(0)[1]
-    boxes = [tuple(box) for box in views.boxes]
-    cameras = view_cameras(vertices[0], job.config.size, job.config.yaw_deg, boxes)
+    cameras = view_cameras(vertices[0], job.config.size, job.config.yaw_deg, [tuple(box) for box in views.boxes])
     rows = []
     for v, camera in enumerate(cameras):
         true, visible = exact_flow(vertices[0], vertices[apex], faces, camera)
-        for method in methods:
+        for method in FLOW_METHODS:
             start = time.perf_counter()
             flow = estimate_flow(views.frames[0, v], views.frames[apex, v], method)
-            seconds = time.perf_counter() - start
-            rows.append({"method": method, **flow_errors(flow, true, visible & views.masks[v]), "ms": seconds * 1000})
+            ms = 1000 * (time.perf_counter() - start)
+            rows.append({"method": method, **flow_errors(flow, true, visible & views.masks[v]), "ms": ms})
     return rows

@@ -1,5 +1,5 @@
-"""The training clips seen otherwise, in the crops and at the moments of the run: with the head's motion left in, or by
-another flow method."""
+"""Other inputs made of the training clips, in the crops of the run: without 3D stabilisation, with another flow method,
+or with a shifted apex."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,23 +16,18 @@ from utils.pipeline import Job, jobs_of, load_moments, samples_of
 from utils.render.views import render_views
 from utils.train.samples import Samples
 
-OTHER_FLOWS = ("faceflow", "dis", "farneback")  # the fast ones of the registry
-Task = tuple[Job, Moments]
+OTHER_FLOWS = ("faceflow", "dis", "farneback")  # the fast methods of `utils.flow.methods`
+Features = Callable[[Job, Moments, str, int], np.ndarray]  # features(job, moments, flow method, size)
 
 
 def unstabilised_samples(config: Config, data: DataRoot) -> Samples:
-    """The clips drawn without 3D stabilisation. As wherever 3D did not hold the head still, its motion is subtracted
-    from the flow instead."""
-    return _training_samples(_unstabilised, config, data, "views without stabilisation")
-
-
-def _unstabilised(task: Task) -> np.ndarray:
-    job, moments = task
-    return _kept("unstabilised", job, moments, job.config.flow_method, unstabilised_features)
+    """The clips rendered without 3D stabilisation. The head's motion is subtracted from the flow instead."""
+    name, what = "unstabilised", "views without stabilisation"
+    return _training_samples(config, data, unstabilised_features, name, config.flow_method, what)
 
 
 def unstabilised_features(job: Job, moments: Moments, method: str, size: int) -> np.ndarray:
-    """The network's input of a clip whose head moves as it did; only the frames `moments` are drawn."""
+    """The network's input for a clip whose head is not stabilised. Only the frames of `moments` are rendered."""
     config, boxes = job.config, [tuple(box) for box in job.views().boxes]
     sequence = job.sequence()
     views = render_views(sequence, config.size, config.yaw_deg, False, config.renderer, boxes, moments, config.axes)
@@ -40,41 +35,42 @@ def unstabilised_features(job: Job, moments: Moments, method: str, size: int) ->
 
 
 def samples_with_flow(config: Config, data: DataRoot, method: str) -> Samples:
-    """The clips with the flow of another method."""
-    return _training_samples(partial(_with_flow, method), config, data, f"flow by {method}")
-
-
-def _with_flow(method: str, task: Task) -> np.ndarray:
-    return _kept(f"flow-{method}", *task, method, flow_features)
+    """The clips with the flow of this method."""
+    return _training_samples(config, data, flow_features, f"flow-{method}", method, f"flow by {method}")
 
 
 def flow_features(job: Job, moments: Moments, method: str, size: int) -> np.ndarray:
-    """The network's input of a clip by a flow method."""
+    """The network's input for a clip by a flow method."""
     return clip_features(job.views(), moments, size, method)
 
 
 def samples_with_apex(config: Config, data: DataRoot, shift: int) -> Samples:
-    """The clips with the apex taken `shift` frames later, or before it where negative, between onset and offset."""
-    return _training_samples(partial(_with_apex, shift), config, data, f"apex {shift:+d}")
+    """The clips with the apex `shift` frames later (earlier if negative), but always between onset and offset."""
+    name, what = f"apex{shift:+d}", f"apex {shift:+d}"
+    return _training_samples(config, data, flow_features, name, config.flow_method, what, shift)
 
 
-def _with_apex(shift: int, task: Task) -> np.ndarray:
-    job, (onset, apex, offset) = task
-    moved = int(np.clip(apex + shift, onset + 1, max(offset - 1, onset + 1)))
-    return _kept(f"apex{shift:+d}", job, (onset, moved, offset), job.config.flow_method, flow_features)
-
-
-def _training_samples(function: Callable[[Task], np.ndarray], config: Config, data: DataRoot, what: str) -> Samples:
+def _training_samples(
+    config: Config, data: DataRoot, features: Features, name: str, method: str, what: str, shift: int = 0
+) -> Samples:
     table = load_moments(config, data).set_index("Id")[list(MOMENT_COLUMNS)]
     jobs = [job for job in jobs_of(config, data) if job.split == "train"]
-    tasks = [(job, tuple(int(moment) for moment in table.loc[job.id])) for job in jobs]
-    maps = parallel_map(function, tasks, config.jobs, description=what)
+    tasks = [(job, _shifted(*map(int, table.loc[job.id]), shift)) for job in jobs]
+    maps = parallel_map(partial(_stored_maps, features, name, method), tasks, config.jobs, description=what)
     return samples_of(data, "train", [(job.id, x) for job, x in zip(jobs, maps, strict=True)])
 
 
-def _kept(folder: str, job: Job, moments: Moments, method: str, make: Callable) -> np.ndarray:
-    """What `make` makes of a clip, kept in a folder beside the features."""
-    parameters = {"views": job.views_key(), "moments": moments, "method": method, "size": job.config.feature_size}
-    path = job.config.work_root / "features" / folder / f"{job.id}.npz"
-    key = artefact_key((), parameters, make)
-    return cached(path, key, lambda: {"x": make(job, moments, method, job.config.feature_size)})["x"]
+def _shifted(onset: int, apex: int, offset: int, shift: int) -> Moments:
+    if shift:
+        apex = int(np.clip(apex + shift, onset + 1, max(offset - 1, onset + 1)))
+    return onset, apex, offset
+
+
+def _stored_maps(features: Features, name: str, method: str, task: tuple[Job, Moments]) -> np.ndarray:
+    """The features of a clip. They are stored in the folder `name` beside the features of the run."""
+    job, moments = task
+    size = job.config.feature_size
+    parameters = {"views": job.views_key(), "moments": moments, "method": method, "size": size}
+    path = job.config.work_root / "features" / name / f"{job.id}.npz"
+    key = artefact_key((), parameters, features)
+    return cached(path, key, lambda: {"x": features(job, moments, method, size)})["x"]

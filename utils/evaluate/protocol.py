@@ -1,10 +1,10 @@
-"""The evaluation protocol: subject-disjoint folds, predictions joined by Id.
+"""The evaluation protocol: subject-disjoint folds, and held-out predictions joined by Id.
 
     folds      leave_one_subject_out, grouped_folds             -> list of (train, test) positions
     protocol   cross_validate(samples, estimator, folds, seeds) -> OutOfFold
 
-An estimator is any callable `(train: Samples, inner: list of (train, validation) positions, seed) -> Classifier`. It
-never receives a held-out clip; `cross_validate` alone touches those, once, after training.
+An estimator never receives a held-out clip. After its training, `predict_fold` shows the held-out clips to its
+classifier, once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from utils.train.decision import Thresholds, average_thresholds, decide
 from utils.train.estimator import Classifier, Estimator, Fold
 from utils.train.samples import Samples
 
-Weighting = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # truth (N, K), (P, N, K), subjects (N,) -> (P,)
+# truth (N, K), probability (P, N, K) of P parts, subjects (N,) -> weights (P,)
+Weighting = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+RESTARTS = 12  # of the greedy search in `grouped_folds`
 
 # Folds -----------------------------------------------------------------------------------------------
 
@@ -32,29 +34,26 @@ def leave_one_subject_out(subjects: np.ndarray) -> list[Fold]:
     """One fold per subject, in the order of their names. Raises ValueError for fewer than two subjects."""
     names = np.unique(subjects)
     if len(names) < 2:
-        raise ValueError(
-            f"only subject {names.tolist()}: nothing is left to train on. Remedy: give two subjects or more."
-        )
+        raise ValueError(f"subjects {names.tolist()}: nothing is left to train on. Remedy: give two subjects or more.")
     return [(np.flatnonzero(subjects != name), np.flatnonzero(subjects == name)) for name in names]
 
 
-def grouped_folds(y: np.ndarray, subjects: np.ndarray, k: int, seed: int = 0, restarts: int = 12) -> list[Fold]:
-    """k subject-disjoint folds balanced in clips and in the count of every label.
+def grouped_folds(y: np.ndarray, subjects: np.ndarray, k: int, seed: int = 0) -> list[Fold]:
+    """k subject-disjoint folds with about equal numbers of clips and of every label. y (N, K) 0/1, subjects (N,).
 
-    Greedy, ours: subjects are taken from the one with most labels to the one with fewest (with a random
-    jitter), each goes to the fold where it makes the summed squared deviation from an equal share, over all
-    labels and the clip count, smallest. The best of `restarts` is kept. y (N, K) 0/1, subjects (N,).
-    Raises ValueError when there are fewer subjects than folds.
+    A greedy search, ours: the subjects with most labels come first, after a random jitter. Each subject joins the fold
+    where the squared deviation from equal shares, summed over labels and clips, grows least. The best of RESTARTS
+    searches is kept. Raises ValueError if there are fewer subjects than folds.
     """
-    names, member = np.unique(subjects, return_inverse=True)
+    names, subject_of = np.unique(subjects, return_inverse=True)
     if k < 2 or len(names) < k:
         raise ValueError(f"{k} folds of {len(names)} subjects. Remedy: choose between 2 and {len(names)} folds.")
     counts = np.zeros((len(names), y.shape[1] + 1))
-    np.add.at(counts, member, np.column_stack([y, np.ones(len(y))]))
-    share = counts / np.maximum(counts.sum(axis=0), 1)  # of every label's clips, the part each subject holds
+    np.add.at(counts, subject_of, np.column_stack([y, np.ones(len(y))]))
+    share = counts / np.maximum(counts.sum(axis=0), 1)  # (subjects, K + 1): a subject's share of labels and clips
     rng = np.random.default_rng(seed)
-    fold_of = min((_assign(share, k, rng) for _ in range(restarts)), key=lambda folds: _imbalance(share, folds, k))
-    return [(np.flatnonzero(fold_of[member] != f), np.flatnonzero(fold_of[member] == f)) for f in range(k)]
+    fold_of = min((_assign(share, k, rng) for _ in range(RESTARTS)), key=lambda folds: _imbalance(share, folds, k))
+    return [(np.flatnonzero(fold_of[subject_of] != f), np.flatnonzero(fold_of[subject_of] == f)) for f in range(k)]
 
 
 def _assign(share: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
@@ -64,7 +63,7 @@ def _assign(share: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     for place, subject in enumerate(order):
         growth = ((load + share[subject] - 1 / k) ** 2 - (load - 1 / k) ** 2).sum(axis=1)
         if len(order) - place <= (size == 0).sum():
-            growth[size > 0] = np.inf  # the last subjects go where a fold would stay empty
+            growth[size > 0] = np.inf  # the last subjects go to the empty folds
         best = growth.argmin()
         load[best] += share[subject]
         size[best] += 1
@@ -82,13 +81,14 @@ def _imbalance(share: np.ndarray, fold_of: np.ndarray, k: int) -> float:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Held-out predictions of N clips for R seeds, rows in the order of `ids`.
+    """Held-out predictions of N clips for R seeds and F folds, clips in the order of `ids`.
 
-    truth (N, K) bool, probability (R, N, K) float, decision (R, N, K) bool, fold (N,) int, seeds (R,),
-    thresholds (R, F folds, K), NaN where the decision is an arg max, `notes[r][f]` what the estimator
-    recorded, seconds: training and prediction time summed over folds and seeds. inner (R, F, N, K): what the networks
-    of a fold's inner folds said of its training clips, each held out there; NaN for the fold's own held-out clips,
-    and where an estimator keeps no such thing; None where there was no cross-validation.
+    truth (N, K) bool; probability (R, N, K) float; decision (R, N, K) bool; fold (N,) int; seeds (R,)
+    thresholds  (R, F, K), NaN if the decision is the arg max
+    notes       notes[r][f]: the classifier's notes
+    seconds     of training and prediction, summed over folds and seeds
+    inner       (R, F, N, K) inner out-of-fold probabilities of the training clips of each fold; NaN for the clips that
+                the fold holds out, and everywhere if the classifiers keep none; None without cross-validation
     """
 
     classes: tuple[str, ...]
@@ -105,26 +105,13 @@ class OutOfFold:
     inner: np.ndarray | None = None
 
     def subset(self, keep: np.ndarray) -> OutOfFold:
-        """The rows of `keep` (positions or mask), for instance one database."""
-        return OutOfFold(
-            self.classes,
-            self.ids[keep],
-            self.subjects[keep],
-            self.fold[keep],
-            self.seeds,
-            self.truth[keep],
-            self.probability[:, keep],
-            self.decision[:, keep],
-            self.thresholds,
-            self.notes,
-            self.seconds,
-            None if self.inner is None else self.inner[:, :, keep],
-        )
+        """The predictions of the clips at `keep` (positions or mask), for instance those of one database."""
+        by_clip = {name: getattr(self, name)[keep] for name in ("ids", "subjects", "fold", "truth")}
+        by_seed = {name: getattr(self, name)[:, keep] for name in ("probability", "decision")}
+        return replace(self, **by_clip, **by_seed, inner=None if self.inner is None else self.inner[:, :, keep])
 
     def table(self) -> pd.DataFrame:
-        """One row per seed and clip: Id, subject, seed, fold, then truth, probability and decision per
-        class.
-        """
+        """One row per seed and clip: Id, subject, seed, fold; truth, probability and decision of each class."""
         parts = []
         for r, seed in enumerate(self.seeds):
             part = pd.DataFrame({"Id": self.ids, "subject": self.subjects, "seed": seed, "fold": self.fold})
@@ -138,8 +125,9 @@ class OutOfFold:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one fold of one seed yields: probabilities and decisions (n, K) of its held-out clips, with their Ids, and
-    the inner out-of-fold probabilities (N - n, K) of its training clips, where the estimator keeps them.
+    """The result of one fold and seed, for its n held-out clips of N: ids (n,), probability and decision (n, K).
+
+    inner (N - n, K): the inner out-of-fold probabilities of the training clips, if the classifier keeps them.
     """
 
     ids: np.ndarray
@@ -153,45 +141,41 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the results table: an estimator, what it is shown of the samples, and whether it leaks."""
+    """A row of the results table: an estimator, the change of the samples before it sees them, and whether it leaks."""
 
     estimator: Estimator
     transform: Callable[[Samples], Samples] = lambda samples: samples
-    leaking: bool = False  # by `run_leaking_fold`
+    leaking: bool = False  # evaluated by `run_leaking_fold`
 
 
 def run_fold(samples: Samples, estimator: Estimator, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
-    """Train on a fold's training clips, with inner folds made of those alone, and predict its held-out
-    clips.
-    """
+    """Train on the training clips of a fold, with inner folds of these clips, and predict its held-out clips."""
     train, test = samples.subset(fold[0]), samples.subset(fold[1])
     check_disjoint(train, test)
     inner = grouped_folds(train.y, train.subjects, min(inner_folds, len(np.unique(train.subjects))), seed)
     return predict_fold(lambda: estimator(train, inner, seed), test)
 
 
-def run_leaking_fold(samples: Samples, estimator: Estimator, fold: Fold, seed: int, inner_folds: int = 4) -> FoldResult:
-    """NOT an honest score: the estimator chooses its epoch and thresholds on the held-out clips themselves.
+def run_leaking_fold(samples: Samples, estimator: Estimator, fold: Fold, seed: int) -> FoldResult:
+    """NOT an honest score: the estimator chooses its epoch and thresholds on the held-out clips, its only inner fold.
 
-    The field's habit, kept apart so that its price can be measured. `inner_folds` is unused: there is one
-    inner fold, and it validates on the test clips.
+    This is common in the field. The row exists to measure how much it raises the score.
     """
-    test = samples.subset(fold[1])
-    return replace(predict_fold(lambda: estimator(samples, [fold], seed), test), inner=None)
+    return replace(predict_fold(lambda: estimator(samples, [fold], seed), samples.subset(fold[1])), inner=None)
 
 
 def predict_fold(train: Callable[[], Classifier], test: Samples) -> FoldResult:
+    """Predict the held-out clips by the classifier that `train()` returns, and measure the time of both."""
     start = time.perf_counter()
     classifier = train()
     probability = np.asarray(classifier.probabilities(test.x))
-    values = None if classifier.thresholds is None else classifier.thresholds.values
-    notes = dict(classifier.notes)
+    seconds = time.perf_counter() - start
+    notes, thresholds = dict(classifier.notes), np.full(len(test.classes), np.nan)
+    decision = decide(probability, classifier.thresholds and classifier.thresholds.values)
     if classifier.thresholds is not None:
         notes["threshold_sources"] = list(classifier.thresholds.sources)
-    recorded = np.full(len(test.classes), np.nan) if values is None else values
-    seconds = time.perf_counter() - start
-    decision = decide(probability, values)
-    return FoldResult(test.ids, probability, decision, recorded, notes, seconds, classifier.held_out)
+        thresholds = classifier.thresholds.values
+    return FoldResult(test.ids, probability, decision, thresholds, notes, seconds, classifier.held_out)
 
 
 def cross_validate(
@@ -203,11 +187,11 @@ def cross_validate(
     inner_folds: int = 4,
     description: str = "",
 ) -> OutOfFold:
-    """Predict every clip once per seed by an estimator that has not seen its subject.
+    """Predict every clip once per seed by a classifier that was not trained on its subject.
 
-    `folds` are used for every seed; the inner folds depend on the seed and the fold alone, so that two
-    estimators meet the same splits and can be compared in pairs. Raises ValueError when a subject stands on two sides
-    of a fold or an Id is not held out exactly once.
+    All seeds use the same `folds`. The inner folds depend on seed and fold only, so all estimators are trained on the
+    same splits, and their results can be compared in pairs. Raises ValueError if a subject is on two sides of a fold,
+    or if an Id is not held out exactly once.
     """
     variants = {"": Variant(estimator)}
     return cross_validate_variants(samples, variants, folds, seeds, n_jobs, inner_folds, description)[""]
@@ -222,9 +206,9 @@ def cross_validate_variants(
     inner_folds: int = 4,
     description: str = "",
 ) -> dict[Any, OutOfFold]:
-    """`cross_validate` of many variants, by name, through one pool: no worker waits for the end of a row."""
+    """`cross_validate` of variants by name. They share one pool, so no worker waits for the end of a variant."""
     shown = {name: variant.transform(samples) for name, variant in variants.items()}
-    tasks = [(shown[name], one, seed, fold) for name, one in variants.items() for seed in seeds for fold in folds]
+    tasks = [(shown[name], variants[name], seed, fold) for name in variants for seed in seeds for fold in folds]
     results = iter(parallel_map(partial(_run_task, inner_folds), tasks, n_jobs, description=description))
     return {
         name: join_folds(shown[name], folds, seeds, [[next(results) for _ in folds] for _ in seeds])
@@ -234,14 +218,16 @@ def cross_validate_variants(
 
 def _run_task(inner_folds: int, task: tuple[Samples, Variant, int, Fold]) -> FoldResult:
     samples, variant, seed, fold = task
-    run = run_leaking_fold if variant.leaking else run_fold
-    return run(samples, variant.estimator, fold, seed, inner_folds)
+    if variant.leaking:
+        return run_leaking_fold(samples, variant.estimator, fold, seed)
+    return run_fold(samples, variant.estimator, fold, seed, inner_folds)
 
 
 def join_folds(
     samples: Samples, folds: Sequence[Fold], seeds: Sequence[int], by_seed: list[list[FoldResult]]
 ) -> OutOfFold:
-    joined = [_join_by_id(samples.ids, parts) for parts in by_seed]
+    """Join the results of all folds, by_seed[r][f]. Predictions are matched by Id, never by position."""
+    orders = [_order_by_id(samples.ids, parts) for parts in by_seed]
     fold_of = np.empty(len(samples), dtype=int)
     inner = np.full((len(seeds), len(folds), *samples.y.shape), np.nan)
     for f, (train, test) in enumerate(folds):
@@ -249,6 +235,11 @@ def join_folds(
         for r, parts in enumerate(by_seed):
             if parts[f].inner is not None:
                 inner[r, f, train] = parts[f].inner
+
+    def joined(name: str) -> np.ndarray:
+        rows = (np.concatenate([getattr(part, name) for part in parts]) for parts in by_seed)
+        return np.stack([values[order] for values, order in zip(rows, orders, strict=True)])
+
     return OutOfFold(
         classes=samples.classes,
         ids=samples.ids,
@@ -256,8 +247,8 @@ def join_folds(
         fold=fold_of,
         seeds=tuple(seeds),
         truth=samples.y > 0,
-        probability=np.stack([probability for probability, _ in joined]),
-        decision=np.stack([decision for _, decision in joined]),
+        probability=joined("probability"),
+        decision=joined("decision"),
         thresholds=np.array([[part.thresholds for part in parts] for parts in by_seed]),
         notes=[[part.notes for part in parts] for parts in by_seed],
         seconds=float(sum(part.seconds for parts in by_seed for part in parts)),
@@ -265,103 +256,74 @@ def join_folds(
     )
 
 
+def _order_by_id(ids: np.ndarray, parts: Sequence[FoldResult]) -> np.ndarray:
+    """Positions of `ids` among the clips of all parts. Raises ValueError unless each Id appears exactly once."""
+    joined = np.concatenate([part.ids for part in parts])
+    names, counts = np.unique(joined, return_counts=True)
+    wrong = np.concatenate([names[counts > 1], np.setxor1d(ids, names)])
+    if len(wrong):
+        raise ValueError(f"Id {wrong[0]} is not held out exactly once. Remedy: let the folds cover every clip once.")
+    place = {name: i for i, name in enumerate(joined)}
+    return np.array([place[name] for name in ids])
+
+
+# Averages --------------------------------------------------------------------------------------------
+
+
 def average_predictions(*parts: OutOfFold, weighting: Weighting | None = None) -> OutOfFold:
-    """Mean of several results. Of single labels the arg max decides; of several the thresholds of each fold are chosen
-    on the same mean of the parts' inner out-of-fold probabilities.
+    """Mean of several results on the same clips, folds and seeds. The parts keep inner out-of-fold probabilities.
 
-    weighting: how the weights of the parts in a fold follow from what is known of its training clips, as
-    `utils.train.stacking.stacking_weights`; without it they are equal. Raises ValueError when the results come from
-    other clips, folds or seeds, when single labels meet several, and when weights or thresholds cannot be chosen
-    because a part keeps no inner out-of-fold probabilities.
+    weighting: chooses the weights of the parts in each fold from the inner out-of-fold probabilities, as
+    `utils.train.stacking.stacking_weights` does; without it, all weights are equal. The thresholds of each fold are
+    chosen on the mean of the inner out-of-fold probabilities; single labels have none and need no inner probabilities
+    without `weighting`. Raises ValueError if the parts do not match.
     """
-    for part in parts[1:]:
-        check_paired(parts[0], part)
-    kinds = {bool(np.isnan(part.thresholds).all()) for part in parts}
-    if len(kinds) > 1:
-        raise ValueError("single labels do not average with several. Remedy: average results of one kind.")
     first = parts[0]
-    several = kinds == {False}
-    weights = np.full((*first.thresholds.shape[:2], len(parts)), 1 / len(parts))
-    inner, chosen = None, [[None] * len(row) for row in first.notes]
-    if several or weighting:
-        each = _inner_probabilities(parts)
-        if weighting:
-            weights = _weights_of_folds(first, each, weighting)
-        inner = np.einsum("rfp,prfnk->rfnk", weights, each)
-    if several:
-        chosen = [[average_thresholds(*_known(first, part)) for part in row] for row in inner]
-    probability = np.einsum("rnp,prnk->rnk", weights[:, first.fold], np.stack([part.probability for part in parts]))
+    for part in parts[1:]:
+        check_paired(first, part)
+    single = np.array([np.isnan(part.thresholds).all() for part in parts])
+    if single.any() and not single.all():
+        raise ValueError("single labels do not average with several. Remedy: average results of one kind.")
+    weights, inner = np.full((*first.thresholds.shape[:2], len(parts)), 1 / len(parts)), None  # (R, F, P)
+    if weighting or not single.any():
+        if any(part.inner is None or np.isnan(part.inner).all(axis=(2, 3)).any() for part in parts):
+            raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_estimator.")
+        stacked = np.stack([part.inner for part in parts])  # (P, R, F, N, K)
+        for r, f in np.ndindex(weights.shape[:2]) if weighting else ():
+            train = np.isfinite(stacked[:, r, f]).all(axis=(0, 2))
+            weights[r, f] = weighting(first.truth[train], stacked[:, r, f, train], first.subjects[train])
+        inner = np.einsum("rfp,prfnk->rfnk", weights, stacked)
+    stacked = np.stack([part.probability for part in parts])
+    probability = np.einsum("rnp,prnk->rnk", weights[:, first.fold], stacked)
     thresholds, decision = first.thresholds.copy(), np.empty(probability.shape, dtype=bool)
+    notes: list[list[dict]] = [[] for _ in first.seeds]
     for r, f in np.ndindex(thresholds.shape[:2]):
-        own = first.fold == f
-        if chosen[r][f] is not None:
-            thresholds[r, f] = chosen[r][f].values
-        decision[r, own] = decide(probability[r, own], None if chosen[r][f] is None else thresholds[r, f])
-    notes = [
-        [_joint_notes([part.notes[r][f] for part in parts], weights[r, f], one) for f, one in enumerate(row)]
-        for r, row in enumerate(chosen)
-    ]
-    return replace(
-        first,
-        probability=probability,
-        decision=decision,
-        thresholds=thresholds,
-        notes=notes,
-        seconds=sum(part.seconds for part in parts),
-        inner=inner,
-    )
+        chosen, test = None, first.fold == f
+        if not single.any():
+            train = np.isfinite(inner[r, f]).all(axis=1)
+            chosen = average_thresholds(first.truth[train], inner[r, f][train])
+            thresholds[r, f] = chosen.values
+        decision[r, test] = decide(probability[r, test], chosen and chosen.values)
+        notes[r].append(_joint_notes([part.notes[r][f] for part in parts], weights[r, f], chosen))
+    averaged = {"probability": probability, "decision": decision, "thresholds": thresholds, "inner": inner}
+    return replace(first, **averaged, notes=notes, seconds=sum(part.seconds for part in parts))
 
 
-def _inner_probabilities(parts: Sequence[OutOfFold]) -> np.ndarray:
-    """What the inner folds of all parts said, (P, R, F, N, K). ValueError where one of them keeps no such thing."""
-    if any(part.inner is None or np.isnan(part.inner).all(axis=(2, 3)).any() for part in parts):
-        raise ValueError("a part has no out-of-fold probabilities. Remedy: how='inner' in network_estimator.")
-    return np.stack([part.inner for part in parts])
-
-
-def _known(oof: OutOfFold, inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Truth (n, K) and inner out-of-fold probabilities (n, K) of the clips of inner (N, K) that have them."""
-    train = np.isfinite(inner).all(axis=1)
-    return oof.truth[train], inner[train]
-
-
-def _weights_of_folds(oof: OutOfFold, inner: np.ndarray, weighting: Weighting) -> np.ndarray:
-    """The weights (R, F, P) of parts by what their inner folds (P, R, F, N, K) said of a fold's training clips."""
-    weights = np.empty((*inner.shape[1:3], len(inner)))
-    for r, f in np.ndindex(weights.shape[:2]):
-        train = np.isfinite(inner[:, r, f]).all(axis=(0, 2))
-        weights[r, f] = weighting(oof.truth[train], inner[:, r, f, train], oof.subjects[train])
-    return weights
-
-
-def _joint_notes(notes: Sequence[dict], weights: np.ndarray, thresholds: Thresholds | None) -> dict:
+def _joint_notes(notes: list[dict], weights: np.ndarray, thresholds: Thresholds | None) -> dict:
     parameters = sum(note.get("parameters", 0) for note in notes)
-    joint = {"parts": list(notes), "weights": weights.tolist(), "parameters": parameters}
+    joint = {"parts": notes, "weights": weights.tolist(), "parameters": parameters}
     return joint if thresholds is None else joint | {"threshold_sources": list(thresholds.sources)}
 
 
 def check_paired(a: OutOfFold, b: OutOfFold) -> None:
+    """Raises ValueError unless both results come from the same clips, folds and seeds."""
     for name in ("ids", "subjects", "fold", "seeds"):
         if not np.array_equal(getattr(a, name), getattr(b, name)):
             raise ValueError(f"the two results differ in {name}. Remedy: use the same clips, folds and seeds.")
 
 
 def check_disjoint(train: Samples, test: Samples) -> None:
+    """Raises ValueError if training and test clips share a subject."""
     shared = np.intersect1d(train.subjects, test.subjects)
     if len(shared):
         raise ValueError(f"subject {shared[0]} stands on two sides of a fold. Remedy: split by subject.")
-
-
-def _join_by_id(ids: np.ndarray, parts: Sequence[FoldResult]) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and decisions in the order of `ids`, matched by Id and never by position."""
-    found, counts = np.unique(np.concatenate([part.ids for part in parts]), return_counts=True)
-    wrong = np.concatenate([found[counts > 1], np.setxor1d(ids, found)])
-    if len(wrong):
-        raise ValueError(f"Id {wrong[0]} is not held out exactly once. Remedy: let the folds cover every clip once.")
-    row = {name: i for i, name in enumerate(ids)}
-    place = np.concatenate([[row[name] for name in part.ids] for part in parts])
-    order = np.argsort(place)
-    return (
-        np.concatenate([part.probability for part in parts])[order],
-        np.concatenate([part.decision for part in parts])[order],
-    )

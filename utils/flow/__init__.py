@@ -1,5 +1,5 @@
-"""02: from two frames to flow, from flow to the apex and the features.
+"""Stage 02: the flow between two frames, the apex of a clip, and the input of the network.
 
-Read `methods` (the registry), `classical`, `faceflow` with `faceflow_net`, then `apex`, `features`; `truth` is the
-exact flow of a mesh, `strain` the optical strain of a flow.
+Read `methods` (all flow methods by name), `classical`, `faceflow` with `faceflow_net`, then `apex` and `features`.
+`truth` computes the exact flow of a mesh, `strain` the optical strain of a flow.
 """

@@ -1,4 +1,4 @@
-"""From a sequence's views to the network's input: x (V, P=2, C=3, S, S) float32, channels u, v, magnitude."""
+"""From the views of a clip to the network's input x (V, P=2, C=3, S, S) float32 with channels u, v, magnitude."""
 
 import cv2
 import numpy as np
@@ -7,14 +7,14 @@ from utils.flow.apex import spot_apex
 from utils.flow.methods import phase_flows
 from utils.render.view_set import Views
 
-Moments = tuple[int, int, int]  # onset, apex, offset as positions in the sequence
+Moments = tuple[int, int, int]  # positions of onset, apex and offset in the sequence
 
 
 def flow_maps(flows: np.ndarray, masks: np.ndarray, size: int) -> np.ndarray:
     """Maps (V, P, C=3, size, size) float32 px from flows (V, P, H, W, 2) and face masks (V, H, W).
 
-    Motion outside the face is zero; each map pixel is the mean of the area it covers. The magnitude is taken before the
-    averaging, so that motion in opposite directions within an area does not cancel.
+    Motion outside the face is set to zero. Each map pixel is the mean over its area; the magnitude is computed before
+    averaging, so that opposite motions within an area do not cancel in it.
     """
     magnitude = np.linalg.norm(flows, axis=-1, keepdims=True)
     planes = np.concatenate([flows, magnitude], -1) * masks[:, None, :, :, None]
@@ -23,12 +23,12 @@ def flow_maps(flows: np.ndarray, masks: np.ndarray, size: int) -> np.ndarray:
 
 
 def clip_flows(views: Views, moments: Moments, method: str) -> np.ndarray:
-    """The phase flows (V, P=2, S, S, 2) of a clip, less the head's own motion where 3D did not remove it."""
+    """The phase flows (V, P=2, S, S, 2) of a clip. The head's motion is subtracted if it was not removed in 3D."""
     return phase_flows(views.frames, moments, method, None if views.stabilised else views.masks)
 
 
 def clip_features(views: Views, moments: Moments, size: int = 28, method: str = "faceflow") -> np.ndarray:
-    """The network's input (V, P=2, C=3, size, size) of one clip with these moments."""
+    """The network's input (V, P=2, C=3, size, size) for one clip with these moments."""
     return flow_maps(clip_flows(views, moments, method), views.masks, size)
 
 
@@ -41,12 +41,14 @@ def features_of(
     given: Moments | None = None,
     longer: bool = False,
 ) -> dict[str, np.ndarray]:
-    """What stage 02 makes of a clip: x, the network's input; spotted (3,), the moments found; moments (3,), those of x:
-    `given`, else the spotted ones; curve (T,), the motion that they were read from.
+    """Stage 02 for one clip.
 
-    longer: whether the clip may begin before its onset and end after its offset, which are found then.
+    given: the moments to use instead of the spotted ones; longer: whether the clip may begin before its onset and end
+    after its offset. Returns x, the network's input; spotted (3,), the spotted moments; moments (3,), those that x
+    was made from; curve (T,), the motion curve.
     """
     spotting = spot_apex(views.frames, views.masks, apex_size, apex_method)
-    spotted = spotting.found if longer else spotting.moments
-    x = clip_features(views, given or spotted, feature_size, flow_method)
-    return {"x": x, "spotted": np.array(spotted), "moments": np.array(given or spotted), "curve": spotting.curve}
+    spotted = spotting.moments(longer)
+    moments = given or spotted
+    x = clip_features(views, moments, feature_size, flow_method)
+    return {"x": x, "spotted": np.array(spotted), "moments": np.array(moments), "curve": spotting.curve}

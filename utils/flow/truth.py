@@ -1,4 +1,4 @@
-"""Exact flow of a mesh sequence with constant topology: where each visible point of the surface goes."""
+"""The exact flow of a mesh sequence with constant topology, and the errors of estimated flows."""
 
 import numpy as np
 
@@ -8,11 +8,7 @@ from utils.render.camera import Camera, surface_points
 def exact_flow(
     before: np.ndarray, after: np.ndarray, faces: np.ndarray, camera: Camera
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flow (H, W, 2) float32 px of the surface visible in the first moment, and where it is defined, (H, W) bool.
-
-    before, after (V, 3) mm; faces (F, 3). Each pixel's ray meets a triangle at barycentric weights; the same
-    weights give the point's place afterwards, projected by the same camera.
-    """
+    """`exact_flows` to one later mesh `after` (V, 3) mm: flow (H, W, 2), visible (H, W)."""
     flows, visible = exact_flows(before, after[None], faces, camera)
     return flows[0], visible
 
@@ -20,7 +16,11 @@ def exact_flow(
 def exact_flows(
     before: np.ndarray, afters: np.ndarray, faces: np.ndarray, camera: Camera
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`exact_flow` from one moment to several, afters (A, V, 3) mm: flows (A, H, W, 2), visible (H, W)."""
+    """Exact flows from a mesh `before` (V, 3) mm to later meshes `afters` (A, V, 3) mm with the same faces (F, 3).
+
+    Returns flows (A, H, W, 2) float32 px, and where the mesh is visible before, (H, W) bool. A ray through each pixel
+    meets a triangle at barycentric weights; the same weights give the point afterwards, which the camera projects.
+    """
     triangle, weights = surface_points(before, faces, camera)
     visible = triangle >= 0
     corners = faces[triangle[visible]]
@@ -28,18 +28,19 @@ def exact_flows(
     def pixels(shape: np.ndarray) -> np.ndarray:
         return camera.project(np.einsum("nk,nkc->nc", weights[visible], shape[corners].astype(float)))
 
-    here = pixels(before)
+    start = pixels(before)
     flows = np.zeros((len(afters), *triangle.shape, 2), np.float32)
     for flow, after in zip(flows, afters, strict=True):
-        flow[visible] = pixels(after) - here
+        flow[visible] = pixels(after) - start
     return flows, visible
 
 
 def flow_errors(flow: np.ndarray, truth: np.ndarray, mask: np.ndarray, moving_px: float = 0.3) -> dict[str, float]:
-    """End-point error and others of a flow against the truth, both (H, W, 2) px, over `mask` (H, W) bool.
+    """Errors of a flow against the exact one, both (H, W, 2) px, within `mask` (H, W) bool.
 
-    epe: mean end-point error, px. direction_deg: mean angle where the truth exceeds `moving_px` (NaN if nowhere).
-    magnitude_ratio: length of the estimate along the truth over the truth's, there too. zero_epe: error of no motion.
+    epe: mean end-point error, px; zero_epe: the same error for zero flow. Where the exact flow exceeds `moving_px`:
+    direction_deg, the mean angle between both flows, and magnitude_ratio, the factor that fits the exact flow to the
+    flow (least squares). Both are NaN if it exceeds `moving_px` nowhere.
     """
     estimate, true = flow[mask].astype(float), truth[mask].astype(float)
     size = np.linalg.norm(true, axis=1)

@@ -5,7 +5,8 @@
 - `flow_images` scores the flow images that the field shares (`shared_files`, `shared_image`), with `crop_match`;
   `audit` (with `htnet`) measures the price of a leak on them, `robustness` what is lost on clips seen otherwise.
 - `other_face_model` compares the learners on people of another face model.
-- `readme` fills the tables of README.md and RESULTS.md; `figures` draws for all of these.
+- `tables` is the one form of all these results, `figures` draws them, `readme` writes them into README.md and
+  RESULTS.md.
 
 NOTES.md lists what was tried and dropped.
 """

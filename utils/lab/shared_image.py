@@ -12,16 +12,16 @@ def strain_maps(flow: np.ndarray) -> np.ndarray:
 
 
 def to_image(maps: np.ndarray) -> np.ndarray:
-    """Maps (..., 3, H, W) as uint8, each scaled from its own least and largest value to 0..255 and rounded."""
+    """Maps (..., 3, H, W) as uint8: the range of each map is scaled to 0..255."""
     low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
     return np.rint((maps - low) / np.maximum(high - low, 1e-9) * 255).astype(np.uint8)
 
 
 def from_image(image: np.ndarray) -> np.ndarray:
-    """Maps (..., 3, H, W) float32, in units of the full range, of an image (..., 3, H, W) uint8.
+    """Maps (..., 3, H, W) float32 of an image (..., 3, H, W) uint8, in shares of the full range.
 
-    Min-max scaling loses where zero motion lies; the median of u and of v stands for it, since most of a face is
-    still. Strain starts at zero.
+    The scaling to 0..255 hides which value means no motion. For u and v the median is taken, since most of a face is
+    still; strain starts at zero.
     """
     maps = image.astype(np.float32) / 255
     maps[..., :2, :, :] -= np.median(maps[..., :2, :, :], axis=(-2, -1), keepdims=True)

@@ -1,5 +1,5 @@
-"""01: from meshes, composites and pictures of one camera to cropped views.
+"""Stage 01: cropped views from meshes, from composites of two cameras, and from the pictures of one camera.
 
-Read `view_set` (what comes out), `camera`, `renderer`, `crops`, `faces`, `axes` (which way a mesh looks), `pictures`,
-then `views`.
+Read `view_set` (the result), `camera`, `renderer`, `crops`, `faces`, `axes` (which way a mesh looks), `pictures`, then
+`views`.
 """

@@ -1,10 +1,10 @@
-"""The card of a data root: counts for any data; for synthetic data also how hard it was made.
+"""The card of a synthetic data root: its clips in numbers and figures, and how hard its classes are to tell apart.
 
-Two bounds, by subject-held-out cross-validation on the training split: a classifier that is given the true
-intensity of every action unit, and the best trivial answer. What pictures can tell, learnt from the same clips, lies
-between them.
+Two bounds on held-out subjects of the training split say how hard: the score of a classifier that is given the true
+intensity of every action unit, and the score of the best trivial answer. A classifier that learns from pictures of the
+same clips scores between them.
 
-    python -m utils.report.data_card DATA      # writes DATA/card/README.md, card.json and figures
+    python -m utils.report.data_card DATA      # writes README.md, card.json and figures to DATA/card
 """
 
 import sys
@@ -27,41 +27,35 @@ from utils.synthetic.truth import CONFOUNDERS
 from utils.train.decision import choose_thresholds, decide
 from utils.train.samples import CLASSES
 
-OUTER, INNER = 6, 3  # folds by subject, fewer where there are fewer subjects
+OUTER, INNER = 6, 3  # folds by subject, fewer if there are fewer subjects
 
 
 def describe(table: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Clips per class: all, alone, with a second label, and the share."""
+    """A row per class: all clips with this label, with it alone, and with another label beside it, and their share."""
     labels = table[list(classes)].to_numpy(int)
-    alone = labels.sum(1) == 1
-    return pd.DataFrame(
-        {
-            "clips": labels.sum(0),
-            "alone": labels[alone].sum(0),
-            "with another": labels[~alone].sum(0),
-            "share": labels.mean(0).round(3),
-        },
-        index=list(classes),
-    )
+    alone = labels[labels.sum(1) == 1].sum(0)
+    counts = {"clips": labels.sum(0), "alone": alone, "with another": labels.sum(0) - alone}
+    return pd.DataFrame(counts | {"share": labels.mean(0).round(3)}, index=list(classes))
 
 
 def label_texts(table: pd.DataFrame, classes: tuple[str, ...]) -> list[str]:
-    """Subject and labels of each clip of a table, on two lines."""
+    """Subject and labels of each clip, on two lines."""
     labels = table[list(classes)].to_numpy(bool)
     names = ["+".join(name for name, on in zip(classes, row, strict=True) if on) for row in labels]
     return [f"{subject}\n{name}" for subject, name in zip(table["subject"], names, strict=True)]
 
 
 def load_card(root: Path) -> dict:
-    """What `card.json` of a data root holds; empty for real data, which have none."""
+    """The content of `card.json` of a data root; {} for real data, which have no card."""
     path = root / "card" / "card.json"
     return read_artefact(path) if path.exists() else {}
 
 
 def bounds(truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
-    """Macro-UF1 of the two bounds: `true_units` and `all_ones`. truth: rows of the training split from `load_truth`.
+    """Macro-UF1 on held-out subjects: `true_units`, given the true action units, and `all_ones`, all labels everywhere.
 
-    Empty for fewer than three subjects: no two of them can be held out, one inside the other's training set.
+    truth: rows of the training split from `load_truth`. Returns {} for fewer than three subjects: of the subjects that
+    are not held out, one more must be held out for the thresholds.
     """
     if truth["subject"].nunique() < 3:
         return {}
@@ -70,9 +64,9 @@ def bounds(truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
     features = np.hstack([units, units / np.maximum(peak, 1e-9)])
     y, subjects = truth[list(classes)].to_numpy(int), truth["subject"].to_numpy(str)
     probability, decision = np.zeros(y.shape), np.zeros(y.shape, bool)
-    for train, test in _folds(y, subjects, OUTER):
+    for train, test in grouped_folds(y, subjects, min(OUTER, len(set(subjects)))):
         inner = np.zeros(y[train].shape)
-        for fit_on, check in _folds(y[train], subjects[train], INNER):
+        for fit_on, check in grouped_folds(y[train], subjects[train], min(INNER, len(set(subjects[train])))):
             inner[check] = _probabilities(features[train][fit_on], y[train][fit_on], features[train][check])
         probability[test] = _probabilities(features[train], y[train], features[test])
         decision[test] = decide(probability[test], choose_thresholds(y[train], inner, y[train].mean(0)).values)
@@ -83,26 +77,21 @@ def bounds(truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
     }
 
 
-def _folds(y: np.ndarray, subjects: np.ndarray, k: int) -> list:
-    return grouped_folds(y, subjects, min(k, len(np.unique(subjects))))
-
-
 def _probabilities(x: np.ndarray, y: np.ndarray, x_new: np.ndarray) -> np.ndarray:
-    """Probability (N, K) of every class by a forest each; one that all or none carry keeps that share."""
+    """Probability (N, K) of every class for x_new, by one forest per class trained on x and y.
+
+    A class that all or no training clips carry gets its share among them.
+    """
     forest = ExtraTreesClassifier(100, min_samples_leaf=2, class_weight="balanced_subsample", random_state=0)
-    return np.stack(
-        [
-            forest.fit(x, column).predict_proba(x_new)[:, 1]
-            if 0 < column.mean() < 1
-            else np.full(len(x_new), column.mean())
-            for column in y.T
-        ],
-        axis=1,
-    )
+    share = y.mean(axis=0)
+    probability = np.tile(share, (len(x_new), 1))
+    for k in np.flatnonzero((share > 0) & (share < 1)):
+        probability[:, k] = forest.fit(x, y[:, k]).predict_proba(x_new)[:, 1]
+    return probability
 
 
 def write_card(root: Path, key: str | None = None) -> dict:
-    """Write the card of a synthetic data root from its truth; returns what `card.json` holds."""
+    """Write the card of a synthetic data root from its truth; returns the content of `card.json`."""
     truth = read_artefact(root / "truth" / "clips.csv")
     card = {
         "clips": len(truth),
@@ -113,17 +102,17 @@ def write_card(root: Path, key: str | None = None) -> dict:
         "confounders": {name: float(truth[name].mean()) for name in CONFOUNDERS},
         "bounds": bounds(truth[truth["split"] == "train"], CLASSES),
     }
-    save_figure(label_counts(truth, CLASSES), root / "card" / "labels.png")
-    save_figure(clip_statistics(truth), root / "card" / "statistics.png")
     shown = truth.groupby("subject").head(1)
     folders = [root / row["split"] / row["Id"] for _, row in shown.iterrows()]
     faces = [np.hsplit(open_sequence(folder).texture(0), 2)[0] for folder in folders]
+    save_figure(label_counts(truth, CLASSES), root / "card" / "labels.png")
+    save_figure(clip_statistics(truth), root / "card" / "statistics.png")
     save_figure(contact_sheet(faces, shown["subject"].tolist()), root / "card" / "identities.png")
     counts = describe(truth, CLASSES).reset_index(names="class")
     bound = BOUNDS.format(**card["bounds"]) if card["bounds"] else "Bounds need three training subjects or more."
-    shared = OTHER_MODEL if (root / USER_FACE_MODEL).exists() else OUR_MODEL
-    text = CARD.format(**card, table=markdown_table(counts), bound=bound, shared=shared)
+    origin = OTHER_MODEL if (root / USER_FACE_MODEL).exists() else OUR_MODEL
     with atomic_path(root / "card" / "README.md") as temporary:
+        text = CARD.format(**card, table=markdown_table(counts), bound=bound, origin=origin)
         temporary.write_text(text, encoding="utf-8")
     write_artefact(root / "card" / "card.json", card, key)
     return card
@@ -131,32 +120,32 @@ def write_card(root: Path, key: str | None = None) -> dict:
 
 CARD = """# Synthetic 4D faces
 
-{clips} clips of {subjects} people, {frames} frames ({mean_frames:.1f} a clip, 60 a second). Made from one seed by
-`python -m utils.make_data`; a test bench for the method, never a claim about real faces.
+{clips} clips of {subjects} people, {frames} frames ({mean_frames:.1f} a clip, 60 a second). `python -m utils.make_data`
+makes them from one seed. They are a test bench for the method; a score on them does not tell how well the method works
+on real faces.
 
 {table}
 
-{shared} Which
-action units an emotion moves stands in a table of its own here, as coders of recordings have it, and in another there
-(`utils.synthetic.expressions`: LITERATURE, EMFACS); a part of the combinations is in both, since a smile is a smile.
-`SET="expressions=emfacs"` draws these clips, too, from the teacher's table: then that is shared as well.
+{origin}
 
-Peak motion on a 256 px face (5%, 50%, 95% of the clips), confounders (share of the clips) and all else: `card.json`.
-{bound}
+A table says which action units an emotion moves: here LITERATURE of `utils.synthetic.expressions`, which follows coders
+of recordings, but EMFACS in the clips that taught the classifiers. Some combinations are in both tables. With
+`SET="expressions=emfacs"` the clips of the data root are drawn from EMFACS, too.
 
-![labels](labels.png)
-![lengths, apex, motion, confounders](statistics.png)
-![one photograph of each person](identities.png)
+{bound} `card.json` has these numbers, the peak motion on a 256 px face (5%, 50% and 95% quantiles), and the share of
+the clips with each confounder.
+
+![Clips of each class](labels.png)
+![Length, place of the apex, peak motion and confounders](statistics.png)
+![One photograph of each person](identities.png)
 """
 
-OUR_MODEL = (
-    "The classifiers that ship were taught by motion of the same face model, of other people and without any picture."
-)
-OTHER_MODEL = """The people are of another face model than ours, by which the classifiers that ship were taught: the
-shapes of their heads and of what each muscle moves are its own. Skin, light and cameras are made as ever."""
-
-BOUNDS = """Macro-UF1 on held-out subjects of the training split of a classifier that is given the true intensity of
-every action unit: {true_units:.3f}; of the best trivial answer, every label for every clip: {all_ones:.3f}."""
+OUR_MODEL = """The shipped classifiers were taught with motion of the same face model, but with other people and
+without pictures."""
+OTHER_MODEL = """These people come from another face model than the one that taught the shipped classifiers: it has its
+own head shapes and its own motion for each action unit. Skin, light and cameras are made in the same way."""
+BOUNDS = """Macro-UF1 on held-out subjects of the training split: {true_units:.3f} for a classifier that is given the
+true intensity of every action unit; {all_ones:.3f} for the best trivial answer, every label for every clip."""
 
 
 def main() -> None:

@@ -1,48 +1,35 @@
-"""Pictures within a page: as data URIs, with their sizes and what they show in words."""
+"""Pictures inside an HTML page, as data URIs."""
 
 import base64
 import io
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-QUALITY = 88  # of photographs as JPEG
-WIDE = 900  # pixels of width from which a picture takes the whole width of the page
-LEAST = 0.6  # of its size, below which the words in a figure cannot be read: a narrow screen scrolls it
+QUALITY = 88  # of JPEG
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture as a page holds it."""
+class Picture(NamedTuple):
+    """A picture to be embedded in a page."""
 
     source: str  # data URI
     width: int  # pixels
     height: int
-    alt: str  # what it shows, for those who do not see it
-    caption: str = ""
-
-    @property
-    def wide(self) -> bool:
-        return self.width >= WIDE
-
-    @property
-    def least(self) -> int:
-        """Pixels of width down to which a screen may shrink it."""
-        return round(LEAST * self.width)
+    alt: str  # description for readers who cannot see the picture
+    caption: str
 
 
-def picture_of_file(path: Path, alt: str, caption: str = "") -> Picture:
-    """A PNG as it lies on disk. Raises OSError where it is none."""
+def picture_of_file(path: Path, caption: str) -> Picture:
+    """A PNG file, unchanged; the caption also describes it. Raises OSError for a file of another format."""
     content = path.read_bytes()
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        width, height = image.size
-    return Picture(_data_uri(content, "png"), width, height, alt, caption)
+        return Picture(_data_uri(content, "png"), *image.size, caption, caption)
 
 
 def picture_of_array(array: np.ndarray, alt: str, caption: str = "") -> Picture:
-    """A photograph (H, W, 3) uint8 as JPEG."""
+    """An image (H, W, 3) uint8 as JPEG."""
     target = io.BytesIO()
     Image.fromarray(array).save(target, "JPEG", quality=QUALITY)
     return Picture(_data_uri(target.getvalue(), "jpeg"), array.shape[1], array.shape[0], alt, caption)

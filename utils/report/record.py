@@ -1,4 +1,4 @@
-"""The record of a run: what was run, with what, when, on what kind of machine, and what came out."""
+"""The records of a run: code, parameters, machine, data, time and scores, as JSON."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ from utils.render.renderer import get_renderer
 
 
 def run_record(parameters: Any, seed: int, scores: Mapping[str, Any], warnings: Iterable[str] = ()) -> dict[str, Any]:
-    """What run.json holds: what was run, with what, when, on what kind of machine, and what came out."""
+    """The record of this process: its arguments, and the code, packages, time and machine of the run."""
     return plain(
         {
             "parameters": parameters,
@@ -30,36 +30,38 @@ def run_record(parameters: Any, seed: int, scores: Mapping[str, Any], warnings: 
             "python": platform.python_version(),
             "packages": packages(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - psutil.Process().create_time(), 1),  # of this process, so far
+            "seconds": round(time.time() - psutil.Process().create_time(), 1),  # since this process started
             "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
         }
     )
 
 
-def write_record(config: Config, stage: str, scores: Mapping[str, Any], warnings: Iterable[str] = ()) -> Path:
-    """Write the record of a stage to `records/<stage>.json` of the work folder; returns where it lies."""
-    path = config.work_root / "records" / f"{stage}.json"
-    write_artefact(path, run_record(config.record, config.seed, scores, _without_root(config, warnings)))
-    return path
+def write_record(config: Config, stage: str, scores: Mapping[str, Any], warnings: Iterable[str] = ()) -> None:
+    """Write the record of a stage to `records/<stage>.json` of the work folder."""
+    write_artefact(config.work_root / "records" / f"{stage}.json", _stage_record(config, scores, warnings))
 
 
 def write_run(
     config: Config, data: DataRoot, scores: Mapping[str, Any], warnings: Iterable[str], path: Path
 ) -> dict[str, Any]:
-    """Write the record of a whole run, as its last stage has it: beside `run_record` the data that it was made from,
-    what drew the views, and commit and seconds of every stage that ran with these parameters. Returns it.
+    """Write the record of a whole run at the end of its last stage, and return it.
 
-    scores: those on held-out people, as "held_out", and what else there is.
+    It is the record of that stage with three more entries: the renderer, the data, and every stage that ran with the
+    same parameters. scores: the scores on held-out people as "held_out", and any others.
     """
-    record = run_record(config.record, config.seed, scores, _without_root(config, warnings))
-    files = sorted((config.work_root / "records").glob("*.json"))
-    stages = {file.stem: stage for file in files if _same_run(stage := read_artefact(file), record)}
-    record["renderer"] = stages["01_render"]["scores"]["renderer"] if "01_render" in stages else drawn_by(config)
+    record = _stage_record(config, scores, warnings)
+    parameters = record["parameters"] | {"jobs": 0}  # the number of workers does not count
+    records = {file.stem: read_artefact(file) for file in sorted((config.work_root / "records").glob("*.json"))}
+    stages = {name: stage for name, stage in records.items() if stage["parameters"] | {"jobs": 0} == parameters}
+    if "01_render" in stages:
+        record["renderer"] = stages["01_render"]["scores"]["renderer"]
+    else:
+        record["renderer"] = get_renderer(config.renderer).name if config.views == "render" else "none"
     record["data"] = {
         "training": len(data.train),
         "test": len(data.test_ids),
         "synthetic": (data.root / "truth").is_dir(),
-        "face_model": data.root.name if (data.root / USER_FACE_MODEL).exists() else "",  # whose people these are
+        "face_model": data.root.name if (data.root / USER_FACE_MODEL).exists() else "",  # "": the project's own
         "digest": data_digest(data.root),
     }
     record["stages"] = {
@@ -70,15 +72,7 @@ def write_run(
     return record
 
 
-def drawn_by(config: Config) -> str:
-    """What draws the views here: "none" where they are not drawn."""
-    return get_renderer(config.renderer).name if config.views == "render" else "none"
-
-
-def _same_run(stage: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether a stage ran with the parameters of a record; a number of workers is none that counts."""
-    return stage["parameters"] | {"jobs": 0} == record["parameters"] | {"jobs": 0}
-
-
-def _without_root(config: Config, warnings: Iterable[str]) -> list[str]:
-    return [text.replace(str(config.data_root), "<DATA>") for text in warnings]
+def _stage_record(config: Config, scores: Mapping[str, Any], warnings: Iterable[str]) -> dict[str, Any]:
+    """The record of a stage; its warnings do not tell where the data lie."""
+    texts = [text.replace(str(config.data_root), "<DATA>") for text in warnings]
+    return run_record(config.record, config.seed, scores, texts)

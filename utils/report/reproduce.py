@@ -1,10 +1,10 @@
-"""Repeats a run from its run.json in a clean clone, and says whether its submission is the same, byte for byte.
+"""Repeats a run from its run.json in a clean clone, and says whether the submission is the same, byte for byte.
 
     python -m utils.report.reproduce RUN [--data DIR] [--jobs 2]
 
-The clone is of this repository at the commit of the record, in a temporary folder. It runs with this Python and the
-parameters of the record, on the same data root, or on synthetic faces that it makes itself where the run made its own.
-Exit status 0 only where submission.csv is the same.
+It clones this repository into a temporary folder, at the commit of the record. There it runs this Python with the
+parameters of the record, on the same data root; a run that made its own synthetic faces makes them again.
+The exit status is 0 only if submission.csv is the same.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from utils.artefacts import read_artefact
 from utils.paths import ROOT
 from utils.provenance import data_digest, versions
 
-OPTIONS = ("profile", "jobs")  # parameters that have an option of their own
-COMPARED = ("submission.csv", "units.csv")  # the second holds probabilities, which say how far numbers have moved
-SHOWN = 5  # cells that differ
+OPTIONS = ("profile", "jobs")  # parameters with a command line option; all others are settings
+COMPARED = ("submission.csv", "units.csv")  # units.csv holds probabilities, which show how far the numbers differ
+SHOWN = 5  # differing cells
 
 
 class ReproduceError(RuntimeError):
@@ -32,17 +33,20 @@ class ReproduceError(RuntimeError):
 
 
 def folder_of(run: str) -> Path:
-    """The folder of a run's submission, by the run's name or by itself."""
-    found = [folder for folder in (ROOT / "submissions" / run, Path(run)) if run and (folder / "run.json").is_file()]
-    if not found:
-        raise ReproduceError(f"RUN={run}: it has no run.json. Remedy: name a run that make submit or make all ended.")
-    if not (found[0] / "submission.csv").is_file():
-        raise ReproduceError(f"{found[0]}: it has no submission.csv. Remedy: name a run whose data have a test split.")
-    return found[0].absolute()
+    """The folder of the submission of a run, from the run's name or the folder itself."""
+    folders = [ROOT / "submissions" / run, Path(run)] if run else []
+    folder = next((folder for folder in folders if (folder / "run.json").is_file()), None)
+    if folder is None:
+        raise ReproduceError(
+            f"RUN={run}: it has no run.json. Remedy: name a run that make submit or make all finished."
+        )
+    if not (folder / "submission.csv").is_file():
+        raise ReproduceError(f"{folder}: it has no submission.csv. Remedy: name a run on data with a test split.")
+    return folder.absolute()
 
 
 def check_commit(commit: str) -> None:
-    """Raise ReproduceError for a commit that no clone can have."""
+    """Raise ReproduceError for a commit that cannot be cloned."""
     if commit.endswith("-dirty"):
         fault, remedy = "the code had changes that no commit holds", "commit them, and make the run again"
     elif commit == "unknown":
@@ -55,26 +59,31 @@ def check_commit(commit: str) -> None:
 
 
 def find_data(run: str, data: str, recorded: Mapping[str, Any]) -> str:
-    """The data root of a run, "" for synthetic faces that it made itself. ReproduceError for other data."""
+    """The data root of a run; "" if the run made its own synthetic faces.
+
+    data: the data root that the user names, or ""; recorded: what run.json says of the data. Raises ReproduceError if
+    the data root cannot be found or has changed since.
+    """
     owner = ROOT / "artefacts" / run / "data_root.json"
     if not data and owner.exists():
         data = read_artefact(owner)["data"]
     if not data:
         if recorded["synthetic"] and not recorded.get("face_model"):
             return ""
-        raise ReproduceError(f"where the data of run {run} lie is not known. Remedy: say DATA=folder.")
+        raise ReproduceError(f"it is not known where the data of run {run} lie. Remedy: name their folder by DATA=.")
     if not Path(data).is_dir():
         raise ReproduceError(f"DATA={data}: there is no such folder. Remedy: name the data root of the run.")
     if data_digest(Path(data)) != recorded["digest"]:
         fault = f"the data are not those of the run, which had {recorded['training']} + {recorded['test']} clips"
-        raise ReproduceError(f"DATA={data}: {fault}. Remedy: name the root as it was, or make the run again.")
+        raise ReproduceError(f"DATA={data}: {fault}. Remedy: name the unchanged data root, or make the run again.")
     return os.path.abspath(data)
 
 
 def repeat(record: Mapping[str, Any], data: str, jobs: int, clone: Path) -> Path:
-    """Run a record's parameters at its commit in `clone`; returns the folder of the submission."""
-    cloned = git("clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(clone))
-    if fault := cloned or git("checkout", "--quiet", record["commit"], cwd=clone):
+    """Run the parameters of a record at its commit in the folder `clone`; returns the folder of the submission."""
+    fault = git("clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(clone))
+    fault = fault or git("checkout", "--quiet", record["commit"], cwd=clone)
+    if fault:
         raise ReproduceError(f"the repository cannot be cloned: {fault}. Remedy: see that git works in {ROOT}.")
     parameters = record["parameters"]
     settings = " ".join(f"{name}={value}" for name, value in parameters.items() if name not in OPTIONS)
@@ -86,7 +95,7 @@ def repeat(record: Mapping[str, Any], data: str, jobs: int, clone: Path) -> Path
 
 
 def git(*words: str, cwd: Path | None = None) -> str:
-    """Run git, in this repository unless told where; returns what it complains of, "" where it succeeds."""
+    """Run git in a folder, by default this repository; returns its error message, or "" on success."""
     try:
         answer = subprocess.run(["git", *words], cwd=cwd or ROOT, capture_output=True, text=True)
     except OSError as error:
@@ -98,44 +107,39 @@ def git(*words: str, cwd: Path | None = None) -> str:
 
 
 def facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says of the things on which numbers depend, by name."""
-    named = {name: record[name] for name in ("commit", "python", "renderer") if name in record}
-    return (
-        named | record["packages"] | record["machine"] | {f"data {key}": value for key, value in record["data"].items()}
-    )
+    """The entries of a record that can change the numbers, by name."""
+    general = {name: record[name] for name in ("commit", "python", "renderer") if name in record}
+    data = {f"data {key}": value for key, value in record["data"].items()}
+    return general | record["packages"] | record["machine"] | data
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """A line for each fact that differs, of those that both have."""
-    return [
-        f"{name}: {before[name]} recorded, {after[name]} now"
-        for name in before
-        if name in after and before[name] != after[name]
-    ]
+    """A line for each fact that both have and that differs."""
+    differing = [name for name in before if name in after and before[name] != after[name]]
+    return [f"{name}: {before[name]} recorded, {after[name]} now" for name in differing]
 
 
 def departures(before: Path, after: Path) -> list[str]:
-    """Where a table departs from a recorded one: none where the files are the same, byte for byte."""
+    """How a table differs from the recorded one; [] if the files are the same, byte for byte."""
     if before.read_bytes() == after.read_bytes():
         return []
     old, new = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (before, after))
     for what, left, right in (("columns", old.columns, new.columns), ("rows", old.iloc[:, 0], new.iloc[:, 0])):
-        if list(left) != list(right):
-            first = next(i for i in range(len(left) + 1) if list(left[i : i + 1]) != list(right[i : i + 1]))
-            pair = " and ".join(str(next(iter(side[first : first + 1]), "none")) for side in (left, right))
-            return [f"its {what} differ from number {first + 1} on: {pair}"]
-    differs = old.ne(new).to_numpy().nonzero()
+        for number, pair in enumerate(zip_longest(left, right, fillvalue="none"), start=1):
+            if pair[0] != pair[1]:
+                return [f"its {what} differ from number {number} on: {' and '.join(pair)}"]
+    rows, columns = old.ne(new).to_numpy().nonzero()
     cells = [
         f"{old.iat[i, 0]}, {old.columns[j]}: {old.iat[i, j]} recorded, {new.iat[i, j]} now"
-        for i, j in list(zip(*differs, strict=True))[:SHOWN]
+        for i, j in zip(rows[:SHOWN], columns[:SHOWN], strict=True)
     ]
-    numbers = (pd.to_numeric(table.to_numpy()[differs], errors="coerce") for table in (old, new))
+    numbers = (pd.to_numeric(table.to_numpy()[rows, columns], errors="coerce") for table in (old, new))
     largest = max(abs(a - b) for a, b in zip(*numbers, strict=True)) if cells else 0
-    return [f"{len(differs[0])} cells differ, by at most {largest:g}", *cells]
+    return [f"{len(rows)} cells differ, by at most {largest:g}", *cells]
 
 
 def reproduce(run: str, data: str, jobs: int) -> bool:
-    """Repeat a run, and say how it compares; returns whether the submission is the same."""
+    """Repeat a run and print how it compares; returns whether the submission is the same."""
     folder = folder_of(run)
     record = read_artefact(folder / "run.json")
     check_commit(record["commit"])
@@ -144,18 +148,18 @@ def reproduce(run: str, data: str, jobs: int) -> bool:
         print(f"differs: {line}", flush=True)
     with tempfile.TemporaryDirectory(prefix="reproduce-") as place:
         again = repeat(record, data, jobs, Path(place) / "clone")
-        found = changed(facts(record), facts(read_artefact(again / "run.json")))
+        differences = changed(facts(record), facts(read_artefact(again / "run.json")))
         tables = {name: departures(folder / name, again / name) for name in COMPARED if (folder / name).exists()}
     for name, lines in tables.items():
         print(f"{name}: {'; '.join(lines) if lines else 'the same, byte for byte'}")
-    print("recorded facts that differ: " + ("; ".join(found) or "none"))
+    print("recorded facts that differ: " + ("; ".join(differences) or "none"))
     return not tables["submission.csv"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", help="name of a finished run, or the folder of its submission")
-    parser.add_argument("--data", default="", help="data root (default: that of the run)")
+    parser.add_argument("--data", default="", help="data root (default: the data root of the run)")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     try:

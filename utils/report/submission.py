@@ -1,8 +1,8 @@
-"""The end of a run: the submission file, and the local leaderboard."""
+"""The submission file and the local leaderboard."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,36 +13,33 @@ from utils.errors import DataError, Refuse, raise_it
 from utils.evaluate.protocol import OutOfFold
 from utils.evaluate.scores import compare, interval
 
-# Submission -----------------------------------------------------------------------------------------
+DRAWS = 20  # random predictions, whose scores the leaderboard averages
 
 
 def write_submission(
-    path: str | Path,
+    path: Path,
     ids: Sequence[str],
     labels: np.ndarray,
     classes: Sequence[str],
     sample: pd.DataFrame,
     prior: np.ndarray,
-    reasons: Mapping[str, str] | None = None,
+    reasons: Mapping[str, str],
 ) -> list[str]:
-    """Write the predictions in the rows and columns of the sample, atomically, and validate the file.
+    """Write the predictions in the rows and columns of the sample submission, atomically, and validate the file.
 
     ids: (N,), in any order
     labels: (N, K) 0/1, columns as in `classes`
-    sample: the sample submission, from `utils.dataset.tables.load_sample_submission`
-    prior: (K,) 0/1, fills the row of every test Id that has no prediction, see `prior_labels`
-    reasons: why there is no prediction, by Id, where it is known
+    sample: from `utils.dataset.tables.load_sample_submission`
+    prior: (K,) 0/1 from `prior_labels`, fills the row of every test Id without a prediction
+    reasons: by Id, why there is no prediction, where that is known
 
-    Returns one warning per filled row, for the log and the record of the run. Raises DataError for repeated
-    Ids, Ids unknown to the sample, labels that are not 0/1, and arrays that do not fit each other.
+    Returns a warning for each row that the prior fills. Raises DataError for repeated Ids, Ids that the sample lacks,
+    labels other than 0/1, and arrays whose shapes disagree.
     """
-    path, ids, labels = Path(path), list(ids), np.asarray(labels)
+    ids, labels = list(ids), np.asarray(labels)
     if labels.shape != (len(ids), len(classes)) or not np.isin(labels, (0, 1)).all():
-        raise DataError.at(
-            path,
-            f"the labels {labels.shape} are not 0/1 per Id and class",
-            f"pass decisions of the shape {len(ids), len(classes)}",
-        )
+        fault = f"the labels {labels.shape} are not 0/1 per Id and class"
+        raise DataError.at(path, fault, f"pass decisions of the shape {len(ids), len(classes)}")
     table = pd.DataFrame(labels.astype(int), index=pd.Index(ids, name="Id"), columns=list(classes))
     wrong = table.index[table.index.duplicated() | ~table.index.isin(sample["Id"])]
     if len(wrong):
@@ -54,28 +51,26 @@ def write_submission(
         rows = table.astype(int).reset_index()[sample.columns.tolist()]
         rows.to_csv(temporary, index=False, lineterminator="\n")
         validate_submission(temporary, sample)
-    return [_prior_warning(id, prior, classes, (reasons or {}).get(id)) for id in missing]
-
-
-def _prior_warning(id: str, prior: np.ndarray, classes: Sequence[str], reason: str | None) -> str:
     names = ", ".join(name for name, on in zip(classes, prior, strict=True) if on)
-    return f"Id {id} has no prediction, so its row is the training prior ({names}). {reason or ''}".rstrip()
+    warning = f"has no prediction, so its row is the training prior ({names})."
+    return [f"Id {id} {warning} {reasons.get(id, '')}".rstrip() for id in missing]
 
 
-def validate_submission(path: str | Path, sample: pd.DataFrame, refuse: Refuse = raise_it) -> pd.DataFrame:
-    """Read a submission (as texts) and hold it against the sample: columns, Ids, the order of both, and 0/1.
+def validate_submission(path: Path, sample: pd.DataFrame, refuse: Refuse = raise_it) -> pd.DataFrame:
+    """Read a submission as texts and check it against the sample: columns, Ids, the order of both, and 0/1.
 
-    refuse: gets each fault as a DataError, of which the usual one raises the first.
+    refuse: called with each fault as a DataError; by default it raises the first.
     """
-    table = read_table(Path(path), ["Id"], known=sample.columns)
+    table = read_table(path, ["Id"], known=sample.columns)
     if table.columns.tolist() != sample.columns.tolist():
         fault = f"its columns are {', '.join(table)}"
         refuse(DataError.at(path, fault, f"write {', '.join(sample)}, in this order"))
-    given, expected = table["Id"].tolist(), sample["Id"].tolist()
-    for some, others, fault in ((expected, given, "is missing"), (given, expected, "is not a test Id")):
-        for odd in sorted(set(some) - set(others)):
-            refuse(DataError.at(path, f"Id {odd} {fault}", f"give the {len(expected)} Ids of the sample"))
-    if given != expected and sorted(given) == sorted(expected):
+    submitted, expected = table["Id"].tolist(), sample["Id"].tolist()
+    faults = [(id, "is missing") for id in sorted(set(expected) - set(submitted))]
+    faults += [(id, "is not a test Id") for id in sorted(set(submitted) - set(expected))]
+    for id, fault in faults:
+        refuse(DataError.at(path, f"Id {id} {fault}", f"give the {len(expected)} Ids of the sample"))
+    if submitted != expected and sorted(submitted) == sorted(expected):
         refuse(DataError.at(path, "its rows are in another order than the sample's", "sort them alike"))
     for name in table.columns.intersection(sample.columns).drop("Id"):
         for id, text in table.loc[~table[name].isin(["0", "1"]), ["Id", name]].itertuples(index=False):
@@ -84,10 +79,7 @@ def validate_submission(path: str | Path, sample: pd.DataFrame, refuse: Refuse =
 
 
 def prior_labels(labels: np.ndarray) -> np.ndarray:
-    """The training prior as a prediction (K,) 0/1, from training labels (N, K).
-
-    The classes that at least half of the clips carry, or else the most frequent one.
-    """
+    """The training prior (K,) 0/1 of labels (N, K): the classes of half of the clips or more, or else the commonest."""
     prevalence = np.asarray(labels, dtype=float).mean(axis=0)
     prior = prevalence >= 0.5
     if not prior.any():
@@ -95,64 +87,42 @@ def prior_labels(labels: np.ndarray) -> np.ndarray:
     return prior.astype(np.int8)
 
 
-# Leaderboard ----------------------------------------------------------------------------------------
-
-
 def leaderboard(
-    submission_path: str | Path,
-    solution_path: str | Path,
-    classes: Sequence[str],
-    train_labels: np.ndarray,
-    draws: int = 20,
-    seed: int = 0,
+    submission_path: Path, solution_path: Path, classes: Sequence[str], train_labels: np.ndarray
 ) -> pd.DataFrame:
-    """Macro-UF1 of a submission beside predictions that look at no clip, with 95% intervals over subjects.
+    """Macro-UF1 of a submission beside predictions that ignore the clips, with 95% intervals over subjects.
 
-    all ones       every label for every clip; the best constant prediction under macro-UF1, since a class
-                   that is never predicted scores 0
+    all ones       every label for every clip: the best constant prediction, since a class that is never predicted
+                   has a UF1 of 0
     prior labels   `prior_labels` of the training labels (N, K) for every clip
-    prior random   every label by a coin of its training prevalence, averaged over `draws`
+    prior random   every label at random with its training prevalence, averaged over DRAWS
 
-    Returns one row per prediction, ours first: macro_uf1, low, high, and the paired difference of ours to it
-    with its interval (gain, gain_low, gain_high; the same subjects drawn for both).
+    Returns a row per prediction, the submission ("ours") first: macro_uf1, low, high, and the paired difference of the
+    submission to it with its interval (gain, gain_low, gain_high; the same subjects are drawn for both).
     """
-    classes, solution_path = list(classes), Path(solution_path)
+    classes = list(classes)
     truth = load_labels(solution_path.parent, classes, file_name=solution_path.name)
-    submitted = read_table(Path(submission_path), ["Id", *classes]).set_index("Id")
+    submitted = read_table(submission_path, ["Id", *classes]).set_index("Id")
     if set(submitted.index) != set(truth["Id"]):
         raise DataError.at(submission_path, f"its Ids are not those of {solution_path.name}", "submit the test Ids")
     ours = submitted.loc[truth["Id"], classes].to_numpy() == "1"
-    shape, labels = ours.shape, np.asarray(train_labels)
-    coins = np.random.default_rng(seed).random((draws, *shape))
-    rows = {
+    labels = np.asarray(train_labels)
+    decisions = {
         "ours": ours[None],
-        "all ones": np.ones((1, *shape), bool),
-        "prior labels": np.broadcast_to(prior_labels(labels) == 1, (1, *shape)),
-        "prior random": coins < labels.mean(axis=0),
+        "all ones": np.ones((1, *ours.shape), bool),
+        "prior labels": np.broadcast_to(prior_labels(labels) == 1, (1, *ours.shape)),
+        "prior random": np.random.default_rng(0).random((DRAWS, *ours.shape)) < labels.mean(axis=0),
     }
-    return pd.DataFrame([_board_row(name, decision, ours, truth, classes) for name, decision in rows.items()])
-
-
-def _board_row(
-    name: str, decision: np.ndarray, ours: np.ndarray, truth: pd.DataFrame, classes: list[str]
-) -> dict[str, Any]:
-    """Scores of decisions (R, N, K), and how much better `ours` (N, K) is."""
-    theirs = _as_predictions(decision, truth, classes)
-    same_draws = _as_predictions(np.broadcast_to(ours, decision.shape), truth, classes)
-    own, gain = interval(theirs), compare(same_draws, theirs)
-    return {
-        "prediction": name,
-        "macro_uf1": own.value,
-        "low": own.low,
-        "high": own.high,
-        "gain": gain.value,
-        "gain_low": gain.low,
-        "gain_high": gain.high,
-    }
+    rows = []
+    for name, decision in decisions.items():
+        compared = _as_predictions(decision, truth, classes)
+        repeated = _as_predictions(np.broadcast_to(ours, decision.shape), truth, classes)
+        rows.append((name, *astuple(interval(compared)), *astuple(compare(repeated, compared))))
+    return pd.DataFrame(rows, columns=["prediction", "macro_uf1", "low", "high", "gain", "gain_low", "gain_high"])
 
 
 def _as_predictions(decision: np.ndarray, truth: pd.DataFrame, classes: list[str]) -> OutOfFold:
-    """Decisions (R, N, K) in the form that the bootstrap takes; draws stand in the place of seeds."""
+    """Decisions (R, N, K) in the form that the bootstrap takes; the R draws take the place of seeds."""
     draws, clips, _ = decision.shape
     return OutOfFold(
         classes=tuple(classes),

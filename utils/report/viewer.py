@@ -1,13 +1,12 @@
-"""A clip under one's own hands: pick it, go through its frames, choose what is shown of them.
+"""A viewer of clips for JupyterLab: choose a clip, a frame, and what to see of it.
 
-In a notebook's front end `frames`, `flow` and `answers` (notebooks 01, 02 and 03) are controls beside a picture that
-follows them. A kernel without a front end, as in a run, has nobody to move controls (`utils.progress.in_notebook`
-tells, by a variable that `utils.run` sets), and shows the picture of the first choice alone, the same in every run.
+`frames`, `flow` and `answers` (notebooks 01, 02 and 03) return controls and a picture that follows them. Without a
+front end (`utils.progress.in_notebook`), as when `utils.run` executes the notebooks, they return only the picture of
+the first choice, the same in every run.
 """
 
 import io
-from collections.abc import Callable, Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
@@ -17,132 +16,130 @@ import pandas as pd
 from IPython.display import Image
 from matplotlib.figure import Figure, SubFigure
 
-from utils.dataset.labels import MOMENT_COLUMNS
 from utils.evaluate.protocol import OutOfFold
 from utils.flow.features import Moments
 from utils.flow.methods import FLOW_METHODS, estimate_flows
 from utils.progress import in_notebook
 from utils.render.view_set import Views
-from utils.report.figures.common import CLASS_COLOURS, PHASE_NAMES, VIEW_NAMES, bare, share_bars
+from utils.report.figures.common import CLASS_COLOURS, PHASE_NAMES, VIEW_NAMES, answer_bars, bare
 from utils.report.figures.flow import draw_moments, flow_on_face, largest_motion
 
-BOTH = "all views"
+ALL_VIEWS = "all views"
 CHANNELS = ("picture", "flow over picture", "u", "v", "magnitude")
 SHOWN_UNITS = 8  # most probable action units
-CLIPS, FLOWS = 4, 48  # kept of what was read and computed last: some 15 MB a clip, 1 MB a flow
+Options = Mapping[str, Sequence[str]]  # values to choose from, by field of Choice
+CLIPS, FLOWS = 4, 48  # how many recent ones stay in memory: about 15 MB per clip, 1 MB per flow
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is looked at."""
+    """What a person has chosen to see."""
 
     id: str
     frame: int
-    view: str = BOTH
+    view: str = ALL_VIEWS
     channel: str = CHANNELS[1]
-    phase: str = PHASE_NAMES[0]  # it tells from which moment on flow is counted
+    phase: str = PHASE_NAMES[0]  # flow is measured from the first moment of this phase
     method: str = "faceflow"
 
 
 class Clips:
-    """What the stages left of clips, by Id, and flows between their frames: made when asked for, the last ones kept.
-
-    jobs: by Id, with `views()` and `features()` as `utils.pipeline.Job` has them.
-    """
+    """Views, features and flows of clips (`utils.pipeline.Job` by Id), made when needed; recent ones stay in memory."""
 
     def __init__(self, jobs: Mapping):
         self.views: Callable[[str], Views] = lru_cache(CLIPS)(lambda id: jobs[id].views())
         self.features: Callable[[str], Mapping[str, np.ndarray]] = lru_cache(CLIPS)(lambda id: jobs[id].features())
-        self.flow = lru_cache(FLOWS)(self._flow)
+        self._flow = lru_cache(FLOWS)(self._estimate_flow)
 
     def moments(self, id: str) -> Moments:
         return tuple(self.features(id)["moments"].tolist())
 
-    def shown_flow(self, choice: Choice) -> np.ndarray:
-        """Flow (V, S, S, 2) px from the start of the chosen phase to the chosen frame."""
+    def apex(self, id: str) -> int:
+        return self.moments(id)[1]
+
+    def flow(self, choice: Choice) -> np.ndarray:
+        """Flow (V, S, S, 2) px from the first moment of the chosen phase to the chosen frame."""
         start = self.moments(choice.id)[PHASE_NAMES.index(choice.phase)]
-        return self.flow(choice.id, start, choice.frame, choice.method)
+        return self._flow(choice.id, start, choice.frame, choice.method)
 
     def largest(self, choice: Choice) -> float:
-        """Where the colours of a clip end, px: one scale for its frames and both phases, by its flow at the apex."""
+        """The motion, px, that gets full colour in every frame and phase of a clip: from its flow at the apex."""
         onset, apex, _ = self.moments(choice.id)
-        flows = self.flow(choice.id, onset, apex, choice.method)
-        return largest_motion(flows[:, None], self.views(choice.id).masks)
+        return largest_motion(self._flow(choice.id, onset, apex, choice.method)[:, None], self.views(choice.id).masks)
 
-    def _flow(self, id: str, start: int, frame: int, method: str) -> np.ndarray:
+    def _estimate_flow(self, id: str, start: int, frame: int, method: str) -> np.ndarray:
         views = self.views(id)
         pairs = list(zip(views.frames[start], views.frames[frame], strict=True))
         flows = estimate_flows(pairs, method, None if views.stabilised else list(views.masks))
         return flows * views.masks[..., None]
 
 
-# What is drawn ------------------------------------------------------------------------------------------------------
+# Pictures -----------------------------------------------------------------------------------------------------------
 
 
 def draw_frames(clips: Clips, choice: Choice) -> Figure:
-    """01: the frame in every view."""
-    views = clips.views(choice.id)
-    figure = Figure(figsize=(3.4 * views.frames.shape[1], 3.8), layout="constrained")
+    """01: the chosen frame in every view."""
+    figure = _titled_figure(clips, choice, (3.4 * clips.views(choice.id).frames.shape[1], 3.8))
     _draw_views(figure, clips, replace(choice, channel="picture"))
-    _name(figure, clips, choice)
     return figure
 
 
 def draw_flow(clips: Clips, choice: Choice) -> Figure:
-    """02: the frame, or its flow, in the chosen views, and the motion of the clip with its moments."""
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.7, 1))
-    _draw_views(left, clips, choice)
-    _draw_curve(right.subplots(), clips, choice)
-    _name(figure, clips, choice)
+    """02: the chosen frame or its flow in the chosen views, and the clip's motion with its moments."""
+    figure = _titled_figure(clips, choice, (11, 3.8))
+    _draw_clip(figure, clips, choice)
     return figure
 
 
 def draw_answers(
     clips: Clips, choice: Choice, answers: Callable[[str], pd.DataFrame], units: Callable[[str], pd.Series]
 ) -> Figure:
-    """03: the same over the probabilities of the emotions (see `held_out_answers`) and of the action units."""
-    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    """03: the same, above the probabilities of the emotions (`held_out_answers`) and of the action units, by Id."""
+    figure = _titled_figure(clips, choice, (11, 6.6))
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
-    left, right = top.subfigures(1, 2, width_ratios=(1.7, 1))
-    _draw_views(left, clips, choice)
-    _draw_curve(right.subplots(), clips, choice)
-    classes, muscles = bottom.subplots(1, 2)
-    table, probable = answers(choice.id), units(choice.id).nlargest(SHOWN_UNITS)
+    _draw_clip(top, clips, choice)
     title = "held-out probability (line: threshold; *: true)"
-    share_bars(classes, table.index, table["probability"], CLASS_COLOURS, title)
-    classes.plot(table["threshold"], range(len(table)), "k|", ms=16, mew=2)
-    share_bars(muscles, probable.index, probable, [CLASS_COLOURS[4]] * SHOWN_UNITS, "action units")
-    _name(figure, clips, choice)
+    answer_bars(*bottom.subplots(1, 2), answers(choice.id), units(choice.id).nlargest(SHOWN_UNITS), title)
     return figure
 
 
 def held_out_answers(oof: OutOfFold, id: str) -> pd.DataFrame:
-    """Probability and threshold of each class for a clip, means over the seeds, by networks that never saw its person;
-    in the index a star marks the classes that it carries."""
+    """Held-out probability and threshold of each class, means over the seeds; true classes have a star in the index."""
     [row] = np.flatnonzero(oof.ids == id)
     names = [f"{name} *" if true else name for name, true in zip(oof.classes, oof.truth[row], strict=True)]
-    columns = {
-        "probability": oof.probability[:, row].mean(0),
-        "threshold": oof.thresholds[:, oof.fold[row]].mean(0),
-    }
-    return pd.DataFrame(columns, index=names)
+    thresholds = oof.thresholds[:, oof.fold[row]].mean(0)
+    return pd.DataFrame({"probability": oof.probability[:, row].mean(0), "threshold": thresholds}, index=names)
+
+
+def _titled_figure(clips: Clips, choice: Choice, size: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, layout="constrained")
+    last = len(clips.views(choice.id).frames) - 1
+    figure.suptitle(f"{choice.id}, frame {choice.frame} of 0 to {last}", fontsize=11)
+    return figure
+
+
+def _draw_clip(figure: Figure | SubFigure, clips: Clips, choice: Choice) -> None:
+    left, right = figure.subfigures(1, 2, width_ratios=(1.7, 1))
+    _draw_views(left, clips, choice)
+    curve, axis = clips.features(choice.id)["curve"], right.subplots()
+    draw_moments(axis, curve, clips.moments(choice.id))
+    axis.plot(choice.frame, curve[choice.frame], "o", color=CLASS_COLOURS[3], ms=9)
 
 
 def _draw_views(figure: Figure | SubFigure, clips: Clips, choice: Choice) -> None:
-    """A panel for each chosen view, with the frame or its flow in the chosen channel."""
-    views = clips.views(choice.id)
-    names = VIEW_NAMES[views.frames.shape[1]]
-    chosen = [v for v, name in enumerate(names) if choice.view in (BOTH, name)]
+    """A panel for each chosen view, which shows the frame or its flow."""
+    frame = clips.views(choice.id).frames[choice.frame]
+    names = VIEW_NAMES[len(frame)]
+    chosen = [v for v, name in enumerate(names) if choice.view in (ALL_VIEWS, name)]
     axes = figure.subplots(1, len(chosen), squeeze=False)[0]
     for axis, v in zip(axes, chosen, strict=True):
         bare(axis, names[v])
         if choice.channel == "picture":
-            axis.imshow(views.frames[choice.frame, v])
+            axis.imshow(frame[v])
             continue
-        flow, largest = clips.shown_flow(choice)[v], clips.largest(choice)
+        flow, largest = clips.flow(choice)[v], clips.largest(choice)
         if choice.channel == "flow over picture":
-            axis.imshow(flow_on_face(views.frames[choice.frame, v], flow, largest))
+            axis.imshow(flow_on_face(frame[v], flow, largest))
         elif choice.channel == "magnitude":
             shown = axis.imshow(np.linalg.norm(flow, axis=-1), cmap="viridis", vmin=0, vmax=largest)
         else:
@@ -151,99 +148,78 @@ def _draw_views(figure: Figure | SubFigure, clips: Clips, choice: Choice) -> Non
         figure.colorbar(shown, ax=axes, shrink=0.7, label=f"{choice.channel}, px")
 
 
-def _draw_curve(axis, clips: Clips, choice: Choice) -> None:
-    curve, moments = clips.features(choice.id)["curve"], clips.moments(choice.id)
-    draw_moments(axis, curve, moments)
-    axis.plot(choice.frame, curve[choice.frame], "o", color=CLASS_COLOURS[3], ms=9)
+def png(figure: Figure) -> bytes:
+    """A figure as PNG at 100 dpi; equal figures give equal bytes."""
+    out = io.BytesIO()
+    figure.savefig(out, dpi=100, metadata={"Software": None})
+    return out.getvalue()
 
 
-def _name(figure: Figure, clips: Clips, choice: Choice) -> None:
-    figure.suptitle(f"{choice.id}, frame {choice.frame} of 0 to {len(clips.views(choice.id).frames) - 1}", fontsize=11)
+# Controls -----------------------------------------------------------------------------------------------------------
 
 
-# What is chosen -----------------------------------------------------------------------------------------------------
-
-
-def frames(jobs: Mapping, ids: Many[str]) -> widgets.Widget | Image:
-    """01: the views of these clips, from their first frame on."""
+def frames(jobs: Mapping, ids: Sequence[str]) -> widgets.Widget | Image:
+    """01: the views of these clips."""
     clips = Clips(jobs)
-    return viewer(partial(draw_frames, clips), clips, Choice(ids[0], 0), {"id": ids}, lambda id: 0)
+    return _shown(partial(draw_frames, clips), clips, Choice(ids[0], 0), {"id": ids}, lambda id: 0)
 
 
-def flow(jobs: Mapping, ids: Many[str], method: str) -> widgets.Widget | Image:
-    """02: the flow and the motion of these clips, each from its apex on, at first by this method."""
+def flow(jobs: Mapping, ids: Sequence[str], method: str) -> widgets.Widget | Image:
+    """02: the flow of these clips, at first by this method, and their motion over time."""
     clips = Clips(jobs)
-    return viewer(partial(draw_flow, clips), clips, *_of_flow(clips, ids, method))
+    return _shown(partial(draw_flow, clips), clips, *_flow_options(clips, ids, method))
 
 
 def answers(jobs: Mapping, oof: OutOfFold, units: pd.DataFrame, method: str) -> widgets.Widget | Image:
-    """03: beside them what the networks say of held-out clips; units: probability by Id (index) and name of the unit
-    (columns)."""
+    """03: the same for the clips of `oof`, with its answers and the probabilities of action units (index Id)."""
     clips = Clips(jobs)
-    said = {"answers": partial(held_out_answers, oof), "units": lambda id: units.loc[id]}
-    return viewer(partial(draw_answers, clips, **said), clips, *_of_flow(clips, list(oof.ids), method))
+    draw = partial(draw_answers, clips, answers=partial(held_out_answers, oof), units=lambda id: units.loc[id])
+    return _shown(draw, clips, *_flow_options(clips, list(oof.ids), method))
 
 
-def _of_flow(clips: Clips, ids: Many[str], method: str) -> tuple[Choice, dict[str, Many[str]], Callable[[str], int]]:
-    """The first choice, the options of each control, and at which frame a clip is met."""
-    options = {
-        "id": ids,
-        "view": (BOTH, *VIEW_NAMES[clips.views(ids[0]).frames.shape[1]]),
-        "channel": CHANNELS,
-        "phase": PHASE_NAMES,
-        "method": tuple(FLOW_METHODS),
-    }
-    at = MOMENT_COLUMNS.index("apex")
-    return Choice(ids[0], clips.moments(ids[0])[at], method=method), options, lambda id: clips.moments(id)[at]
+def _flow_options(clips: Clips, ids: Sequence[str], method: str) -> tuple[Choice, Options, Callable[[str], int]]:
+    """The last three arguments of `controls` for clips with flow, which start at the apex."""
+    views = VIEW_NAMES[clips.views(ids[0]).frames.shape[1]]
+    options = {"id": ids, "view": (ALL_VIEWS, *views), "channel": CHANNELS, "phase": PHASE_NAMES}
+    return Choice(ids[0], clips.apex(ids[0]), method=method), options | {"method": tuple(FLOW_METHODS)}, clips.apex
 
 
-def viewer(
-    draw: Callable[[Choice], Figure],
-    clips: Clips,
-    first: Choice,
-    options: Mapping[str, Many[str]],
-    first_frame: Callable[[str], int],
-) -> widgets.Widget | Image:
-    """Controls and the picture that follows them, or the first picture alone where there is no front end."""
-    return controls(draw, clips, first, options, first_frame) if in_notebook() else Image(png(draw(first)))
+def _shown(draw: Callable[[Choice], Figure], clips: Clips, first: Choice, *how) -> widgets.Widget | Image:
+    """The `controls`, or the picture of the first choice if there is no front end."""
+    return controls(draw, clips, first, *how) if in_notebook() else Image(png(draw(first)))
 
 
 def controls(
     draw: Callable[[Choice], Figure],
     clips: Clips,
     first: Choice,
-    options: Mapping[str, Many[str]],
+    options: Options,
     first_frame: Callable[[str], int],
 ) -> widgets.VBox:
-    """A dropdown for each of `options`, by the field of Choice that it sets, a slider over the frames, and the picture
-    that `draw` makes of the choice."""
+    """A dropdown for each of the options, a slider for the frame, and the picture that `draw` makes of the choice.
+
+    first_frame: the frame, by Id, at which the slider stands when a clip is chosen.
+    """
     chosen = {
         name: widgets.Dropdown(options=list(values), value=getattr(first, name), description=name)
         for name, values in options.items()
     }
     last = len(clips.views(first.id).frames) - 1
-    chosen["frame"] = widgets.IntSlider(first.frame, 0, last, description="frame")
+    slider = chosen["frame"] = widgets.IntSlider(first.frame, 0, last, description="frame")
     picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
 
     def show(_) -> None:
-        picture.value = png(draw(replace(first, **{name: one.value for name, one in chosen.items()})))
+        picture.value = png(draw(replace(first, **{name: control.value for name, control in chosen.items()})))
 
-    def other_clip(change) -> None:
-        frame, start = chosen["frame"], first_frame(change["new"])
-        frame.unobserve(show, "value")  # one picture of the other clip, and none of a frame that it may lack
-        frame.max = len(clips.views(change["new"]).frames) - 1
-        frame.value = start
-        frame.observe(show, "value")
+    def reset_slider(change) -> None:
+        start = first_frame(change["new"])
+        slider.unobserve(show, "value")  # so that the new clip is drawn once, and only at a frame that it has
+        slider.max = len(clips.views(change["new"]).frames) - 1
+        slider.value = start
+        slider.observe(show, "value")
 
-    chosen["id"].observe(other_clip, "value")
-    for one in chosen.values():
-        one.observe(show, "value")
+    chosen["id"].observe(reset_slider, "value")
+    for control in chosen.values():
+        control.observe(show, "value")
     show(None)
     return widgets.VBox([widgets.Box(list(chosen.values()), layout=widgets.Layout(flex_flow="row wrap")), picture])
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG, 100 dpi, the same bytes for the same figure."""
-    out = io.BytesIO()
-    figure.savefig(out, dpi=100, metadata={"Software": None})
-    return out.getvalue()

@@ -1,8 +1,9 @@
-"""The held-out clips that a run judged wrongly: which, what was true, what was said, and how their skin moved."""
+"""The held-out clips with a wrong decision: their labels, the answers, their action units and their flow."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,38 +17,34 @@ from utils.report.figures.flow import flow_on_face, largest_motion
 from utils.synthetic.action_units import AU_NAMES
 from utils.train.samples import Samples
 
-TILE = 144  # pixels of a face's side
+PARTS = ("truth", "probability", "decision")  # of each class in a table of predictions
+TILE = 144  # side of a face in the picture, pixels
 SHOWN_UNITS = 3  # most probable action units of a clip
-LEAST = 1e-4  # probability: one that said never, and erred, is not infinitely wrong
+LEAST = 1e-4  # smallest probability in the log loss, which keeps it finite
 
 
 @dataclass(frozen=True)
 class WrongClip:
-    """One of them; columns of `answers`: class, truth, probability, answer, verdict."""
+    """A clip with at least one wrong decision."""
 
     id: str
     subject: str
-    answers: pd.DataFrame
-    units: tuple[tuple[str, str, float], ...]  # AU, name, probability: the most probable ones, none where unknown
-    picture: Picture | None  # apex and flows; None where the run no longer has them
+    answers: list[tuple[str, float, float, int]]  # class, truth 0/1, probability, decision 0/1
+    units: list[tuple[str, str, float]]  # AU, name, probability of the most probable ones; [] if unknown
+    picture: Picture | None  # apex and flows; None if the run no longer has them
 
 
 def joined_seeds(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """One row per clip from `OutOfFold.table`: mean probability over the seeds, and what most of them decided."""
-    parts = [f"{name}_{part}" for name in classes for part in ("truth", "probability", "decision")]
+    """One row per clip from `OutOfFold.table`: mean probability over the seeds, and the decision of most seeds."""
+    parts = [f"{name}_{part}" for name in classes for part in PARTS]
     joined = predictions.groupby(["Id", "subject"], sort=False)[parts].mean().reset_index()
     decided = [f"{name}_decision" for name in classes]
     return joined.assign(**{name: (joined[name] >= 0.5).astype(int) for name in decided})
 
 
 def wrong_rows(joined: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """The rows in which a label was decided wrongly, those first whose probabilities lie furthest from the truth.
-
-    Furthest by the log loss, summed over the classes.
-    """
-    truth, probability, decision = (
-        joined[[f"{name}_{part}" for name in classes]].to_numpy(float) for part in ("truth", "probability", "decision")
-    )
+    """The rows with at least one wrong decision, ordered by log loss summed over the classes, largest first."""
+    truth, probability, decision = (joined[[f"{name}_{part}" for name in classes]].to_numpy(float) for part in PARTS)
     of_truth = np.where(truth > 0, probability, 1 - probability).clip(LEAST)
     loss, wrong = -np.log(of_truth).sum(axis=1), (truth != decision).any(axis=1)
     order = np.argsort(-loss, kind="stable")
@@ -55,82 +52,52 @@ def wrong_rows(joined: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
 
 
 def wrong_clips(rows: pd.DataFrame, classes: Sequence[str], work: Path) -> list[WrongClip]:
-    """The clips of some rows of `wrong_rows` with what the run's folder of artefacts has of them."""
-    units = _read(work / "held_out" / "units.csv")
-    maps, moments = _maps(work), _read(work / "features" / "moments.csv")
-    return [
-        WrongClip(
-            row["Id"],
-            row["subject"],
-            _answers(row, classes),
-            () if units is None else _units(units, row["Id"]),
-            _flow_picture(row["Id"], maps, moments, work),
-        )
-        for _, row in rows.iterrows()
-    ]
+    """The clips of rows from `wrong_rows`, with their action units and flow from the artefacts in the folder `work`."""
+    units, moments = (_load(read_artefact, work / name) for name in ("held_out/units.csv", "features/moments.csv"))
+    samples = _load(Samples.load, work / "features" / "train.npz")
+    clips = []
+    for _, row in rows.iterrows():
+        id = row["Id"]
+        views = _load(read_artefact, work / "views" / "train" / f"{id}.npz")
+        missing = samples is None or moments is None or views is None or id not in samples.ids
+        picture = None if missing or id not in set(moments["Id"]) else _flow_picture(id, samples, moments, views)
+        answers = [(name, *(row[f"{name}_{part}"] for part in PARTS)) for name in classes]
+        clips.append(WrongClip(id, row["subject"], answers, _units(units, id), picture))
+    return clips
 
 
-def _answers(row: pd.Series, classes: Sequence[str]) -> pd.DataFrame:
-    truth, decision = ([int(row[f"{name}_{part}"]) for name in classes] for part in ("truth", "decision"))
-    words = {(1, 0): "missed", (0, 1): "false alarm"}
-    return pd.DataFrame(
-        {
-            "class": list(classes),
-            "truth": ["yes" if value else "no" for value in truth],
-            "probability": [f"{row[f'{name}_probability']:.2f}" for name in classes],
-            "answer": ["yes" if value else "no" for value in decision],
-            "verdict": [words.get(pair, "right") for pair in zip(truth, decision, strict=True)],
-        }
-    )
+def _units(units: pd.DataFrame | None, id: str) -> list[tuple[str, str, float]]:
+    """The most probable action units of a clip, from the table that `03_train` writes."""
+    if units is None or id not in set(units["Id"]):
+        return []
+    probabilities = units.set_index("Id").loc[id]
+    if probabilities.isna().any():
+        return []
+    return [(au, AU_NAMES[au], float(p)) for au, p in probabilities.nlargest(SHOWN_UNITS).items()]
 
 
-def _units(units: pd.DataFrame, id: str) -> tuple[tuple[str, str, float], ...]:
-    """The most probable action units of a clip, of the table that `03_train` leaves."""
-    own = units[units["Id"] == id].drop(columns="Id")
-    if own.empty or own.isna().any(axis=None):
-        return ()
-    return tuple((au, AU_NAMES[au], float(p)) for au, p in own.iloc[0].nlargest(SHOWN_UNITS).items())
-
-
-def _flow_picture(id: str, maps: Samples | None, moments: pd.DataFrame | None, work: Path) -> Picture | None:
-    """A row per view: the apex frame, then both phases' flow as the network saw it, over the face."""
-    views = _read(work / "views" / "train" / f"{id}.npz")
-    if maps is None or moments is None or views is None or id not in maps.ids or id not in set(moments["Id"]):
-        return None
+def _flow_picture(id: str, samples: Samples, moments: pd.DataFrame, views: Mapping[str, np.ndarray]) -> Picture:
+    """A row per view: the apex frame, then the flow of each phase over the face, at the network's resolution."""
     apex = int(moments.set_index("Id").loc[id, "apex"])
-    flows = np.moveaxis(maps.x[maps.ids == id][0, :, :, :2], 2, -1)  # (V, P, S, S, 2) px
+    frames = views["frames"][apex]  # (V, S, S, 3)
+    flows = np.moveaxis(samples.x[samples.ids == id][0, :, :, :2], 2, -1)  # (V, P, S, S, 2) px
     largest = largest_motion(flows, np.ones((len(flows), *flows.shape[2:4]), bool))
-    frames = views["frames"][apex]
     largest = max(largest, VISIBLE_PX * frames.shape[1] / 256)  # noise stays pale
-    rows = [
-        np.hstack(
-            [face := cv2.resize(frame, (TILE, TILE), interpolation=cv2.INTER_AREA)]
-            + [
-                flow_on_face(face, cv2.resize(flow, (TILE, TILE), interpolation=cv2.INTER_LINEAR), largest)
-                for flow in phases
-            ]
-        )
-        for frame, phases in zip(frames, flows, strict=True)
-    ]
-    names, side = " and ".join(VIEW_NAMES[len(flows)]), frames.shape[1]
-    caption = f"Apex (frame {apex}), then {', then '.join(PHASE_NAMES)}. Full colour: {largest:.2f} px or more"
-    return picture_of_array(
-        np.vstack(rows),
-        f"{id}: the face at its apex and the flow of both phases in colour, {names}",
-        f"{caption} of a {side} px face.",
-    )
+    rows = []
+    for frame, phases in zip(frames, flows, strict=True):
+        face = cv2.resize(frame, (TILE, TILE), interpolation=cv2.INTER_AREA)
+        fine = [cv2.resize(flow, (TILE, TILE), interpolation=cv2.INTER_LINEAR) for flow in phases]
+        rows.append(np.hstack([face, *(flow_on_face(face, flow, largest) for flow in fine)]))
+    names = " and ".join(VIEW_NAMES[len(flows)])
+    alt = f"{id}: the face at its apex and the flow of both phases in colour, {names}"
+    scale = f"Full colour: {largest:.2f} px or more on a {frames.shape[1]} px face."
+    caption = f"Apex (frame {apex}), then the flow from {' and from '.join(PHASE_NAMES)}. {scale}"
+    return picture_of_array(np.vstack(rows), alt, caption)
 
 
-def _maps(work: Path) -> Samples | None:
+def _load(load: Callable[[Path], Any], path: Path) -> Any:
+    """An artefact; None if the run has none or it is damaged."""
     try:
-        return Samples.load(work / "features" / "train.npz")
-    except (DamagedError, FileNotFoundError):
-        return None
-
-
-def _read(path: Path):
-    """An artefact, None where the run has none that is whole."""
-    try:
-        return read_artefact(path)
+        return load(path)
     except (DamagedError, FileNotFoundError):
         return None

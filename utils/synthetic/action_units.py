@@ -1,59 +1,38 @@
-"""The action units (AUs) of the face, their names, and the blend shapes that show them."""
+"""The action units (AUs) of the face: their names, and the blend shapes that show them."""
 
-# AU -> the face units that it contracts; a unit without side stands for its left and right half.
-ACTION_UNITS: dict[str, tuple[str, ...]] = {
-    "AU1": ("browInnerUp",),
-    "AU2": ("browOuterUp",),
-    "AU4": ("browDown",),
-    "AU5": ("eyeWide",),
-    "AU6": ("cheekSquint",),
-    "AU7": ("eyeSquint",),
-    "AU9": ("noseSneer",),
-    "AU10": ("mouthUpperUp",),
-    "AU12": ("mouthSmile",),
-    "AU14": ("mouthDimple",),
-    "AU15": ("mouthFrown",),
-    "AU16": ("mouthLowerDown",),
-    "AU17": ("mouthShrugLower",),
-    "AU18": ("mouthPucker",),
-    "AU20": ("mouthStretch",),
-    "AU23": ("mouthRollUpper",),
-    "AU24": ("mouthPress",),
-    "AU26": ("jawOpen",),
-    "AU28": ("mouthRollLower",),
+# AU -> its name in the Facial Action Coding System (Ekman, Friesen and Hager 2002), and its blend shape without side.
+_TABLE = {
+    "AU1": ("inner brow raiser", "browInnerUp"),
+    "AU2": ("outer brow raiser", "browOuterUp"),
+    "AU4": ("brow lowerer", "browDown"),
+    "AU5": ("upper lid raiser", "eyeWide"),
+    "AU6": ("cheek raiser", "cheekSquint"),
+    "AU7": ("lid tightener", "eyeSquint"),
+    "AU9": ("nose wrinkler", "noseSneer"),
+    "AU10": ("upper lip raiser", "mouthUpperUp"),
+    "AU12": ("lip corner puller", "mouthSmile"),
+    "AU14": ("dimpler", "mouthDimple"),
+    "AU15": ("lip corner depressor", "mouthFrown"),
+    "AU16": ("lower lip depressor", "mouthLowerDown"),
+    "AU17": ("chin raiser", "mouthShrugLower"),
+    "AU18": ("lip pucker", "mouthPucker"),
+    "AU20": ("lip stretcher", "mouthStretch"),
+    "AU23": ("lip tightener", "mouthRollUpper"),
+    "AU24": ("lip pressor", "mouthPress"),
+    "AU26": ("jaw drop", "jawOpen"),
+    "AU28": ("lip suck", "mouthRollLower"),
 }
+AU_NAMES = {au: name for au, (name, _) in _TABLE.items()}
+ACTION_UNITS = {au: (shape,) for au, (_, shape) in _TABLE.items()}  # AU -> its blend shapes, see `sides_of`
+SIDES = ("Left", "Right")  # the endings of one-sided blend shapes, the subject's left first
+SINGLE = ("browInnerUp", "mouthShrugLower", "mouthPucker", "mouthRollUpper", "mouthRollLower", "jawOpen")  # no sides
 
 
-SIDES = ("Left", "Right")  # how the unit of one half of the face ends; the subject's left comes first
+def sides_of(shape: str) -> tuple[str, ...]:
+    """The blend shapes of a name without side: its left and right half, or the shape itself if it has no sides."""
+    return (shape,) if shape in SINGLE else tuple(shape + side for side in SIDES)
 
 
-SINGLE = ("browInnerUp", "mouthShrugLower", "mouthPucker", "mouthRollUpper", "mouthRollLower", "jawOpen")
-
-
-def sides_of(unit: str) -> tuple[str, ...]:
-    """The face units of an AU's unit: itself, or its left and right half."""
-    return (unit,) if unit in SINGLE else tuple(unit + side for side in SIDES)
-
-
-# Names of the Facial Action Coding System (Ekman, Friesen and Hager 2002).
-AU_NAMES = {
-    "AU1": "inner brow raiser",
-    "AU2": "outer brow raiser",
-    "AU4": "brow lowerer",
-    "AU5": "upper lid raiser",
-    "AU6": "cheek raiser",
-    "AU7": "lid tightener",
-    "AU9": "nose wrinkler",
-    "AU10": "upper lip raiser",
-    "AU12": "lip corner puller",
-    "AU14": "dimpler",
-    "AU15": "lip corner depressor",
-    "AU16": "lower lip depressor",
-    "AU17": "chin raiser",
-    "AU18": "lip pucker",
-    "AU20": "lip stretcher",
-    "AU23": "lip tightener",
-    "AU24": "lip pressor",
-    "AU26": "jaw drop",
-    "AU28": "lip suck",
-}
+def shapes_of(au: str) -> tuple[str, ...]:
+    """The blend shapes that show an AU, with their sides: a left and a right one, or a single one."""
+    return tuple(shape for name in ACTION_UNITS[au] for shape in sides_of(name))

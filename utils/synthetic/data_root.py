@@ -1,9 +1,9 @@
-"""The synthetic 4D faces: a data root in the layout of the real one, from one seed.
+"""The synthetic challenge: a data root with the layout of the real one, made from one seed.
 
-Each clip is a person of the face model who makes a micro-expression, blinks, looks about and moves the head,
-photographed by two stereo cameras under flickering light with a noisy sensor. As from a real scanner, a frame
-is a mesh whose UVs point into the composite of the two photographs. What really happened lies in
-`<DATA>/truth`, which no stage but the measurements of the notebooks reads.
+In each clip, a person of a face model makes a micro-expression, blinks, looks about and moves the head. Two stereo
+cameras with noisy sensors photograph it under flickering light. A frame is a mesh, as from a real scanner: its uv point
+into the composite of both photographs. `<DATA>/truth` holds what truly happens in the clips; only the measurements of
+the notebooks read it.
 """
 
 from pathlib import Path
@@ -20,22 +20,15 @@ from utils.errors import DataError
 from utils.parallel import parallel_map
 from utils.paths import USER_FACE_MODEL
 from utils.synthetic.blend_shapes import BlendShapes, files_of, load_blend_shapes, read_blend_shapes
-from utils.synthetic.expressions import REPERTOIRES, Repertoire, within_reach
-from utils.synthetic.face_model import Identity, sample_identity
-from utils.synthetic.performance import (
-    PIXELS_PER_MM,
-    Performance,
-    au_intensities,
-    perform,
-    pose_vertices,
-    true_motion_curve,
-)
+from utils.synthetic.expressions import REPERTOIRES, within_reach
+from utils.synthetic.face_model import Identity, moving_shapes, sample_identity
+from utils.synthetic.performance import perform, pose_vertices, true_motion_curve, truth_row
 from utils.synthetic.photography import photograph, scanner_surface, scanner_uv
 from utils.synthetic.skin import paint_skin
 from utils.synthetic.truth import TRUTH
 from utils.train.samples import CLASSES
 
-# Label sets of 4DME and their counts (design.md, section 3): 267 clips of 24 subjects.
+# How many clips of 4DME have each set of labels: 267 clips of 24 subjects.
 LABEL_SETS = {
     ("Negative",): 127,
     ("Positive",): 34,
@@ -56,16 +49,16 @@ SMOKE_LABEL_SETS = {
     ("Others",): 4,
     ("Positive", "Surprise"): 2,
 }
-UNFINISHED = ".unfinished-synthetic"  # folder of the truth of subjects who are written, while others are not
+UNFINISHED = ".unfinished-synthetic"  # folder of the finished subjects' truth, while other subjects are being written
 PLAN = ["Id", "subject", "split", *CLASSES]  # columns of `plan_clips`
-MAX_DEALS = 10_000  # a possible plan was found within a few hundred
+MAX_DEALS = 10_000  # if a fair plan exists, a few hundred deals find it
 
 
 def plan_clips(clip_table: str, n_subjects: int, n_test: int, seed: int) -> pd.DataFrame:
-    """The clips of a set ("4dme" or "smoke"): Id, subject, split and the five labels, the same for the same seed.
+    """The clips of a table ("4dme" or "smoke"): Id, subject, split and the five labels, from one seed.
 
-    Label sets are dealt to subjects at random; of many deals the first is taken in which the test subjects hold
-    a fair share (0.7 to 1.5 of the expected) of every class. Raises ValueError where no such deal is found.
+    Label sets are dealt to the subjects at random until the test subjects hold a fair share of every class: 0.7 to 1.5
+    times what is expected. Raises ValueError if no deal is fair.
     """
     sets = LABEL_SETS if clip_table == "4dme" else SMOKE_LABEL_SETS
     labels = [names for names, count in sets.items() for _ in range(count)]
@@ -73,12 +66,8 @@ def plan_clips(clip_table: str, n_subjects: int, n_test: int, seed: int) -> pd.D
     rng = np.random.default_rng([seed, 1])
     for _ in range(MAX_DEALS):
         share = rng.dirichlet(np.full(n_subjects, 6.0))
-        subject = rng.permutation(
-            np.repeat(
-                np.arange(n_subjects),
-                np.diff(np.rint(np.concatenate([[0], np.cumsum(share)]) * len(labels)).astype(int)),
-            )
-        )
+        counts = np.diff(np.rint(np.concatenate([[0], np.cumsum(share)]) * len(labels)).astype(int))
+        subject = rng.permutation(np.repeat(np.arange(n_subjects), counts))
         in_test = subject >= n_subjects - n_test
         held = indicator[in_test].sum(0) / indicator.sum(0) / (n_test / n_subjects)
         if np.bincount(subject, minlength=n_subjects).min() >= 3 and ((held > 0.7) & (held < 1.5)).all():
@@ -100,9 +89,9 @@ def plan_clips(clip_table: str, n_subjects: int, n_test: int, seed: int) -> pd.D
 def make_identity(
     seed: int, subject: str, face_model: BlendShapes | None = None
 ) -> tuple[Identity, np.random.Generator]:
-    """The subject's person and the generator of everything else that stays with the person (skin, light).
+    """The person of a subject, and the random generator for what else belongs to the person: skin and light.
 
-    face_model: the face model of which people are, ours by default.
+    face_model: the user's own; ours by default.
     """
     rng = np.random.default_rng([seed, 2, int(subject[1:])])
     return (face_model.sample_identity if face_model else sample_identity)(rng), rng
@@ -111,9 +100,9 @@ def make_identity(
 def make_subject(
     root: Path, subject: str, clips: list[dict], seed: int, obj_frames: bool, expressions: str, face_model: bool = False
 ) -> list[dict]:
-    """Write all clips of one subject and their truth; returns the truth's rows.
+    """Write all clips of one subject and their truth, and return the rows of the table of the truth.
 
-    face_model: whether people are of the face model in USER_FACE_MODEL, rather than of ours.
+    face_model: draw the person from the user's face model in USER_FACE_MODEL instead of ours.
     """
     file = root / USER_FACE_MODEL
     model = load_blend_shapes(file, file.stat().st_mtime_ns) if face_model else None
@@ -125,7 +114,7 @@ def make_subject(
     for clip in clips:
         rng = np.random.default_rng([seed, 3, int(clip["Id"].split("_")[1])])
         emotions = [name for name in CLASSES if clip[name]]
-        act = perform(identity, emotions, rng, repertoire=REPERTOIRES[expressions])
+        act = perform(identity, emotions, rng, REPERTOIRES[expressions])
         vertices = pose_vertices(identity, act.contraction, act.angles, act.shift)
         light = np.random.default_rng(light_seed)
         photos = photograph(vertices, albedo, light, rng, act.confounders["flicker"], model=model)
@@ -134,32 +123,10 @@ def make_subject(
         if obj_frames:
             write_obj_sequence(open_sequence(folder), folder)
         curve = true_motion_curve(identity, act.expression)
-        write_artefact(
-            root / "truth" / f"{clip['Id']}.npz",
-            {
-                "contraction": act.contraction,
-                "expression": act.expression,
-                "angles": act.angles,
-                "shift": act.shift,
-                "motion": curve.astype(np.float32),
-            },
-        )
+        arrays = {name: getattr(act, name) for name in ("contraction", "expression", "angles", "shift")}
+        write_artefact(root / "truth" / f"{clip['Id']}.npz", arrays | {"motion": curve.astype(np.float32)})
         rows.append(clip | truth_row(identity, act, int(curve.argmax())))
     return rows
-
-
-def truth_row(identity: Identity, act: Performance, apex: int) -> dict:
-    """What the table of the truth says of a clip beside its labels; apex: the frame of the largest true motion."""
-    moved = np.einsum("u,uvc->vc", act.expression[apex] - act.expression[0], identity.shape_offsets)
-    return {
-        "onset": act.course.onset,
-        "apex": apex,
-        "offset": act.course.offset,
-        "n_frames": act.course.n_frames,
-        "peak_px": float(np.linalg.norm(moved[:, :2], axis=1).max() * PIXELS_PER_MM),
-        **act.confounders,
-        **au_intensities(act.expression[apex]),
-    }
 
 
 def make_dataset(
@@ -173,20 +140,23 @@ def make_dataset(
     jobs: int = 1,
     face_model: Path | None = None,
 ) -> Path:
-    """Write a synthetic data root, as far as it is not there under the same parameters and code; returns it.
+    """Write the parts of a synthetic data root that are missing or were made from other parameters or code; return it.
 
-    face_model: a face model of the user (see `utils.synthetic.blend_shapes`), of which people are, rather than of ours.
+    face_model: the user's own (see `utils.synthetic.blend_shapes`); ours by default.
 
-    What a killed writer left goes on with the subjects that it had not finished. Where only clips are missing, those of
-    their subjects are written again. A second process that makes the same root waits. Raises DataError for a folder
-    that holds other data, and for a face model that cannot be read.
+    If an earlier process was killed, the subjects that it finished are kept. If single clips are missing, their
+    subjects are written again. A second process that makes the same root waits. Raises DataError for a folder that
+    holds other data, and for a face model that cannot be read or cannot show an emotion.
     """
     parameters = (clip_table, n_subjects, n_test_subjects, data_seed)
     key = artefact_key(files_of(face_model) if face_model else (), [*parameters, obj_frames, expressions], make_subject)
     model = None
-    if face_model and not is_current(root / USER_FACE_MODEL, key):  # read before anything is touched
+    if face_model and not is_current(root / USER_FACE_MODEL, key):  # an unfit one is refused before any file changes
         model = read_blend_shapes(face_model)
-        _check_reach(face_model, model, REPERTOIRES[expressions])
+        try:
+            within_reach(REPERTOIRES[expressions], moving_shapes(model.offsets))
+        except ValueError as error:
+            raise DataError(f"{face_model}: {error}") from None
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
         remove_leftovers(root)
@@ -201,16 +171,13 @@ def make_dataset(
         missing = np.array([not (root / row.split / row.Id).is_dir() for row in plan.itertuples()])
         if not complete:
             missing |= ~plan["subject"].isin(finished).to_numpy()
+        clips = {subject: rows.to_dict("records") for subject, rows in plan[PLAN].groupby("subject")}
         tasks = [
-            (
-                (truths[subject], key),
-                (root, subject, plan.loc[plan["subject"] == subject, PLAN].to_dict("records")),
-                (data_seed, obj_frames, expressions, bool(face_model)),
-            )
-            for subject in plan.loc[missing, "subject"].value_counts().index  # who has most first: no worker waits long
+            (truths[subject], key, root, subject, clips[subject], data_seed, obj_frames, expressions, bool(face_model))
+            for subject in plan.loc[missing, "subject"].value_counts().index  # the most clips first, for even loads
         ]
         if tasks:
-            parallel_map(_make_subject, tasks, jobs, description="synthetic subjects")
+            parallel_map(_write_subject, tasks, jobs, description="synthetic subjects")
         if not complete:
             rows = pd.concat([read_artefact(truth) for truth in truths.values()])
             _write_tables(root, rows.sort_values("Id", ignore_index=True), key)
@@ -218,35 +185,27 @@ def make_dataset(
     return root
 
 
-def _check_reach(face_model: Path, model: BlendShapes, repertoire: Repertoire) -> None:
-    """DataError for a face model that cannot show an emotion of a repertoire."""
-    try:
-        within_reach(repertoire, model.moving)
-    except ValueError as error:
-        raise DataError(f"{face_model}: {error}") from None
-
-
-def _make_subject(task: tuple[tuple, tuple, tuple]) -> None:
+def _write_subject(task: tuple) -> None:
     """Write a subject's clips and, last, its truth."""
-    (truth, key), what, how = task
-    write_artefact(truth, pd.DataFrame(make_subject(*what, *how)), key)
+    truth, key, *arguments = task
+    write_artefact(truth, pd.DataFrame(make_subject(*arguments)), key)
 
 
 def _clear(root: Path) -> None:
-    """Empty a data root of synthetic clips. DataError for what was not written here."""
-    unfinished = root / UNFINISHED  # stays while others go: it tells that what is left was written here
-    others = any(not part.name.startswith(".") for part in root.iterdir())
-    if others and not ((root / TRUTH).exists() or unfinished.exists()):
+    """Empty a data root of synthetic clips. DataError for a folder that holds anything else."""
+    unfinished = root / UNFINISHED  # created first: as long as it is there, the other files count as synthetic
+    in_use = any(not path.name.startswith(".") for path in root.iterdir())
+    if in_use and not ((root / TRUTH).exists() or unfinished.exists()):
         raise DataError.at(root, "it holds data that are not synthetic", "choose another folder for the synthetic data")
     unfinished.mkdir(parents=True, exist_ok=True)
-    for part in unfinished.iterdir():
-        remove(part)
+    for path in unfinished.iterdir():
+        remove(path)
     for name in (TRUTH, "train", "test", "truth", "card", "train.csv", "sample_submission.csv", "solution.csv"):
-        remove(root / name)  # the truth first: without it the rest is known to be unfinished
+        remove(root / name)  # the table of the truth first: without it the root counts as unfinished
 
 
 def _write_tables(root: Path, truth: pd.DataFrame, key: str) -> None:
-    """The tables of the challenge and, last, the truth, whose key says that the root is complete."""
+    """Write the tables of the challenge and, last, the truth, whose key marks the root as complete."""
     train, test = (truth[truth["split"] == split] for split in ("train", "test"))
     write_artefact(root / "train.csv", train[["Id", "subject", *CLASSES, "onset", "apex", "offset"]])
     write_artefact(root / "sample_submission.csv", test[["Id", *CLASSES]].assign(**dict.fromkeys(CLASSES, 0)))

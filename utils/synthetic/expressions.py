@@ -1,9 +1,8 @@
-"""How the face moves: action units (AUs), the expressions that emotions draw from, and their course in time.
+"""How the face moves: the action units (AUs) of each emotion, and the course of an expression over time.
 
-An expression is a set of unit contractions; a unit is one of the face model's 52, an AU one to four of them. Every
-emotion has several AU combinations, some of them shared with other emotions, so that classes overlap as they do in life
-and no single unit gives a class away. There are two repertoires: what the classifiers' teacher knows, and what the
-synthetic challenge shows, so that a score there does not rest on a table learnt by heart.
+Every emotion has several AU combinations and shares some of them with other emotions. Classes therefore overlap, as in
+life, and no single AU reveals a class. There are two repertoires: EMFACS teaches the pretrained classifiers, and
+LITERATURE makes the synthetic challenge, so that a good score there does not come from a table learnt by heart.
 """
 
 from collections.abc import Collection
@@ -11,26 +10,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.synthetic.action_units import ACTION_UNITS, SIDES, sides_of
+from utils.synthetic.action_units import ACTION_UNITS, SIDES, shapes_of
 
 BLINK, GAZE = ("eyeBlinkLeft", "eyeBlinkRight"), ("In", "Out", "Up", "Down")
 
 
 @dataclass(frozen=True)
 class Repertoire:
-    """How emotions show: which AUs contract, how strongly, and how alike on both sides."""
+    """How emotions show: which AUs contract, how strongly, and how symmetrically."""
 
-    # Emotion -> its AU combinations with how often each is drawn (relative frequencies, ours).
+    # Emotion -> its AU combinations, each with its relative frequency (our choice).
     combinations: dict[str, tuple[tuple[float, tuple[str, ...]], ...]]
-    one_sided: dict[str, float]  # share of the clips in which nearly one side alone moves, by AU,
-    one_sided_else: float  # and of the others
-    intensity: tuple[float, float]  # of an AU, uniform between
-    distracted: float  # share of the clips with another AU beside,
-    distractor: tuple[float, float]  # of this intensity
-    distractors: tuple[str, ...] = tuple(ACTION_UNITS)  # and these are drawn from
+    one_sided: dict[str, float]  # AU -> share of the clips in which it moves nearly one side alone
+    one_sided_else: float  # the same share for all other AUs
+    intensity: tuple[float, float]  # least and greatest of an AU of the emotion, drawn uniformly
+    distracted: float  # share of the clips with a distractor, one more AU of any emotion
+    distractor: tuple[float, float]  # least and greatest intensity of a distractor
+    distractors: tuple[str, ...] = tuple(ACTION_UNITS)  # the AUs that may be distractors
 
 
-# What the teacher of the classifiers knows: after Ekman and Friesen's EMFACS.
+# The repertoire of the pretrained classifiers' teacher, after Ekman and Friesen's EMFACS.
 EMFACS = Repertoire(
     combinations={
         "Negative": (
@@ -92,12 +91,11 @@ EMFACS = Repertoire(
     distracted=0.5,
     distractor=(0.2, 0.6),
 )
-# What the synthetic challenge shows, a table of its own, of which by odds less than half is the teacher's too (three
-# quarters of Positive and Surprise): how micro-expressions were coded. Positive, Surprise and
-# Negative (its anger, disgust, sadness and fear) after the objective classes of CASME II and SAMM (Davison, Merghani,
-# Yap 2018, "Objective classes for micro-facial expression recognition"), as far as the face model has their AUs;
-# Repression after CASME II (Yan et al. 2014: AU15 and AU17, alone or together, and smiles held down); Others is what
-# coders call none of these.
+# The repertoire of the synthetic challenge: how the literature codes micro-expressions. Positive, Surprise and Negative
+# (anger, disgust, sadness and fear) follow the objective classes of CASME II and SAMM (Davison, Merghani, Yap 2018,
+# "Objective classes for micro-facial expression recognition"), as far as the face model has their AUs. Repression
+# follows CASME II (Yan et al. 2014): AU15 and AU17, alone or together, and suppressed smiles. Others are combinations
+# outside these classes. EMFACS also has three quarters of Positive and Surprise; on average, less than half of a class.
 LITERATURE = Repertoire(
     combinations={
         "Negative": (
@@ -162,7 +160,7 @@ REPERTOIRES = {"literature": LITERATURE, "emfacs": EMFACS}
 
 @dataclass(frozen=True)
 class Course:
-    """When an expression rises and falls, in frames: onset < apex < offset (positions from 0)."""
+    """When an expression rises and falls, in frames counted from 0: onset < apex < offset."""
 
     onset: int
     apex: int
@@ -174,51 +172,47 @@ class Course:
         return [self.onset, self.apex, self.offset]
 
 
-def without_side(unit: str) -> str:
-    """A face unit's name without the side that it ends with, if it has one."""
-    return unit.removesuffix(SIDES[0]).removesuffix(SIDES[1])
+def without_side(shape: str) -> str:
+    """A blend shape's name without `Left` or `Right` at its end."""
+    return shape.removesuffix(SIDES[0]).removesuffix(SIDES[1])
 
 
-def opposite_side(unit: str) -> str:
-    """The same face unit of the other half of the face; a unit without side is its own opposite."""
-    stem = without_side(unit)
-    return unit if unit == stem else stem + SIDES[unit.endswith(SIDES[0])]
+def opposite_side(shape: str) -> str:
+    """The same blend shape of the other half of the face; a blend shape without sides is its own opposite."""
+    stem = without_side(shape)
+    return shape if shape == stem else stem + SIDES[shape.endswith(SIDES[0])]
 
 
 def gaze_shapes(direction: str) -> tuple[str, str]:
-    """The face units that turn the left and the right eye when the left one turns to `direction` of GAZE."""
+    """The blend shapes that turn both eyes together, the left eye's first; it turns to `direction` (of GAZE)."""
     opposite = {"In": "Out", "Out": "In"}.get(direction, direction)
     return f"eyeLook{direction}Left", f"eyeLook{opposite}Right"
 
 
-def within_reach(repertoire: Repertoire, units: Collection[str]) -> Repertoire:
-    """The repertoire as far as a face can show it that has these units: combinations whose AUs all move something.
+def within_reach(repertoire: Repertoire, shapes: Collection[str]) -> Repertoire:
+    """The part of a repertoire that a face can show if only these blend shapes move it.
 
-    Raises ValueError for an emotion of which none is left.
+    Raises ValueError if no combination of an emotion is left.
     """
-    lacking = [au for au, own in ACTION_UNITS.items() if not any(side in units for u in own for side in sides_of(u))]
-    if not lacking:
-        return repertoire
+    lacking = {au for au in ACTION_UNITS if not any(shape in shapes for shape in shapes_of(au))}
     combinations = {
-        emotion: tuple((odds, aus) for odds, aus in known if not set(aus) & set(lacking))
-        for emotion, known in repertoire.combinations.items()
+        emotion: tuple((odds, aus) for odds, aus in rows if lacking.isdisjoint(aus))
+        for emotion, rows in repertoire.combinations.items()
     }
-    for emotion, known in combinations.items():
-        if not known:
-            least = min((set(aus) & set(lacking) for _, aus in repertoire.combinations[emotion]), key=len)
-            names = ", ".join(f"{unit} ({au})" for au in ACTION_UNITS if au in least for unit in ACTION_UNITS[au])
+    for emotion, rows in combinations.items():
+        if not rows:
+            fewest = min((lacking.intersection(aus) for _, aus in repertoire.combinations[emotion]), key=len)
+            names = ", ".join(f"{name} ({au})" for au in ACTION_UNITS if au in fewest for name in ACTION_UNITS[au])
             raise ValueError(f"it cannot show {emotion}. Remedy: add at least the blend shapes {names}.")
-    moving = tuple(au for au in repertoire.distractors if au not in lacking)
-    return replace(repertoire, combinations=combinations, distractors=moving)
+    distractors = tuple(au for au in repertoire.distractors if au not in lacking)
+    return replace(repertoire, combinations=combinations, distractors=distractors)
 
 
-def sample_expression(
-    emotions: list[str], rng: np.random.Generator, repertoire: Repertoire = LITERATURE
-) -> dict[str, float]:
-    """Contractions in 0..1 of AU intensity per face unit for one clip of the given emotions.
+def sample_expression(emotions: list[str], rng: np.random.Generator, repertoire: Repertoire) -> dict[str, float]:
+    """The expression of one clip with the given emotions: blend shape -> AU intensity in 0..1.
 
-    One AU combination per emotion; each AU has its own intensity; a sided AU may be one-sided or uneven; some clips
-    carry a distractor AU of any kind at lower intensity.
+    It has one AU combination per emotion, and in some clips a weaker distractor. Each AU has its own intensity, and may
+    be one-sided or uneven.
     """
     contraction: dict[str, float] = {}
 
@@ -226,10 +220,10 @@ def sample_expression(
         weak_side = rng.integers(2)
         one_sided = rng.random() < repertoire.one_sided.get(au, repertoire.one_sided_else)
         weaker = rng.uniform(0, 0.15) if one_sided else rng.uniform(0.65, 1)
-        for unit in ACTION_UNITS[au]:
-            for i, side in enumerate(sides_of(unit)):
-                value = intensity * (weaker if len(sides_of(unit)) == 2 and i == weak_side else 1)
-                contraction[side] = max(contraction.get(side, 0.0), value)
+        shapes = shapes_of(au)
+        for i, shape in enumerate(shapes):
+            value = intensity * (weaker if len(shapes) == 2 and i == weak_side else 1)
+            contraction[shape] = max(contraction.get(shape, 0.0), value)
 
     for emotion in emotions:
         odds, combinations = zip(*repertoire.combinations[emotion], strict=True)
@@ -241,7 +235,7 @@ def sample_expression(
 
 
 def sample_course(rng: np.random.Generator) -> Course:
-    """8 to 30 frames at 60 fps, about 18 on average; mostly a faster rise than fall; an apex off the middle."""
+    """8 to 30 frames at 60 fps, about 18 on average. The apex is off the middle, mostly before it."""
     duration = int(np.clip(round(rng.gamma(9, 1.7)), 7, 25))
     before, after = rng.integers(0, 3, 2)
     share = rng.uniform(0.28, 0.45) if rng.random() < 0.75 else rng.uniform(0.55, 0.7)
@@ -249,24 +243,19 @@ def sample_course(rng: np.random.Generator) -> Course:
     return Course(int(before), int(before + apex), int(before + duration), int(before + duration + after + 1))
 
 
-def envelope(course: Course, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Contraction over time (n_frames,) in 0..1: a smooth rise to the apex and a smooth fall, back to at most 0.15.
+def envelope(course: Course, rng: np.random.Generator) -> np.ndarray:
+    """Contraction of an AU over time, (n_frames,) in 0..1: a smooth rise, then a smooth fall to at most 0.15.
 
-    With `rng`, the unit has its own small lag (up to a sixth of the clip's rise) and steepness.
+    Each AU has its own steepness, and its own lag of up to a sixth of the rise.
     """
-    lag = 0.0 if rng is None else rng.uniform(-1, 1) * (course.apex - course.onset) / 6
-    power = 1.0 if rng is None else rng.uniform(0.8, 1.3)
-    left = 0.0 if rng is None else rng.uniform(0, 0.15)
+    lag = rng.uniform(-1, 1) * (course.apex - course.onset) / 6
+    power = rng.uniform(0.8, 1.3)
+    rest = rng.uniform(0, 0.15)
     t = np.arange(course.n_frames)
     peak = course.apex + lag
-    rise = np.clip((t - course.onset) / (peak - course.onset), 0, 1)
-    fall = np.clip((t - peak) / (course.offset - peak), 0, 1)
-    shape = np.where(t <= peak, ease(rise) ** power, left + (1 - left) * (1 - ease(fall)) ** power)
-    return shape.astype(np.float32)
-
-
-def ease(x: np.ndarray) -> np.ndarray:
-    return 0.5 - 0.5 * np.cos(np.pi * x)
+    rise = 0.5 - 0.5 * np.cos(np.pi * np.clip((t - course.onset) / (peak - course.onset), 0, 1))
+    fall = 0.5 - 0.5 * np.cos(np.pi * np.clip((t - peak) / (course.offset - peak), 0, 1))
+    return np.where(t <= peak, rise**power, rest + (1 - rest) * (1 - fall) ** power).astype(np.float32)
 
 
 def sample_peak_px(rng: np.random.Generator, size: int | None = None) -> np.ndarray:
@@ -275,14 +264,14 @@ def sample_peak_px(rng: np.random.Generator, size: int | None = None) -> np.ndar
 
 
 def sample_blink(n_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Lid closure over time (n_frames,): closes in about 3 frames, opens in about 5, may be cut by the clip's ends."""
+    """Lid closure over time (n_frames,): about 3 frames to close and 5 to open; the clip may cut the blink off."""
     centre, depth = rng.uniform(-1, n_frames), rng.uniform(0.4, 1)
     t = np.arange(n_frames) - centre
     return (depth * np.where(t < 0, np.exp(-0.5 * (t / 1.3) ** 2), np.exp(-0.5 * (t / 2.2) ** 2))).astype(np.float32)
 
 
 def sample_drift(n_frames: int, amplitude: float, rng: np.random.Generator) -> np.ndarray:
-    """A slow wander (n_frames,) that starts at 0: a slope plus half a swing."""
+    """A slow wander (n_frames,) that starts at 0: a slope plus about half an oscillation."""
     t = np.arange(n_frames) / max(n_frames - 1, 1)
     swing = np.sin(np.pi * (rng.uniform(0.5, 1.6) * t + rng.uniform(0, 2)))
     path = rng.normal() * t + 0.7 * rng.normal() * swing
@@ -292,12 +281,12 @@ def sample_drift(n_frames: int, amplitude: float, rng: np.random.Generator) -> n
 def rotation(degrees_xyz: np.ndarray) -> np.ndarray:
     """Rotation matrices (..., 3, 3) from angles (..., 3) in degrees about x, y and z, applied in that order."""
     a, b, c = np.moveaxis(np.deg2rad(degrees_xyz), -1, 0)
-    one, zero = np.ones_like(a), np.zeros_like(a)
+    ones, zeros = np.ones_like(a), np.zeros_like(a)
 
     def matrix(*rows):
         return np.stack([np.stack(row, -1) for row in rows], -2)
 
-    about_x = matrix((one, zero, zero), (zero, np.cos(a), -np.sin(a)), (zero, np.sin(a), np.cos(a)))
-    about_y = matrix((np.cos(b), zero, np.sin(b)), (zero, one, zero), (-np.sin(b), zero, np.cos(b)))
-    about_z = matrix((np.cos(c), -np.sin(c), zero), (np.sin(c), np.cos(c), zero), (zero, zero, one))
+    about_x = matrix((ones, zeros, zeros), (zeros, np.cos(a), -np.sin(a)), (zeros, np.sin(a), np.cos(a)))
+    about_y = matrix((np.cos(b), zeros, np.sin(b)), (zeros, ones, zeros), (-np.sin(b), zeros, np.cos(b)))
+    about_z = matrix((np.cos(c), -np.sin(c), zeros), (np.sin(c), np.cos(c), zeros), (zeros, zeros, ones))
     return about_z @ about_y @ about_x

@@ -1,4 +1,4 @@
-"""How a face is photographed: two stereo cameras, baked light, flicker, a noisy sensor, and the scanner's mesh."""
+"""How a face is photographed: two stereo cameras, fixed lights, flicker, a noisy sensor, and the scanner's mesh."""
 
 import cv2
 import numpy as np
@@ -16,9 +16,9 @@ SENSOR_BLUR, SENSOR_NOISE = 0.6, 1.5  # pixels; grey levels at mid grey
 
 
 def scanner_surface(model: Surface | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mesh as the scanner delivers it: which model vertex each vertex is (W,), its camera (W,), faces (F, 3).
+    """The mesh as the scanner delivers it: the model's vertex and the camera of each vertex (W,), and faces (F, 3).
 
-    A face takes its texture from the camera on its side; vertices on the border stand once for each camera.
+    Each face takes its texture from the camera on its side. A vertex on the border is delivered once for each camera.
     """
     model = model or load_face_model()
     camera_of_face = (model.template[model.faces, 0].mean(1) > 0).astype(int)
@@ -28,7 +28,7 @@ def scanner_surface(model: Surface | None = None) -> tuple[np.ndarray, np.ndarra
 
 
 def light_face(vertices: np.ndarray, rng_light: np.random.Generator, model: Surface) -> np.ndarray:
-    """Baked light (T, V, 3) in 0..1: ambient, a key and a fill light, the same for all frames of a person."""
+    """Light (T, V, 3) in 0..1 at each vertex: ambient, key and fill light, which are the same in all frames."""
     key = rng_light.normal([0, 0.55, 0.8], [0.35, 0.15, 0.1])
     fill = rng_light.normal([0, 0.1, 0.9], [0.6, 0.2, 0.1])
     lights = np.stack([key, fill]) / np.linalg.norm([key, fill], axis=1, keepdims=True)
@@ -46,9 +46,9 @@ def photograph(
     noise: float = SENSOR_NOISE,
     model: Surface | None = None,
 ):
-    """Yield the composite (PHOTO, 2 PHOTO, 3) uint8 of every frame: stereo pictures, flicker, blur and noise.
+    """Yield the composite (PHOTO, 2 PHOTO, 3) uint8 of both cameras' photographs for each frame of vertices (T, V, 3).
 
-    noise: deviation of the sensor's noise at mid grey, grey levels; model: whose vertices these are, ours by default.
+    noise: standard deviation of the sensor's noise at mid grey, grey levels. model: the mesh, ours by default.
     """
     model, renderer = model or load_face_model(), get_renderer()
     tints = light_face(vertices, rng_light, model)
@@ -66,7 +66,10 @@ def photograph(
 
 
 def scanner_uv(vertices: np.ndarray, source: np.ndarray, camera: np.ndarray) -> np.ndarray:
-    """UVs (T, W, 2) of the scanner's vertices in the composite: where each stood in its camera's photograph."""
+    """UVs (T, W, 2) of the scanner's vertices: where each appears in its camera's half of the composite.
+
+    vertices (T, V, 3) of the model; source and camera (W,) as `scanner_surface` returns them.
+    """
     pixels = np.stack([c.project(vertices[:, source]) for c in STEREO])
-    own = np.where(camera[:, None] == 0, pixels[0], pixels[1] + [PHOTO, 0])
-    return np.stack([(own[..., 0] + 0.5) / (2 * PHOTO), 1 - (own[..., 1] + 0.5) / PHOTO], -1).astype(np.float32)
+    pixels = np.where(camera[:, None] == 0, pixels[0], pixels[1] + [PHOTO, 0])
+    return np.stack([(pixels[..., 0] + 0.5) / (2 * PHOTO), 1 - (pixels[..., 1] + 0.5) / PHOTO], -1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The interface of everything that learns: an estimator is fitted on training clips and returns a classifier."""
+"""The interface of every model: an estimator is fitted on training clips and returns a classifier."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from utils.train.samples import Samples
 
 @dataclass(frozen=True)
 class Classifier:
-    """What an estimator returns once trained: everything needed to judge unseen clips, and nothing else.
+    """A fitted model: it holds everything that is needed to judge unseen clips.
 
     probabilities  function from x (N, V, P, 3, H, W) to (N, K) float
-    thresholds     None: one label per clip, the most probable class (single label)
-    notes          what was chosen on the inner validation, for the record (epochs, C, pooling, parameters)
-    held_out       (N of the training clips, K) inner out-of-fold probabilities, where every clip has one
+    thresholds     None for single labels: the decision is the most probable class
+    notes          for the record: parameters, and the choices made on the inner folds (epochs, C, input)
+    held_out       (N, K) inner out-of-fold probabilities of the N training clips, if the inner folds cover them all
     """
 
     probabilities: Callable[[np.ndarray], np.ndarray]
@@ -27,7 +27,5 @@ class Classifier:
     held_out: np.ndarray | None = None
 
 
-Fold = tuple[np.ndarray, np.ndarray]
-
-
-Estimator = Callable[[Samples, list[Fold], int], Classifier]
+Fold = tuple[np.ndarray, np.ndarray]  # positions of the clips to train on, and of the held-out clips
+Estimator = Callable[[Samples, list[Fold], int], Classifier]  # estimator(train, inner, seed)

@@ -1,7 +1,7 @@
-"""Training of MicroAttNet: focal loss, early stopping, thresholds from validation.
+"""Training of one network, of an ensemble, and the estimators made of them.
 
-`fit(train, val, ...)` has no test argument. Whole tensors stay in memory and whole batches are augmented at
-once; the same code runs on CUDA where present.
+No function here receives test clips. All maps stay in memory, and whole batches are augmented at once, on the CPU or a
+CUDA device.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from utils.progress import progress
 from utils.train.augment import augment, mix
 from utils.train.decision import Thresholds, choose_thresholds, fit_calibration
 from utils.train.ensemble import Ensemble, TrainedNetwork, device_of, forward, predict, resize_maps, scale_maps
-from utils.train.estimator import Classifier
+from utils.train.estimator import Classifier, Estimator, Fold
 from utils.train.network import ModelConfig, count_parameters
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
@@ -28,13 +28,11 @@ from utils.train.settings import TrainConfig
 
 
 def focal_loss(logits: Tensor, target: Tensor, alpha: Tensor, gamma: float, mode: str) -> Tensor:
-    """Mean over the batch of -alpha (1 - p)^gamma log p of the true value (Lin et al. 2017, "Focal loss",
-    eq. 5).
+    """Focal loss -alpha (1 - p)^gamma log p, averaged over the batch (Lin et al. 2017, "Focal loss", eq. 5).
 
-    logits, target (B, K), target in 0..1 (mixed targets weight the two losses). Multi-label: alpha (K,)
-    weights the positives, 1 - alpha the negatives, times two, so that alpha 0.5 is neutral; the loss is
-    summed over classes. Single-label: alpha (K,) weights the classes, its mean over the clips is one. gamma 0
-    is cross-entropy.
+    logits (B, K), target (B, K) in 0..1 after mixup, alpha (K,) from `class_weights`. gamma 0 gives cross-entropy.
+    Multi-label: summed over classes; alpha weights the positives and 1 - alpha the negatives, times two, so alpha 0.5
+    changes nothing. Single-label: alpha weights the classes.
     """
     if mode == "single-label":
         log_p = logits.log_softmax(dim=1)
@@ -46,9 +44,7 @@ def focal_loss(logits: Tensor, target: Tensor, alpha: Tensor, gamma: float, mode
 
 
 def class_weights(y: Tensor, mode: str) -> Tensor:
-    """alpha (K,) from the prevalence in y (N, K): 1 - prevalence, or for single labels inverse frequency,
-    mean one.
-    """
+    """alpha (K,) from labels y (N, K): 1 - prevalence; for single labels 1 / prevalence, with mean 1 over the clips."""
     prevalence = y.mean(dim=0)
     if mode == "multi-label":
         return (1 - prevalence).clamp(0.05, 0.95)
@@ -68,16 +64,14 @@ def fit(
     init: Mapping[str, Tensor] | None = None,
     description: str = "",
 ) -> Ensemble:
-    """Train one network; `val`, subject-disjoint from `train`, decides when to stop and sets the thresholds.
+    """Train one network. The clips of `val` decide when training stops, and determine calibration and thresholds.
 
-    `init` holds weights to start from, matched by name and shape; what it lacks is listed in the member's
-    `missing`. Its "scale" (2,), where given, stays the scale of the input.
-    Without `val` all epochs are trained and thresholds are 0.5. The same seed gives the same
-    network on one machine. `description` is what `progress` calls the epochs. Raises ValueError when a subject
-    stands in both parts, or when shapes and configuration disagree.
+    Without `val`, training takes all epochs, and the thresholds are 0.5. `init` holds initial weights, which are
+    matched by name and shape; its "scale" (2,), if present, is the scale of the input. `description` labels the
+    progress bar. The same seed gives the same network on the same machine.
+    Raises ValueError if a subject is in both parts, or if the samples do not fit the configuration.
     """
-    _check(train, val, model_config, train_config)
-    member = _fit_member(train, val, model_config, train_config, seed, init, description)
+    member = _train_network(train, val, model_config, train_config, seed, init, description)
     ensemble = Ensemble(model_config, train_config, train.classes, (member,), None, seed)
     if train_config.mode == "single-label":
         return ensemble
@@ -90,7 +84,7 @@ def fit(
 def with_thresholds(
     ensemble: Ensemble, train: Samples, probability: np.ndarray, truth: np.ndarray, source: str
 ) -> Ensemble:
-    """`ensemble` with calibration and thresholds from clips that the network in question was not trained on."""
+    """Add calibration and thresholds, from probabilities (n, K) and truth (n, K) of clips that were not trained on."""
     calibration = fit_calibration(truth, probability)
     thresholds = choose_thresholds(truth, calibration(probability), train.y.mean(axis=0), source=source)
     return replace(ensemble, calibration=calibration, thresholds=thresholds)
@@ -98,27 +92,23 @@ def with_thresholds(
 
 def fit_ensemble(
     train: Samples,
-    inner: Sequence[tuple[np.ndarray, np.ndarray]],
+    inner: Sequence[Fold],
     model_config: ModelConfig,
     train_config: TrainConfig,
     seed: int = 0,
     init: Mapping[str, Tensor] | None = None,
 ) -> Ensemble:
-    """Train one network per inner fold, stopped on its own validation part; their probabilities are averaged.
+    """Train one network per inner fold, in the same way as `fit`.
 
-    Calibration and thresholds come from the inner out-of-fold predictions of all of them together, so that
-    every training clip counts. `inner` holds (train, validation) positions within `train`, subject-disjoint.
+    Each network predicts the clips that its fold holds out. Calibration and thresholds come from these predictions of
+    all folds together. Raises ValueError for the same reasons as `fit`.
     """
     members, held_out = [], np.full(train.y.shape, np.nan)
-    for fit_on, stop_on in inner:
-        _check(train.subset(fit_on), train.subset(stop_on), model_config, train_config)
     for fold, (fit_on, stop_on) in enumerate(inner):
-        member = _fit_member(
-            train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed * 1000 + fold, init
-        )
-        members.append(member)
-        one = Ensemble(model_config, train_config, train.classes, (member,), None, seed)
-        held_out[stop_on] = predict(one, train.x[stop_on])[0]
+        parts = train.subset(fit_on), train.subset(stop_on)
+        members.append(_train_network(*parts, model_config, train_config, seed * 1000 + fold, init))
+        single = Ensemble(model_config, train_config, train.classes, (members[-1],), None, seed)
+        held_out[stop_on] = predict(single, train.x[stop_on])[0]
     ensemble = Ensemble(model_config, train_config, train.classes, tuple(members), None, seed)
     covered = np.isfinite(held_out[:, 0])
     if train_config.mode == "multi-label":
@@ -131,20 +121,18 @@ def fit_ensemble(
 def _check(train: Samples, val: Samples | None, model_config: ModelConfig, train_config: TrainConfig) -> None:
     if val is not None and (shared := np.intersect1d(train.subjects, val.subjects)).size:
         raise ValueError(f"subject {shared[0]} stands in training and validation. Remedy: split by subject.")
+    shape = (*train.x.shape[1:3], train.y.shape[1])
     expected = (model_config.views, model_config.phases, model_config.classes)
-    if (found := (*train.x.shape[1:3], train.y.shape[1])) != expected:
-        raise ValueError(
-            f"views, phases, classes are {found}, the model expects {expected}. Remedy: correct ModelConfig."
-        )
-    if train_config.mode == "single-label" and not (train.y.sum(axis=1) == 1).all():
-        raise ValueError(
-            f"Id {train.ids[train.y.sum(axis=1) != 1][0]}: not exactly one label. Remedy: mode='multi-label'."
-        )
+    if shape != expected:
+        raise ValueError(f"views, phases, classes are {shape}, not {expected}. Remedy: correct ModelConfig.")
+    wrong = train.y.sum(axis=1) != 1
+    if train_config.mode == "single-label" and wrong.any():
+        raise ValueError(f"Id {train.ids[wrong][0]}: not exactly one label. Remedy: mode='multi-label'.")
     if model_config.units and (train.units is None or train.units.shape[1] != model_config.units):
-        raise ValueError(f"{model_config.units} action units are asked for but the samples lack them. Remedy: units=0.")
+        raise ValueError(f"the samples lack the {model_config.units} action units of the model. Remedy: units=0.")
 
 
-def _fit_member(
+def _train_network(
     train: Samples,
     val: Samples | None,
     model_config: ModelConfig,
@@ -153,26 +141,58 @@ def _fit_member(
     init: Mapping[str, Tensor] | None,
     description: str = "",
 ) -> TrainedNetwork:
+    _check(train, val, model_config, config)
     device = device_of(config)
+
+    def maps_of(samples: Samples) -> Tensor:
+        return resize_maps(torch.from_numpy(samples.x).to(device), model_config.size)
+
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = model_config.build().to(device)
         missing = _load_matching(model, init) if init is not None else ()
-        x = resize_maps(torch.from_numpy(train.x).to(device), model_config.size)
-        # Weights that were pretrained are used to their own scale of the input.
+        x, y = maps_of(train), torch.from_numpy(train.y).to(device)
         scale = tuple(init["scale"].tolist()) if init and "scale" in init else _scale_of(x)
-        x, y = scale_maps(x, scale), torch.from_numpy(train.y).to(device)
+        x = scale_maps(x, scale)
         units = torch.from_numpy(train.units).to(device) if model_config.units else y[:, :0]
-        check = None
-        if val is not None:
-            check = (
-                scale_maps(resize_maps(torch.from_numpy(val.x).to(device), model_config.size), scale),
-                torch.from_numpy(val.y).to(device),
-            )
+        check = None if val is None else (scale_maps(maps_of(val), scale), torch.from_numpy(val.y).to(device))
         state, history, epoch = _optimise(model, x, y, units, check, config, description)
         if init is not None:
-            state = interpolate_weights(init, state, config.interpolation)
+            state = _interpolate(init, state, config.interpolation)
     return TrainedNetwork(state, scale, tuple(history), epoch, missing)
+
+
+def _scale_of(x: Tensor) -> tuple[float, float]:
+    """The `TrainedNetwork.scale` of training maps x (N, V, P, 3, H, W)."""
+    flow, magnitude = (part.square().mean().sqrt().item() for part in (x[:, :, :, :2], x[:, :, :, 2]))
+    return max(flow, 1e-6), max(magnitude, 1e-6)
+
+
+def _load_matching(model: nn.Module, init: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Load the initial weights that match by name and shape. Returns the names of the model's other weights."""
+    state = model.state_dict()
+    usable = {name: value for name, value in init.items() if name in state and state[name].shape == value.shape}
+    model.load_state_dict(usable, strict=False)
+    return tuple(name for name in state if name not in usable)
+
+
+def _interpolate(init: Mapping[str, Tensor], state: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Mean of initial and trained weights, with `share` for the trained ones, where name and shape match.
+
+    Such a mean keeps more of the pretrained network (WiSE-FT: Wortsman et al. 2022, "Robust fine-tuning of zero-shot
+    models", eq. 1). It includes the batch normalisation statistics. The epoch is chosen before interpolation.
+    """
+
+    def between(name: str, trained: Tensor) -> Tensor:
+        first = init.get(name)
+        if share == 1 or first is None or first.shape != trained.shape or not trained.is_floating_point():
+            return trained
+        return torch.lerp(first.to(trained), trained, share)
+
+    return {name: between(name, trained) for name, trained in state.items()}
+
+
+# Optimisation ----------------------------------------------------------------------------------------
 
 
 def _optimise(
@@ -184,7 +204,7 @@ def _optimise(
     config: TrainConfig,
     description: str,
 ) -> tuple[dict[str, Tensor], list[dict], int]:
-    """Train; returns the weights of the best epoch, the learning curve, and that epoch (from 1)."""
+    """Train, and validate on `check` (maps, labels). Returns the kept weights, the learning curve, the kept epoch."""
     alpha, gamma = _loss_weights(y, config)
     steps = max(1, round(len(x) / config.batch))
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -207,27 +227,26 @@ def _optimise(
             optimiser.step()
             rate.step()
             total += loss.detach() * (len(index) / len(x))
-        record = {"epoch": epoch, "train_loss": total.item()}
-        if check is not None:
-            model.eval()
-            with torch.inference_mode():
-                logits = forward(model, check[0], config)[0]
-                record["val_loss"] = focal_loss(logits, check[1], alpha, gamma, config.mode).item()
-                rank = (record["val_loss"],)
-                if config.stop_by == "accuracy":
-                    right = logits.argmax(dim=1) == check[1].argmax(dim=1)
-                    rank = (-right.float().mean().item(), *rank)
-        history.append(record)
-        if check is not None and config.patience:
-            if rank < best[0]:
-                best = (rank, epoch, _copy_state(model))
-            elif epoch - best[1] >= config.patience:
-                break
-    return (best[2], history, best[1]) if best[2] is not None else (_copy_state(model), history, epoch)
+        history.append({"epoch": epoch, "train_loss": total.item()})
+        if check is None:
+            continue
+        model.eval()
+        with torch.inference_mode():
+            logits = forward(model, check[0], config)[0]
+            val_loss = focal_loss(logits, check[1], alpha, gamma, config.mode).item()
+        history[-1]["val_loss"] = val_loss
+        rank = (val_loss,)  # smaller is better
+        if config.stop_by == "accuracy":
+            rank = (-(logits.argmax(dim=1) == check[1].argmax(dim=1)).float().mean().item(), val_loss)
+        if config.patience and rank < best[0]:
+            best = (rank, epoch, _copy_state(model))
+        elif config.patience and epoch - best[1] >= config.patience:
+            break
+    return (_copy_state(model), history, epoch) if best[2] is None else (best[2], history, best[1])
 
 
 def _loss_weights(y: Tensor, config: TrainConfig) -> tuple[Tensor, float]:
-    """alpha (K,) and gamma of `focal_loss`; for cross-entropy those that change nothing."""
+    """alpha (K,) and gamma of `focal_loss`. For loss "bce" they reduce it to cross-entropy."""
     alpha = class_weights(y, config.mode)
     if config.loss == "bce":
         return torch.full_like(alpha, 0.5 if config.mode == "multi-label" else 1.0), 0.0
@@ -235,7 +254,7 @@ def _loss_weights(y: Tensor, config: TrainConfig) -> tuple[Tensor, float]:
 
 
 def warm_up_and_cosine(steps: int) -> Callable[[int], float]:
-    """Factor of the learning rate by step: up over a tenth of the steps, then down along half a cosine."""
+    """Factor of the learning rate by step: it rises linearly over a tenth of the steps, then falls as half a cosine."""
     warm = max(1, steps // 10)
     return lambda step: min(
         (step + 1) / warm, 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, steps - warm)))
@@ -246,34 +265,7 @@ def _copy_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def _load_matching(model: nn.Module, init: Mapping[str, Tensor]) -> tuple[str, ...]:
-    own = model.state_dict()
-    usable = {name: value for name, value in init.items() if name in own and own[name].shape == value.shape}
-    model.load_state_dict(usable, strict=False)
-    return tuple(name for name in own if name not in usable)
-
-
-def interpolate_weights(init: Mapping[str, Tensor], state: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Initial and trained weights interpolated, `share` of the trained ones, where both fit (WiSE-FT: Wortsman et al.
-    2022, "Robust fine-tuning of zero-shot models", eq. 1): what both know is kept, and what the few clips at hand
-    taught beyond counts less. So are the statistics of the batch normalisations. The epoch was chosen by the network
-    before interpolation."""
-
-    def between(name: str, trained: Tensor) -> Tensor:
-        first = init.get(name)
-        if share == 1 or first is None or first.shape != trained.shape or not trained.is_floating_point():
-            return trained
-        return torch.lerp(first.to(trained), trained, share)
-
-    return {name: between(name, trained) for name, trained in state.items()}
-
-
-def _scale_of(x: Tensor) -> tuple[float, float]:
-    flow, third = x[:, :, :, :2].square().mean().sqrt().item(), x[:, :, :, 2].square().mean().sqrt().item()
-    return max(flow, 1e-6), max(third, 1e-6)
-
-
-# Prediction ------------------------------------------------------------------------------------------
+# Estimators ------------------------------------------------------------------------------------------
 
 
 def network_estimator(
@@ -282,25 +274,25 @@ def network_estimator(
     how: str = "inner",
     members: int = 1,
     init: Mapping[str, Tensor] | None = None,
-) -> Callable[[Samples, list, int], Classifier]:
-    """An estimator for `protocol.cross_validate`.
+) -> Estimator:
+    """An estimator for `protocol.cross_validate` that trains our network.
 
-    how "inner": an ensemble of one network per inner fold, thresholds from all their out-of-fold predictions;
-    "first": one network, stopped and cut on the first inner fold; "all": `members` networks on every training
-    clip for all epochs, nothing chosen, for single labels, which need no thresholds.
+    how  "inner": an ensemble of one network per inner fold (`fit_ensemble`)
+         "first": one network, with the first inner fold for early stopping and thresholds
+         "all": an ensemble of `members` networks, each trained on all clips for all epochs; only for single labels
     """
     if how not in ("inner", "first", "all"):
         raise ValueError(f"how is {how!r}. Remedy: one of inner, first, all.")
 
-    def estimator(train: Samples, inner: list, seed: int) -> Classifier:
+    def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         if how == "inner":
             ensemble = fit_ensemble(train, inner, model_config, train_config, seed, init)
         elif how == "first":
             fit_on, stop_on = inner[0]
             ensemble = fit(train.subset(fit_on), train.subset(stop_on), model_config, train_config, seed, init)
         else:
-            each = [fit(train, None, model_config, train_config, seed * 1000 + i, init) for i in range(members)]
-            ensemble = replace(each[0], members=tuple(one.members[0] for one in each))
+            singles = [fit(train, None, model_config, train_config, seed * 1000 + i, init) for i in range(members)]
+            ensemble = replace(singles[0], members=tuple(single.members[0] for single in singles))
         notes = {"parameters": count_parameters(model_config), "epochs": [m.epoch for m in ensemble.members]}
         return Classifier(lambda x: predict(ensemble, x)[0], ensemble.thresholds, notes, ensemble.held_out)
 

@@ -1,9 +1,9 @@
-"""Stacking: several ways of training one network, averaged by weights that the inner folds choose.
+"""Stacking: the weighted average of several learners. The inner folds choose the weights.
 
-Which is best depends on the data: where the clips resemble what the teacher showed, its weights are worth much, and
-where they do not, they stand in the way. The participant's own training people tell, and nobody else: every learner is
-judged on inner folds that it was not trained on, by a rule with few parameters (Wolpert 1992, "Stacked generalization";
-van der Laan et al. 2007, "Super learner"), and thresholds are chosen on the average.
+The data decide which learner is best: pretrained weights help where the clips resemble the synthetic ones, and harm
+where they do not. Every learner is therefore judged on inner folds of the training people that it was not trained on
+(Wolpert 1992, "Stacked generalization"; van der Laan et al. 2007, "Super learner"). The thresholds are chosen for the
+average.
 """
 
 from __future__ import annotations
@@ -11,27 +11,29 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from utils.artefacts import read_artefact, remove, write_artefact
-from utils.progress import progress
+from utils.parallel import parallel_map
 from utils.train.decision import Thresholds, average_thresholds, bootstrap_counts
 from utils.train.ensemble import Ensemble, load_ensemble, predict, save_ensemble
+from utils.train.estimator import Fold
 from utils.train.fit import fit_ensemble
 from utils.train.network import ModelConfig
 from utils.train.samples import Samples
 from utils.train.settings import TrainConfig
 
-STEPS = 4  # weights are multiples of a fourth, before they are averaged over the resamples
-RESAMPLES = 400
+STEPS = 4  # in one resample, each weight is a multiple of 1 / STEPS
+RESAMPLES = 400  # of the subjects; the weights are averaged over them
 
 
 @dataclass(frozen=True)
 class Learner:
-    """One way of training: the network, how, and the weights that it starts from, if any."""
+    """One way to train a network: its architecture, the training settings, and the initial weights, if any."""
 
     model: ModelConfig
     train: TrainConfig
@@ -40,8 +42,12 @@ class Learner:
 
 @dataclass(frozen=True)
 class Stack:
-    """Fitted networks by name, the weight of each in the average of their probabilities, what the inner folds said of
-    each (its mean log loss there), and the thresholds of the average."""
+    """A weighted average of ensembles, one per learner, by name.
+
+    weights     share of each ensemble in the mean of the probabilities; they sum to 1
+    losses      mean log loss of each ensemble on the clips that its inner folds held out
+    thresholds  chosen for the mean of the probabilities
+    """
 
     parts: dict[str, Ensemble]
     weights: dict[str, float]
@@ -50,7 +56,7 @@ class Stack:
 
     @property
     def leading(self) -> Ensemble:
-        """The part that weighs most."""
+        """The ensemble with the largest weight."""
         return self.parts[max(self.weights, key=self.weights.get)]
 
 
@@ -58,25 +64,26 @@ class Stack:
 
 
 def log_losses(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Cross-entropy (..., N), summed over classes, of probabilities (..., N, K) where the truth is (N, K)."""
+    """Cross-entropy (..., N), summed over classes, of probabilities (..., N, K) against the truth (N, K)."""
     p = np.clip(probability, 1e-4, 1 - 1e-4)
     return -np.where(truth > 0, np.log(p), np.log(1 - p)).sum(-1)
 
 
 def stacking_weights(truth: np.ndarray, probability: np.ndarray, subjects: np.ndarray) -> np.ndarray:
-    """Weights (P,) of the parts in their average: the mean, over resamples of people, of those that lose least.
+    """Weights (P,) of P parts in their average. They sum to 1.
 
-    truth (N, K), probability (P, N, K) of clips that no part was trained on, subjects (N,). One best choice would
-    follow the luck of a few people, as one best threshold does (`choose_thresholds`); where parts are as good as one
-    another the resamples share the weight out among them.
+    truth (N, K), probability (P, N, K) and subjects (N,) belong to clips that no part was trained on. Each bootstrap
+    resample of the subjects selects the weights with the smallest log loss; the result is the mean of the selected
+    weights. A single selection would depend too much on a few people, as a single best threshold does
+    (`choose_thresholds`). Equally good parts get equal weights.
     """
-    names, member = np.unique(subjects, return_inverse=True)
-    shares = [w for w in itertools.product(range(STEPS + 1), repeat=len(probability)) if sum(w) == STEPS]
-    candidates = np.array(shares) / STEPS
+    names, subject_of = np.unique(subjects, return_inverse=True)
+    steps = [counts for counts in itertools.product(range(STEPS + 1), repeat=len(probability)) if sum(counts) == STEPS]
+    candidates = np.array(steps) / STEPS
     losses = np.stack([log_losses(truth, np.tensordot(w, probability, 1)) for w in candidates])  # (candidates, N)
-    drawn = bootstrap_counts(len(names), RESAMPLES, seed=0)[:, member]  # (R, N)
+    drawn = bootstrap_counts(len(names), RESAMPLES, seed=0)[:, subject_of]  # (R, N)
     total = drawn @ losses.T
-    best = total <= total.min(1, keepdims=True) + 1e-9  # those that tie share
+    best = total <= total.min(1, keepdims=True) + 1e-9  # candidates that tie share the resample
     return (best / best.sum(1, keepdims=True) @ candidates).mean(0)
 
 
@@ -84,16 +91,16 @@ def stacking_weights(truth: np.ndarray, probability: np.ndarray, subjects: np.nd
 
 
 def fit_stack(
-    train: Samples, inner: Sequence[tuple[np.ndarray, np.ndarray]], learners: Mapping[str, Learner], seed: int = 0
+    train: Samples, inner: Sequence[Fold], learners: Mapping[str, Learner], seed: int = 0, jobs: int = 1
 ) -> Stack:
-    """All learners on the same inner folds, which cover all clips, weighted by `stacking_weights`.
+    """Train every learner on the same inner folds, which cover all clips, and weight them by `stacking_weights`.
 
-    A single one keeps its own thresholds.
+    A single learner keeps its own thresholds. jobs: worker processes, each for one learner at a time.
     """
-    parts = {
-        name: fit_ensemble(train, inner, one.model, one.train, seed, one.init)
-        for name, one in progress(learners.items(), "learners")
-    }
+    task = partial(_fit_learner, train, inner, seed)
+    longest_first = sorted(learners, key=lambda name: -learners[name].train.epochs)
+    ensembles = parallel_map(task, [learners[name] for name in longest_first], jobs, description="learners")
+    parts = dict(sorted(zip(longest_first, ensembles, strict=True), key=lambda part: list(learners).index(part[0])))
     held_out = np.stack([part.held_out for part in parts.values()])
     losses = log_losses(train.y, held_out).mean(1)
     if len(parts) == 1:
@@ -105,25 +112,30 @@ def fit_stack(
     return Stack(parts, *named, thresholds)
 
 
+def _fit_learner(train: Samples, inner: Sequence[Fold], seed: int, learner: Learner) -> Ensemble:
+    return fit_ensemble(train, inner, learner.model, learner.train, seed, learner.init)
+
+
 def predict_stack(stack: Stack, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean of the parts' probabilities (N, K) and stream weights (N, S) for clips x (N, V, P, 3, H, W)."""
-    found = [predict(part, x) for part in stack.parts.values()]
+    predictions = [predict(part, x) for part in stack.parts.values()]
     weights = list(stack.weights.values())
-    return tuple(np.tensordot(weights, np.stack(outputs), 1) for outputs in zip(*found, strict=True))
+    return tuple(np.tensordot(weights, np.stack(outputs), 1) for outputs in zip(*predictions, strict=True))
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
 def save_stack(stack: Stack, folder: str | Path) -> None:
-    """Write each part as `save_ensemble` does and, last, what makes an average of them as model.json.
+    """Write each part by `save_ensemble` and then model.json, which holds the weights, losses and thresholds.
 
-    What an earlier one left in the folder goes: its model.json first, since it would speak of other parts.
+    The files of an earlier stack in the folder are removed first, beginning with its model.json, so that no model.json
+    ever names missing parts.
     """
     remove(Path(folder) / "model.json")
     for pattern in ("model-[0-9]*", "model.safetensors*"):
-        for left in Path(folder).glob(pattern):
-            remove(left)
+        for path in Path(folder).glob(pattern):
+            remove(path)
     files = {name: f"model-{number}" for number, name in enumerate(stack.parts)}
     for name, part in stack.parts.items():
         save_ensemble(part, folder, files[name])

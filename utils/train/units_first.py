@@ -1,14 +1,14 @@
-"""Units first: emotions by way of action units.
+"""Units first: emotions from action units.
 
-What a network that was taught by synthetic motion knows of new faces is how muscles move the skin. Which emotion a
-combination of muscles is called is for the data at hand to say: a coder's rule, which differs from one database to the
-next. So its units are kept, and the table that leads from them to the emotions is learnt from the clips at hand,
-shrunk towards the teacher's own: few enough numbers for a few people.
+The shipped network learnt from synthetic motion which action units (AUs) move; this carries over to new faces. Which
+emotion a combination of AUs shows is a convention that differs between databases. This module therefore keeps the AUs
+of the network, the teacher, and learns the table from AUs to emotions on the training clips. The table is shrunk
+towards the teacher's table, because a few people determine only a few numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,80 +22,78 @@ from utils.train.fit import with_thresholds
 from utils.train.network import count_parameters
 from utils.train.samples import Samples
 
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the shrinkage, per clip
-RIDGE = 0.1  # of the teacher's own table, per clip
-SOURCES = {"units": "unit_head", "emotions": "head"}  # what a table starts from -> the layer that says it
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # candidates for the strength of the shrinkage, per clip
+RIDGE = 0.1  # penalty of the regression that gives the teacher's table, per clip
+SOURCES = {"units": "unit_head", "emotions": "head"}  # input of a table -> layer of the teacher that computes it
 
 
 @dataclass(frozen=True)
 class UnitTable:
-    """What leads from answers of a teacher to emotions: logits = (answers - mean) / spread @ weights + bias.
+    """The linear map from the teacher's answers to emotions: logits = (answers - mean) / spread @ weights + bias.
 
-    answers are logits (N, A), mean and spread (A,) theirs over the training clips; weights (A, K), bias (K,); prior
-    (A, K) the teacher's own weights; strength: of the shrinkage towards them, as the inner folds chose it.
+    answers are logits (N, A); mean and spread (A,) are their mean and standard deviation over the training clips;
+    weights (A, K), bias (K,).
     """
 
     mean: np.ndarray
     spread: np.ndarray
     weights: np.ndarray
     bias: np.ndarray
-    prior: np.ndarray
-    strength: float
 
     def logits(self, answers: np.ndarray) -> np.ndarray:
-        """Emotions (..., K) of answers (..., A)."""
+        """Emotion logits (..., K) of answers (..., A)."""
         return (answers - self.mean) / self.spread @ self.weights + self.bias
 
 
 def learn_table(
     answers: np.ndarray, emotions: np.ndarray, truth: np.ndarray, inner: Sequence[Fold], single: bool
 ) -> tuple[UnitTable, np.ndarray]:
-    """The table, and what those of the inner folds say of the clips whose truth they did not see, (N, K) probabilities.
+    """Fit a table to all clips. Returns it with the inner out-of-fold probabilities (N, K), NaN for uncovered clips.
 
-    answers (M, N, A) and emotions (M, N, K) are the teacher's logits of N clips in M variants (a clip and its mirror
-    image), truth (N, K). single: one emotion each, softmax for sigmoids. A logistic regression whose weights are drawn
-    towards the teacher's table instead of zero: the ridge regression of its emotions on its answers.
+    answers (M, N, A) and emotions (M, N, K) are the teacher's logits of N clips, with M = 2 for a clip and its mirror
+    image; truth (N, K). single: single labels, hence softmax instead of sigmoids. The table is a logistic regression
+    whose weights are shrunk towards the teacher's table, the ridge regression of `emotions` on `answers`. The inner
+    folds choose the strength of the shrinkage.
     """
     mean, spread = answers.mean((0, 1)), answers.std((0, 1)) + 1e-6
     scaled = (answers - mean) / spread
     flat = scaled.reshape(-1, scaled.shape[-1])
-    own = (emotions - emotions.mean((0, 1))).reshape(len(flat), -1)
-    prior = np.linalg.solve(flat.T @ flat + RIDGE * len(flat) * np.eye(flat.shape[1]), flat.T @ own)
+    centred = (emotions - emotions.mean((0, 1))).reshape(len(flat), -1)
+    prior = np.linalg.solve(flat.T @ flat + RIDGE * len(flat) * np.eye(flat.shape[1]), flat.T @ centred)
 
-    def held_out(strength: float) -> np.ndarray:
-        found = np.full(truth.shape, np.nan)
-        for learn_on, judge in inner:
-            weights, bias = _regress(scaled[:, learn_on], truth[learn_on], prior, strength, single)
-            found[judge] = _log_odds_to_probability(scaled[:, judge] @ weights + bias, single).mean(0)
-        return found
+    def out_of_fold(strength: float) -> np.ndarray:
+        probability = np.full(truth.shape, np.nan)
+        for fit_on, test_on in inner:
+            weights, bias = _regress(scaled[:, fit_on], truth[fit_on], prior, strength, single)
+            probability[test_on] = _probability(scaled[:, test_on] @ weights + bias, single).mean(0)
+        return probability
 
-    tried = {strength: held_out(strength) for strength in STRENGTHS}
-    best = min(STRENGTHS, key=lambda strength: np.nanmean(_loss(tried[strength], truth, single)))
-    weights, bias = _regress(scaled, truth, prior, best, single)
-    return UnitTable(mean, spread, weights, bias, prior, best), tried[best]
+    held_out = {strength: out_of_fold(strength) for strength in STRENGTHS}
+    best = min(STRENGTHS, key=lambda strength: np.nanmean(_loss(held_out[strength], truth, single)))
+    return UnitTable(mean, spread, *_regress(scaled, truth, prior, best, single)), held_out[best]
 
 
 def _regress(
     x: np.ndarray, truth: np.ndarray, prior: np.ndarray, strength: float, single: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (A, K) and bias (K,) of the logistic regression of truth (N, K) on x (M, N, A), drawn towards `prior`."""
-    variants, n, count = x.shape
-    flat, wanted = x.reshape(-1, count), np.tile(truth, (variants, 1))
+    """Weights (A, K) and bias (K,) of the logistic regression of truth (N, K) on x (M, N, A), shrunk to `prior`."""
+    images, n, count = x.shape
+    flat, target = x.reshape(-1, count), np.tile(truth, (images, 1))
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        both = parameters.reshape(count + 1, -1)
-        logits, away = flat @ both[:-1] + both[-1], both[:-1] - prior
-        fit = -(wanted * log_softmax(logits, 1)).sum() if single else (np.logaddexp(0, logits) - wanted * logits).sum()
-        error = (_log_odds_to_probability(logits, single) - wanted) / variants
-        slope = np.vstack([flat.T @ error + strength * n * away, error.sum(0)])
-        return fit / variants + 0.5 * strength * n * (away**2).sum(), slope.ravel()
+        weights, bias = np.split(parameters.reshape(count + 1, -1), [count])
+        logits, change = flat @ weights + bias, weights - prior
+        fit = -(target * log_softmax(logits, 1)).sum() if single else (np.logaddexp(0, logits) - target * logits).sum()
+        error = (_probability(logits, single) - target) / images
+        gradient = np.vstack([flat.T @ error + strength * n * change, error.sum(0)])
+        return fit / images + 0.5 * strength * n * (change**2).sum(), gradient.ravel()
 
     start = np.vstack([prior, np.zeros(truth.shape[1])]).ravel()
-    both = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x.reshape(count + 1, -1)
-    return both[:-1], both[-1]
+    table = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x.reshape(count + 1, -1)
+    return table[:-1], table[-1]
 
 
-def _log_odds_to_probability(logits: np.ndarray, single: bool) -> np.ndarray:
+def _probability(logits: np.ndarray, single: bool) -> np.ndarray:
     return np.exp(log_softmax(logits, -1)) if single else expit(logits)
 
 
@@ -106,50 +104,42 @@ def _loss(probability: np.ndarray, truth: np.ndarray, single: bool) -> np.ndarra
 
 
 def fit_units_first(train: Samples, inner: Sequence[Fold], teacher: Ensemble, source: str = "units") -> Ensemble:
-    """The teacher with a head that reads emotions from its action units alone.
+    """The teacher, a single network with a unit head, with a new emotion head that uses its AUs only.
 
-    teacher: one network with a unit head. source "emotions": by such a table from its own emotions (matrix scaling, Guo
-    et al. 2017, "On calibration of modern neural networks"), the control that says what units add. The table is linear
-    and so is the layer before it, so what comes out is a network of the same shape with another head. Thresholds come
-    from the inner folds, as do `held_out` where they cover all clips. Raises ValueError for a source that is none and a
-    teacher without units.
+    source "emotions" is the control: the table starts from the teacher's emotions instead (matrix scaling, Guo et al.
+    2017, "On calibration of modern neural networks"). Table and layer are linear, so together they form the new head.
+    Calibration, thresholds and `held_out` come from the inner folds. Raises ValueError for another source or teacher.
     """
     if source not in SOURCES:
         raise ValueError(f"source is {source!r}. Remedy: one of {', '.join(SOURCES)}.")
     if len(teacher.members) != 1 or not teacher.model_config.units:
         raise ValueError("the teacher must be one network with a unit head. Remedy: load_pretrained(kind).")
     single = teacher.train_config.mode == "single-label"
-    emotions, _, units = (part.double().numpy() for part in forward_all(teacher, train.x))
-    answers = units if source == "units" else emotions
-    table, held_out = learn_table(answers, emotions, train.y, inner, single)
+    emotions, _, units = (output.double().numpy() for output in forward_all(teacher, train.x))
+    table, held_out = learn_table(units if source == "units" else emotions, emotions, train.y, inner, single)
     member = teacher.members[0]
-    state = member.state | _head(table, member, SOURCES[source])
+    network = TrainedNetwork(member.state | _head(table, member, SOURCES[source]), member.scale, (), 0)
     model = replace(teacher.model_config, classes=train.y.shape[1])
-    ensemble = Ensemble(
-        model, teacher.train_config, train.classes, (TrainedNetwork(state, member.scale, (), 0),), None, 0
-    )
+    ensemble = Ensemble(model, teacher.train_config, train.classes, (network,), None, 0)
     covered = np.isfinite(held_out[:, 0])
     if not single:
-        told = f"inner out-of-fold of {len(inner)} tables"
-        ensemble = with_thresholds(ensemble, train, held_out[covered], train.y[covered], told)
+        origin = f"inner out-of-fold of {len(inner)} tables"
+        ensemble = with_thresholds(ensemble, train, held_out[covered], train.y[covered], origin)
         held_out = ensemble.calibration(held_out)
     return replace(ensemble, held_out=held_out) if covered.all() else ensemble
 
 
-def _head(table: UnitTable, member: TrainedNetwork, layer: str) -> Mapping[str, Tensor]:
-    """The weights of the emotions' head that does what the layer and the table after it do."""
+def _head(table: UnitTable, member: TrainedNetwork, layer: str) -> dict[str, Tensor]:
+    """The emotion head that computes the layer and then the table."""
     weight, bias = (member.state[f"{layer}.{name}"].double().numpy() for name in ("weight", "bias"))
-    onto = (table.weights / table.spread[:, None]).T  # (K, A)
-    return {
-        "head.weight": from_numpy(onto @ weight).float(),
-        "head.bias": from_numpy(table.logits(bias)).float(),
-    }
+    rows = (table.weights / table.spread[:, None]).T  # (K, A)
+    return {"head.weight": from_numpy(rows @ weight).float(), "head.bias": from_numpy(table.logits(bias)).float()}
 
 
 def units_first_estimator(teacher: Ensemble, source: str = "units") -> Estimator:
-    """An estimator for `protocol.cross_validate`, see `fit_units_first`."""
+    """An estimator for `protocol.cross_validate` of `fit_units_first`."""
 
-    def estimator(train: Samples, inner: list, seed: int) -> Classifier:
+    def estimator(train: Samples, inner: list[Fold], seed: int) -> Classifier:
         ensemble = fit_units_first(train, inner, teacher, source)
         notes = {"parameters": count_parameters(ensemble.model_config), "epochs": []}
         return Classifier(lambda x: predict(ensemble, x)[0], ensemble.thresholds, notes, ensemble.held_out)

@@ -1,32 +1,32 @@
-"""A Dask cluster on the loopback as the README's two commands start it, scheduler and workers each a process of its
-own, and the end of every process that was started, whatever happens."""
+"""A Dask cluster on this machine, started by the two commands of the README. Every process ends in any case."""
 
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-START_SECONDS = 300.0  # a loaded machine takes long to start Python and to import Dask
+START_SECONDS = 300.0  # in which a loaded machine starts Python and imports Dask
 END_SECONDS = 20.0  # for a process to end by itself before it is killed
 
 
 def wait_for(fact: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
-    """What `fact()` returns as soon as it is true. Raises TimeoutError when it is not within `seconds`."""
-    end = time.monotonic() + seconds
-    while not (found := fact()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {seconds:.0f} s in vain. Remedy: see what the processes waited for do.")
+    """Return `fact()` as soon as it is true. Raises TimeoutError if it is not true within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := fact()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:.0f} s in vain. Remedy: look at the processes that did not answer.")
         time.sleep(0.02)
-    return found
+    return value
 
 
 def end(processes: Iterable[subprocess.Popen]) -> None:
-    """Ask processes to end, and kill those that do not, and what they started."""
+    """Ask processes to end; kill those that do not, and their descendants."""
     processes = list(processes)
     children = [child for process in processes for child in children_of(process.pid)]
     for process in processes:
@@ -36,15 +36,19 @@ def end(processes: Iterable[subprocess.Popen]) -> None:
             process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-    for child in children:  # a nanny that was killed leaves its worker
-        if child.is_running():
-            child.kill()
+    kill(children)  # for instance the worker of a killed nanny
     for process in processes:
         process.wait(END_SECONDS)
 
 
+def kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def children_of(pid: int) -> list[psutil.Process]:
-    """The processes that a process started, and theirs; none where it has ended."""
+    """The descendants of a process; none if the process has ended."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -52,18 +56,16 @@ def children_of(pid: int) -> list[psutil.Process]:
 
 
 class Cluster:
-    """A scheduler and `count` workers of one thread, from entering the context to leaving it.
+    """A context with a scheduler, at `address`, and the processes of `count` workers with one thread each.
 
-    address: of the scheduler; workers: their processes, or their nannies' where `nanny`. Without nannies a worker that
-    is killed stays dead.
+    nanny: each worker runs under another process, which restarts it if it is killed.
     """
 
     def __init__(self, folder: Path, count: int, nanny: bool = True) -> None:
         self.file, self.count, self.address = folder / "scheduler.json", count, ""
         self.options = ["--nthreads", "1", "--no-dashboard", "--local-directory", str(folder)]
         self.options += [] if nanny else ["--no-nanny"]
-        self.started: list[subprocess.Popen] = []
-        self.workers: list[subprocess.Popen] = []
+        self.started, self.workers = [], []
 
     def __enter__(self) -> "Cluster":
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -74,27 +76,24 @@ class Cluster:
             self.address = wait_for(self._announced)
             self.wait_for_workers(self.count)
         except BaseException:
-            self._end()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        """Workers first: one that is told to end after its scheduler has gone may wait for it for ever."""
+        """End the workers, then the scheduler: a worker may wait for ever for a scheduler that has gone."""
         try:
             end(self.started[1:])
         finally:
             end(self.started[:1])
 
     def refill(self) -> None:
-        """As many live workers as at first, in the place of those that were killed."""
+        """Replace the workers that have ended."""
         self._hire()
         self.wait_for_workers(self.count)
 
     def wait_for_workers(self, count: int) -> None:
-        from distributed import Client
+        from distributed import Client  # slow to import
 
         with Client(self.address, set_as_default=False, timeout=START_SECONDS) as client:
             wait_for(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == count)
@@ -110,9 +109,9 @@ class Cluster:
         return self.started[-1]
 
     def _announced(self) -> str | None:
-        """The scheduler's address; None while its file is missing, empty or half written."""
+        """The address in the scheduler's file; None while the file is missing or incomplete."""
         if (code := self.started[0].poll()) is not None:
-            raise RuntimeError(f"the Dask scheduler ended with {code}. Remedy: see what `dask scheduler` says.")
+            raise RuntimeError(f"the Dask scheduler ended with {code}. Remedy: run `dask scheduler` and see why.")
         try:
             return json.loads(self.file.read_text())["address"]
         except (FileNotFoundError, json.JSONDecodeError):

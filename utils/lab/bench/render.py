@@ -1,4 +1,4 @@
-"""Benchmark of rendering: views per second and pixels against pyrender as its documentation shows it, and leaks."""
+"""Benchmark of rendering: speed and pixels compared with pyrender's documented use, and leaks."""
 
 import gc
 from collections import defaultdict
@@ -17,13 +17,11 @@ from utils.render.camera import Camera
 from utils.render.renderer import Picture, PyrenderRenderer, TexturedMesh, close_renderer, get_renderer
 from utils.render.views import make_views, stable_vertices, view_cameras
 
-# Rendering ----------------------------------------------------------------------------------------------------------
-
 
 def rendering(setting: Setting) -> list[dict]:
-    """Two views of each frame of a clip, each frame with a mesh and a texture of its own: our renderer against pyrender
-    as its quick start draws a view, with a new renderer for each view or with one that is kept; and the pixels of
-    both without light. Ratio: our views per second divided by the row's, so 3 draws a third as many as ours."""
+    """Two views of each frame of a clip; every frame has its own mesh and texture. Our renderer is compared with
+    pyrender as in its quick start, with a new renderer for each view or one renderer for all. The pixels are compared
+    without light. Ratio: our views per second divided by those of the row; 3 means a third of our speed."""
     if not isinstance(get_renderer(), PyrenderRenderer):
         print("rendering is left out: there is no OpenGL here", flush=True)
         return []
@@ -48,7 +46,7 @@ def rendering(setting: Setting) -> list[dict]:
 
 
 def frames_of_a_clip(setting: Setting, count: int) -> tuple[list[TexturedMesh], list[Camera]]:
-    """The first frames of a measured clip as stage 01 draws them, and its two cameras."""
+    """The first `count` frames of a measured clip as stage 01 draws them, and the two cameras."""
     sequence = open_sequence(measured_clips(setting)["folder"][0])
     config, shapes, faces = load_config(setting.profile), stable_vertices(sequence), sequence.geometry(0)[1]
     meshes = [TexturedMesh(shapes[t], faces, sequence.geometry(t)[2], sequence.texture(t)) for t in range(count)]
@@ -56,7 +54,7 @@ def frames_of_a_clip(setting: Setting, count: int) -> tuple[list[TexturedMesh], 
 
 
 def views_per_second(draw: Callable, meshes: list[TexturedMesh], cameras: list[Camera]) -> float:
-    """Views per second of `draw(meshes, cameras)` after a first call, since the first compiles shaders."""
+    """Views per second of `draw(meshes, cameras)`, after a first call that compiles the shaders."""
     draw(meshes[:1], cameras)
     return len(meshes) * len(cameras) / seconds_of(draw, meshes, cameras)
 
@@ -66,18 +64,14 @@ def our_views(meshes: list[TexturedMesh], cameras: list[Camera]) -> list[Picture
 
 
 def documented_views(meshes: list[TexturedMesh], cameras: list[Camera]) -> None:
-    """Every view with a renderer of its own, as in pyrender's quick start."""
-    import pyrender
-
+    """Every view with a new renderer, as in pyrender's quick start."""
     for mesh in meshes:
         for camera in cameras:
-            renderer = pyrender.OffscreenRenderer(camera.size[1], camera.size[0])
-            renderer.render(documented_scene(mesh, camera))
-            renderer.delete()
+            documented_views_kept([mesh], [camera])
 
 
 def documented_views_kept(meshes: list[TexturedMesh], cameras: list[Camera], flags: int = 0) -> list[Picture]:
-    """Every view with a scene of its own, all with one renderer, deleted at the end."""
+    """Every view with a new scene, all views with one renderer, which is deleted at the end."""
     import pyrender
 
     renderer = pyrender.OffscreenRenderer(cameras[0].size[1], cameras[0].size[0])
@@ -87,24 +81,18 @@ def documented_views_kept(meshes: list[TexturedMesh], cameras: list[Camera], fla
 
 
 def documented_scene(mesh: TexturedMesh, camera: Camera):
-    """Mesh, camera and light in a new scene, https://pyrender.readthedocs.io/en/latest/examples/quickstart.html"""
+    """Mesh, camera and light in a new scene, see https://pyrender.readthedocs.io/en/latest/examples/quickstart.html"""
     import pyrender
 
-    # Without a material of its own trimesh would darken the texture to 40%.
+    # Without this material trimesh darkens the texture to 40%.
     skin = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(mesh.texture), metallicFactor=0.0)
     visual = trimesh.visual.TextureVisuals(uv=mesh.uv, material=skin)
     surface = trimesh.Trimesh(mesh.vertices, mesh.faces, visual=visual, process=False)
     pose = np.eye(4)
     pose[:3, :3] = camera.axes.T
     pose[:3, 3] = np.asarray(camera.target) + camera.distance * camera.axes[2]
-    lens = pyrender.IntrinsicsCamera(
-        camera.focal,
-        camera.focal,
-        camera.centre[0] + 0.5,
-        camera.centre[1] + 0.5,
-        znear=camera.distance * 0.2,
-        zfar=camera.distance * 2,
-    )
+    centre, near, far = np.add(camera.centre, 0.5), camera.distance * 0.2, camera.distance * 2
+    lens = pyrender.IntrinsicsCamera(camera.focal, camera.focal, *centre, znear=near, zfar=far)
     light = pyrender.SpotLight(np.ones(3), intensity=3.0, innerConeAngle=np.pi / 16, outerConeAngle=np.pi / 6)
     scene = pyrender.Scene(bg_color=np.zeros(4))
     scene.add(pyrender.Mesh.from_trimesh(surface))
@@ -114,7 +102,7 @@ def documented_scene(mesh: TexturedMesh, camera: Camera):
 
 
 def compare_pictures(meshes: list[TexturedMesh], cameras: list[Camera]) -> list[dict]:
-    """Our pictures against those of the documented scene without light, over the pixels that both cover."""
+    """Grey level differences between our pictures and pyrender's, without light, where both show the mesh."""
     import pyrender
 
     ours = our_views(meshes, cameras)
@@ -134,12 +122,9 @@ def compare_pictures(meshes: list[TexturedMesh], cameras: list[Camera]) -> list[
     ]
 
 
-# Leaks --------------------------------------------------------------------------------------------------------------
-
-
 def leaks(setting: Setting) -> list[dict]:
-    """What 1,000 short sequences (2 frames, views of 64 px, through `make_views`) leave behind in one process, after
-    50 that warm it up: resident memory, and objects of the OpenGL context."""
+    """Resident memory and OpenGL objects that 1,000 short sequences (2 frames, views of 64 px, through `make_views`)
+    leave behind in one process, after 50 sequences that warm it up."""
     clip = open_sequence(measured_clips(setting)["folder"][0])
     vertices, faces, _ = clip.vertices(), *clip.geometry(0)[1:]
     uv = np.stack([clip.geometry(t)[2] for t in (0, 1)])
@@ -164,18 +149,10 @@ def leaks(setting: Setting) -> list[dict]:
 
 
 def gl_objects() -> int:
-    """How many objects the process's OpenGL context holds, as far as their names lie below 4096; 0 without OpenGL."""
+    """Number of objects in the OpenGL context of this process with names below 4096; 0 without OpenGL."""
     if not isinstance(get_renderer(), PyrenderRenderer):
         return 0
     from OpenGL import GL
 
-    kinds = (
-        GL.glIsTexture,
-        GL.glIsBuffer,
-        GL.glIsVertexArray,
-        GL.glIsFramebuffer,
-        GL.glIsRenderbuffer,
-        GL.glIsProgram,
-        GL.glIsShader,
-    )
-    return sum(bool(holds(name)) for holds in kinds for name in range(1, 4096))
+    kinds = ("Texture", "Buffer", "VertexArray", "Framebuffer", "Renderbuffer", "Program", "Shader")
+    return sum(bool(getattr(GL, f"glIs{kind}")(name)) for kind in kinds for name in range(1, 4096))

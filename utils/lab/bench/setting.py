@@ -1,4 +1,4 @@
-"""What the sections of the benchmark share: the clips that they run on, rows of their tables, time and memory."""
+"""What the sections of the benchmark share: their clips, the rows of their tables, time and memory."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +14,8 @@ from utils.config import Config, load_config
 from utils.synthetic.data_root import make_dataset
 from utils.train.samples import CLASSES
 
-# Of the measured people, six for each. No rule, network or parameter was ever chosen on them: the synthetic challenge
-# is drawn from seed 7, the teachers of the pretrained networks from seeds of their own. (Those of 101 to 103, measured
-# before, showed what the apex rule did not see, so they count no longer.)
+# Each of these seeds makes six measured people. No rule, network or parameter was chosen on them: the synthetic
+# challenge is drawn from seed 7, and the teachers of the pretrained networks have their own seeds.
 SEEDS = (104, 105, 106)
 TEST_SHARE = 3  # every third clip of a data root is a test clip
 MEGABYTE = 1e6
@@ -24,12 +23,13 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Setting:
-    """How the benchmark runs: where its data and results lie, with how many workers, and whether only to try it."""
+    """How the benchmark runs. folder: of its data and results; quick: only try whether it works; faces, clips: folders
+    of photographs and clips for the section `real_skin`."""
 
     folder: Path
     jobs: int = 2
     quick: bool = False
-    faces: Path | None = None  # folders of photographs and of clips, for the section that needs real skin
+    faces: Path | None = None
     clips: Path | None = None
 
     @property
@@ -37,27 +37,30 @@ class Setting:
         return "smoke" if self.quick else "demo"
 
     def count(self, full: int, quick: int) -> int:
-        """A number of repetitions or clips, reduced where the benchmark is only tried."""
+        """A number of repetitions or clips, which is smaller in a quick run."""
         return quick if self.quick else full
 
 
-def row(name: str, value: float, unit: str, ratio: float | None = None, n: int = 1, **more: Any) -> dict[str, Any]:
-    """One line of a section's table.
+def row(
+    name: str, value: float, unit: str, ratio: float | None = None, n: int = 1, frames: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """One row of a section's table, see `utils.lab.tables`.
 
-    ratio: see the section's caption; n: clips or repetitions behind the value; more: further columns.
+    name: the method; ratio: see the section's caption; n: clips or repetitions behind the value; frames: the kind of
+    frames or clips on which it was measured, if there are several; more: further columns.
     """
-    return {"name": name, "value": value, "unit": unit, "ratio": ratio, "n": n, **more}
+    return {"frames": frames, "name": name, "value": value, "unit": unit, "ratio": ratio, "n": n, **more}
 
 
 def seconds_of(work: Callable[..., Any], *arguments: Any) -> float:
-    """Seconds by the clock that a call takes."""
+    """Wall-clock seconds of a call."""
     start = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - start
 
 
 def resident_mb(processes: Sequence[psutil.Process]) -> float:
-    """Resident memory of processes added up, MB; those that have ended count nothing."""
+    """Resident memory of all processes together, MB. A process that has ended counts as zero."""
     total = 0
     for process in processes:
         try:
@@ -68,7 +71,8 @@ def resident_mb(processes: Sequence[psutil.Process]) -> float:
 
 
 def measured_clips(setting: Setting) -> pd.DataFrame:
-    """The clips of the measured people, made if they are missing: rows of the truth, `source` (seed/Id), `folder`."""
+    """The clips of the measured people, made if they are missing: the rows of the truth with `source` (seed/Id) and
+    `folder`."""
     tables = []
     for seed in SEEDS[: setting.count(len(SEEDS), 1)]:
         root = make_dataset(
@@ -83,16 +87,17 @@ def measured_clips(setting: Setting) -> pd.DataFrame:
         )
         truth = read_artefact(root / "truth" / "clips.csv")
         folders = [(root / split / id).resolve() for split, id in zip(truth["split"], truth["Id"], strict=True)]
-        named = {"source": f"{seed}/" + truth["Id"], "subject": f"{seed}" + truth["subject"]}
-        tables.append(truth.assign(folder=folders, **named))
+        names = {"source": f"{seed}/" + truth["Id"], "subject": f"{seed}" + truth["subject"]}
+        tables.append(truth.assign(folder=folders, **names))
     return pd.concat(tables, ignore_index=True)
 
 
 def clip_root(setting: Setting, name: str, count: int | None = None, **changes: Any) -> Config:
-    """A data root of `count` measured clips (all without it), repeated in turn where that is more than there are.
+    """A new data root of `count` measured clips; without a count it holds all of them once.
 
-    Every clip stands under an Id of its own, linked to one folder, so that each is worked on anew. Returns the
-    configuration of a run over it, whose artefacts of earlier runs are removed; `changes` go into it.
+    If `count` exceeds their number, they are repeated in turn. Every clip has its own Id and is a link to the measured
+    folder, so that no result is shared. Returns the configuration of a run over it, with `changes`; the artefacts of
+    earlier runs are removed.
     """
     clips = measured_clips(setting)
     count = count or len(clips)
@@ -101,10 +106,9 @@ def clip_root(setting: Setting, name: str, count: int | None = None, **changes: 
     table["split"] = ["test" if i % TEST_SHARE == TEST_SHARE - 1 else "train" for i in range(count)]
     place = setting.folder / "runs" / name
     remove(place)
-    for split, part in table.groupby("split"):
-        (place / "data" / split).mkdir(parents=True)
-        for id, folder in zip(part["Id"], part["folder"], strict=True):
-            (place / "data" / split / id).symlink_to(folder, target_is_directory=True)
+    for split, id, folder in zip(table["split"], table["Id"], table["folder"], strict=True):
+        (place / "data" / split).mkdir(parents=True, exist_ok=True)
+        (place / "data" / split / id).symlink_to(folder, target_is_directory=True)
     train, test = (table[table["split"] == split] for split in ("train", "test"))
     write_artefact(place / "data" / "train.csv", train[["Id", "subject", *CLASSES]])
     write_artefact(place / "data" / "sample_submission.csv", test[["Id", *CLASSES]].assign(**dict.fromkeys(CLASSES, 0)))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -33,121 +34,102 @@ from utils.train.samples import Samples
 
 # Apex ---------------------------------------------------------------------------------------------------------------
 
-
 GROSS = 3  # frames: no clip's apex should be farther off
-
-
-def apex(setting: Setting) -> list[dict]:
-    """Mean absolute apex error by what disturbs the clip, on rendered clips of people on whom no rule was chosen: our
-    rule, the peak of the plain mean magnitude of the same flow, and the peak of the frame difference to the onset; then
-    the same of the frames as an H.264 film of 384 px keeps them, and as JPEG pictures of faces of 100 px do. Ratio: the
-    row's mean error divided by ours, so 3 errs three times as much as ours."""
-    config = clip_root(setting, "apex")
-    data = load_data(config)
-    render_all(config, data)
-    jobs = jobs_of(config, data)
-    found = parallel_map(apexes, jobs, config.jobs, description="apex rules")
-    remove(config.work_root)
-    truth = load_truth(config).loc[[job.id for job in jobs]]
-    found = by_recording(found, truth.index)
-    clean = found["as rendered"]
-    errors = clean.sub(truth["apex"], axis=0).abs()
-    gross = truth["source"][errors["ours"] > GROSS]
-    print(f"ours is off by more than {GROSS} frames in: {', '.join(gross) or 'no clip'}", flush=True)
-    damaged = [
-        {**one, "name": f"{damage}, {one['name']}"}
-        for damage in RECORDINGS
-        for one in errors_by_confounder(found[damage], truth)
-        if one["name"].startswith("all clips")
-    ]
-    return (
-        errors_by_confounder(clean, truth)
-        + damaged
-        + [
-            row(f"more than {GROSS} frames off: {rule}", int((errors[rule] > GROSS).sum()), "clips", n=len(errors))
-            for rule in clean
-        ]
-    )
-
-
-def by_recording(found: list[dict[tuple[str, str], int]], ids: pd.Index) -> pd.DataFrame:
-    """The apexes of `apexes`, a row per clip: columns by what became of the frames, and under it by rule."""
-    table = pd.DataFrame(found, index=ids)
-    table.columns = pd.MultiIndex.from_tuples(table.columns)
-    return table
-
-
-def errors_by_confounder(found: pd.DataFrame, truth: pd.DataFrame) -> list[dict]:
-    """Rows of apex errors, a group of clips after the other. found: a column per rule, "ours" among them, by Id."""
-    tables = {rule: apex_errors(found[rule], truth) for rule in found}
-    groups = tables["ours"].index[tables["ours"]["clips"] > 0]
-    rows = []
-    for group in groups:
-        ours = tables["ours"].loc[group, "mean_abs"]
-        for rule, table in tables.items():
-            error = table.loc[group]
-            ratio = error["mean_abs"] / ours if ours else None
-            spread = {"median": error["median_abs"], "worst": error["worst"]}
-            rows.append(row(f"{group}: {rule}", error["mean_abs"], "frames", ratio, int(error["clips"]), **spread))
-    return rows
-
-
-# What becomes of the grey frames (T, S, S) of a view when they are recorded.
+AS_RENDERED = "as rendered"
+# Recordings of the grey frames (T, S, S) of a view, by name.
 RECORDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "H.264 at 384 px": partial(h264, side=384),
     "faces of 100 px, JPEG": lambda frames: enlarged(jpeg(small(frames))),
 }
 
 
-def apexes(job: Job) -> dict[tuple[str, str], int]:
-    """The apex of one clip by what became of its frames and by each rule."""
+def apex(setting: Setting) -> list[dict]:
+    """Mean absolute apex error by what disturbs the clip, on rendered clips of people on whom no rule was chosen. The
+    rules are ours, the peak of the plain mean magnitude of the same flow, and the peak of the frame difference to the
+    onset. The last rows are for the same frames, recorded as an H.264 film of 384 px and as JPEG pictures of faces of
+    100 px. Ratio: the row's mean error divided by ours, so 3 means an error three times as large."""
+    config = clip_root(setting, "apex")
+    data = load_data(config)
+    render_all(config, data)
+    jobs = jobs_of(config, data)
+    spotted = parallel_map(apexes, jobs, config.jobs, description="apex rules")
+    remove(config.work_root)
+    truth = load_truth(config).loc[[job.id for job in jobs]]
+    tables = {name: pd.DataFrame([clip[name] for clip in spotted], index=truth.index) for name in spotted[0]}
+    errors = tables[AS_RENDERED].sub(truth["apex"], axis=0).abs()
+    gross = truth["source"][errors["ours"] > GROSS]
+    print(f"ours is off by more than {GROSS} frames in: {', '.join(gross) or 'no clip'}", flush=True)
+    rows = errors_by_confounder(tables[AS_RENDERED], truth)
+    for name in RECORDINGS:
+        of_all_clips = (line for line in errors_by_confounder(tables[name], truth) if line["frames"] == "all clips")
+        rows += [line | {"frames": f"{name}, all clips"} for line in of_all_clips]
+    counts = (errors > GROSS).sum()
+    title = f"more than {GROSS} frames off"
+    return rows + [row(rule, int(counts[rule]), "clips", n=len(errors), frames=title) for rule in errors]
+
+
+def errors_by_confounder(spotted: pd.DataFrame, truth: pd.DataFrame) -> list[dict]:
+    """Rows of apex errors by group of clips and by rule. spotted: a column per rule, one of them "ours", by Id."""
+    tables = {rule: apex_errors(spotted[rule], truth) for rule in spotted}
+    rows = []
+    for group, ours in tables["ours"].iterrows():
+        for rule, table in tables.items():
+            error = table.loc[group]
+            ratio = error["mean_abs"] / ours["mean_abs"] if ours["mean_abs"] else None
+            spread = {"median": error["median_abs"], "worst": error["worst"]}
+            rows.append(row(rule, error["mean_abs"], "frames", ratio, int(error["clips"]), group, **spread))
+    return [line for line in rows if line["n"]]
+
+
+def apexes(job: Job) -> dict[str, dict[str, int]]:
+    """The apex of one clip by recording of its frames and by rule."""
     views, config = job.views(), job.config
-    found = {}
-    for damage, frames in {"as rendered": views.frames, **damaged_views(views.frames)}.items():
-        found |= {
-            (damage, "ours"): spot_apex(frames, views.masks, config.apex_size, config.apex_method).apex,
-            (damage, "mean magnitude"): mean_magnitude_peak(frames, config.apex_size, config.apex_method),
-            (damage, "frame difference"): frame_difference_peak(frames, config.apex_size),
+    return {
+        name: {
+            "ours": spot_apex(frames, views.masks, config.apex_size, config.apex_method).apex,
+            "mean magnitude": mean_magnitude_peak(frames, config.apex_size, config.apex_method),
+            "frame difference": frame_difference_peak(frames, config.apex_size),
         }
-    return found
+        for name, frames in {AS_RENDERED: views.frames, **recorded_views(views.frames)}.items()
+    }
 
 
-def damaged_views(frames: np.ndarray) -> dict[str, np.ndarray]:
-    """Frames (T, V, S, S, 3) uint8 by what became of them: grey ones of the same shape."""
+def recorded_views(frames: np.ndarray) -> dict[str, np.ndarray]:
+    """Frames (T, V, S, S, 3) uint8 by recording: grey frames of the same shape."""
     size = frames.shape[2]
     grey = reduced_to_grey(frames, size).swapaxes(0, 1)  # (V, T, S, S)
-    found = {}
-    for name, damage in RECORDINGS.items():
-        views = np.stack([[cv2.resize(one, (size, size)) for one in damage(np.float32(view))] for view in grey], 1)
-        found[name] = np.repeat(views.round().clip(0, 255).astype(np.uint8)[..., None], 3, -1)
-    return found
+    recorded = {}
+    for name, record in RECORDINGS.items():
+        views = np.stack([[cv2.resize(frame, (size, size)) for frame in record(np.float32(view))] for view in grey], 1)
+        recorded[name] = np.repeat(views.round().clip(0, 255).astype(np.uint8)[..., None], 3, -1)
+    return recorded
 
 
 def mean_magnitude_peak(frames: np.ndarray, size: int, method: str) -> int:
-    """The frame at which the mean of |flow(onset -> t)| over the whole picture, both views added, is largest."""
+    """The frame with the largest mean of |flow(onset -> t)| over the whole picture and both views."""
     grey = reduced_to_grey(frames, size)
     flows = [[estimate_flow(*pair, method) for pair in zip(grey[0], now, strict=True)] for now in grey]
     return int(np.linalg.norm(flows, axis=-1).mean((1, 2, 3)).argmax())
 
 
 def frame_difference_peak(frames: np.ndarray, size: int) -> int:
-    """The frame that differs most from the onset, by the mean absolute difference of grey levels in both views."""
+    """The frame with the largest mean absolute difference of grey levels to the onset, over both views."""
     grey = reduced_to_grey(frames, size).astype(int)
     return int(np.abs(grey - grey[0]).mean((1, 2, 3)).argmax())
 
 
 def reduced_to_grey(frames: np.ndarray, size: int) -> np.ndarray:
-    """Frames (T, V, S, S, 3) uint8 as grey ones (T, V, size, size) uint8."""
-    small = [[cv2.resize(view, (size, size), interpolation=cv2.INTER_AREA) for view in frame] for frame in frames]
-    return np.array([[cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in frame] for frame in small])
+    """Frames (T, V, S, S, 3) uint8 as grey frames (T, V, size, size) uint8."""
+    reduced = [[cv2.resize(view, (size, size), interpolation=cv2.INTER_AREA) for view in frame] for frame in frames]
+    return np.array([[cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in frame] for frame in reduced])
 
 
 # Throughput and memory ----------------------------------------------------------------------------------------------
 
 
 def features(setting: Setting) -> list[dict]:
-    """From meshes to the network's tensors by `utils.pipeline` with one worker: stage 01 (read, stabilise in 3D, draw
-    both views, write) and stage 02 (apex, flow of both phases, maps, write). Median of the repetitions."""
+    """From meshes to the network's tensors with one worker: stage 01 (read, stabilise in 3D, draw both views, write)
+    and stage 02 (apex, flow of both phases, maps, write). Median of the repetitions."""
     count, repeats = setting.count(8, 3), setting.count(3, 1)
     seconds = defaultdict(list)
     for _ in range(repeats):
@@ -163,7 +145,7 @@ def features(setting: Setting) -> list[dict]:
     ]
 
 
-# A run of its own, so that the memory of the benchmark and of its libraries does not count.
+# Run in a separate process, so that the memory of the benchmark and of its libraries does not count.
 STAGES = """
 import json, sys
 from utils.config import load_config
@@ -176,9 +158,10 @@ extract_all(config, data)
 
 
 def memory(setting: Setting) -> list[dict]:
-    """Stages 01 and 02 in a process of their own as the clips grow by 1, 3 and 10 times: resident memory of all its
-    processes together, sampled every 0.1 s, and the time with that of starting. Clips beyond those made are the same
-    ones under other Ids, worked on anew. Ratio: the run's memory, and its seconds, divided by the smallest run's."""
+    """Stages 01 and 02 in a separate process, as the number of clips grows by 3 and by 10 times. Value: peak of the
+    resident memory of all its processes together, sampled every 0.1 s; the seconds include the start of the process.
+    Clips beyond the measured ones are copies under other Ids, and are computed again. Ratio, seconds ratio: the run's
+    memory and seconds divided by those of the smallest run."""
     curves = {}
     for count in (3, 6, 9) if setting.quick else (27, 81, 267):
         config = clip_root(setting, "memory", count)
@@ -187,23 +170,19 @@ def memory(setting: Setting) -> list[dict]:
         remove(config.work_root)
         print(f"{count} clips: {curves[count][-1, 0]:.0f} s, peak {curves[count][:, 1].max():.0f} MB", flush=True)
     save_figure(memory_curves(curves), setting.folder / "memory.png")
-    peaks = {count: curve[:, 1].max() for count, curve in curves.items()}
-    smallest = min(peaks)
+    ends = {count: (curve[:, 1].max(), curve[-1, 0]) for count, curve in curves.items()}
+    least_mb, least_seconds = ends[min(ends)]
     return [
         row(
-            f"{count} clips",
-            peaks[count],
-            "MB at the peak",
-            peaks[count] / peaks[smallest],
-            count,
-            seconds=curve[-1, 0],
-            seconds_ratio=curve[-1, 0] / curves[smallest][-1, 0],
+            *(f"{count} clips", peak, "MB at the peak", peak / least_mb, count),
+            seconds=seconds,
+            seconds_ratio=seconds / least_seconds,
         )
-        for count, curve in curves.items()
+        for count, (peak, seconds) in ends.items()
     ]
 
 
-def sample_memory(command: list[str], every: float = 0.1) -> np.ndarray:
+def sample_memory(command: list[str]) -> np.ndarray:
     """Run a command to its end: (N, 2) of seconds since its start, and resident MB of it and all its children.
 
     Raises CalledProcessError when the command fails.
@@ -214,7 +193,7 @@ def sample_memory(command: list[str], every: float = 0.1) -> np.ndarray:
         root = psutil.Process(process.pid)
         while process.poll() is None:
             samples.append((time.perf_counter() - start, resident_mb([root, *children_of(process.pid)])))
-            time.sleep(every)
+            time.sleep(0.1)
     finally:
         end([process])
     if process.returncode:
@@ -226,31 +205,26 @@ def sample_memory(command: list[str], every: float = 0.1) -> np.ndarray:
 
 
 def workers(setting: Setting) -> list[dict]:
-    """The same clips through stages 01 and 02 with one worker, two processes, and two Dask workers behind a scheduler
-    on the loopback, all started and warmed up by four clips before. Ratio: the time of one worker divided
-    by the row's, so 2 is twice as fast."""
-    count, found = setting.count(24, 4), {}
-    found["one worker"] = timed_run(setting, count, jobs=1)
-    found["two processes"] = timed_run(setting, count, jobs=2)
+    """The same clips through stages 01 and 02 with one worker, with two processes, and with two Dask workers behind a
+    scheduler on the loopback. Four clips are run before, so that all workers have started. Ratio: the seconds of one
+    worker divided by those of the row, so 2 is twice as fast."""
+    count = setting.count(24, 4)
+    runs = {"one worker": timed_run(setting, count, jobs=1), "two processes": timed_run(setting, count, jobs=2)}
     with dask_cluster(setting.folder / "runs" / "dask", 2):
-        found["two Dask workers"] = timed_run(setting, count, jobs=2)
-    seconds, expected = found["one worker"]
+        runs["two Dask workers"] = timed_run(setting, count, jobs=2)
+    seconds_of_one, expected = runs["one worker"]
     return [
         row(
-            name,
-            took,
-            "s",
-            seconds / took,
-            count,
+            *(name, seconds, "s", seconds_of_one / seconds, count),
             largest_difference=float(np.abs(x - expected).max()),
-            hours_for_10000_clips=took / count * 10_000 / 3600,
+            hours_for_10000_clips=seconds / count * 10_000 / 3600,
         )
-        for name, (took, x) in found.items()
+        for name, (seconds, x) in runs.items()
     ]
 
 
 def timed_run(setting: Setting, count: int, jobs: int) -> tuple[float, np.ndarray]:
-    """Seconds of both stages over `count` clips, after four clips of warming up, and the features (N, ...)."""
+    """Seconds of both stages over `count` clips, after four clips to warm up, and the features (N, ...)."""
     run_stages(clip_root(setting, "warm", 4, jobs=jobs))
     config = clip_root(setting, "workers", count, jobs=jobs)
     seconds = seconds_of(run_stages, config)
@@ -267,13 +241,6 @@ def run_stages(config: Config) -> None:
 
 @contextmanager
 def dask_cluster(folder: Path, count: int) -> Iterator[str]:
-    """A Dask scheduler and `count` workers of one thread, as processes of this machine; DASK_SCHEDULER names it."""
-    before = os.environ.get("DASK_SCHEDULER")
-    with Cluster(folder, count) as cluster:
-        os.environ["DASK_SCHEDULER"] = cluster.address
-        try:
-            yield cluster.address
-        finally:
-            os.environ.pop("DASK_SCHEDULER")
-            if before is not None:
-                os.environ["DASK_SCHEDULER"] = before
+    """The address of a Dask scheduler with `count` workers of one thread on this machine; DASK_SCHEDULER holds it."""
+    with Cluster(folder, count) as cluster, patch.dict(os.environ, DASK_SCHEDULER=cluster.address):
+        yield cluster.address

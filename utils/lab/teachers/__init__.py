@@ -1,5 +1,5 @@
-"""What makes the weights that ship.
+"""Training of the weights under `utils/weights`, on synthetic faces alone.
 
-The flow network: `flow_clips`, `flow_lessons`, `flow_degradation`, `train_flow`; `lesson_figure` shows its lessons.
-The classifiers: `motion_fields`, `flow_noise`, `frontal`, then `classifier`.
+Flow network: read `flow_clips`, `flow_lessons`, `flow_degradation`, `train_flow`; `lesson_figure` draws the lessons.
+Classifiers: read `motion_fields`, `flow_noise`, `frontal`, `classifier`.
 """

@@ -1,36 +1,38 @@
-"""A classifier taught by synthetic motion: action units and emotions learnt from motion fields, nothing else.
+"""Training of the shipped classifiers on motion fields of synthetic faces: emotions and action units.
 
     python -m utils.lab.teachers.classifier --kind dual|frontal|single [--seed 0] [--out DIR]   # minutes on one core
 
-`dual` is the network of this repository (two views, two phases, five labels), `frontal` that of one camera in front
-(one view); `single` reads the flow images of `utils.lab.flow_images` (one view, one phase; negative, positive,
-surprise). All also give the probability of 19 action units. The weights under `utils/weights` come from these commands;
-see the model card there.
+`dual` is for the pipeline with two views (two phases, five labels), `frontal` for one camera in front of the face (one
+view). `single` is for the flow images of `utils.lab.flow_images` (one view, one phase; negative, positive, surprise).
+Each also gives the probability of 19 action units. See the model card in `utils/weights`.
 """
 
 import argparse
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
+from numpy.random import Generator
 
+from utils.lab.shared_image import from_image, strain_maps, to_image
 from utils.lab.teachers.flow_clips import YAW_DEG
 from utils.lab.teachers.flow_noise import FLOW_NOISE, FlowNoise, estimated_flow, maps_of
-from utils.lab.teachers.frontal import FrontalCrop, flow_image, frontal_view
-from utils.lab.teachers.motion_fields import CROP, MotionFields, extend_fields, make_fields, sample_motion, true_flow
+from utils.lab.teachers.frontal import FRONT, FrontalCrop, eye_centres, frontal_view
+from utils.lab.teachers.motion_fields import CROP, MotionFields, covered_share, make_fields, sample_motion, true_flow
 from utils.paths import WEIGHTS
 from utils.progress import progress
 from utils.render.camera import Camera
 from utils.render.crops import frontal_mask
-from utils.render.views import DISTANCE_MM, view_cameras
+from utils.render.views import view_cameras
 from utils.synthetic.action_units import ACTION_UNITS
 from utils.synthetic.data_root import LABEL_SETS
-from utils.synthetic.expressions import rotation
-from utils.synthetic.face_model import Identity, load_face_model, sample_identity
+from utils.synthetic.expressions import EMFACS, Repertoire, rotation
+from utils.synthetic.face_model import Identity, sample_identity
 from utils.synthetic.performance import PIVOT
 from utils.train.ensemble import Ensemble, save_ensemble
 from utils.train.estimator import Estimator
@@ -41,152 +43,133 @@ from utils.train.settings import TrainConfig
 from utils.train.shipped import FILES, zero_shot_estimator
 
 THREE = ("negative", "positive", "surprise")
-# The emotions that each of THREE draws from, with how often among all clips: half negative, about as in the
-# field's composite of three databases (250, 109 and 83 of 442 clips).
+# Emotion, its class in THREE, and its share of the clips: half are negative, about as in the field's composite of three
+# databases (250, 109 and 83 of 442 clips).
 EMOTIONS_OF_THREE = (("Negative", 0, 0.38), ("Repression", 0, 0.12), ("Positive", 1, 0.25), ("Surprise", 2, 0.25))
-PER_PERSON = 100  # clips of one person in one pose and crop
-FIELD_CROP = FrontalCrop(0.5, 0.29, 0.57, 0.48)  # of the shared flow images, from their mean images
-EYE_Y, EYE_DISTANCE = 0.41, 0.343  # shares of the crop of one camera's picture, see `utils.flow.apex.EYES`
+PER_PERSON = 100  # clips of one person, all in one pose and crop
+FIELD_CROP = FrontalCrop(0.5, 0.29, 0.57, 0.48)  # of the shared flow images, measured on their class means
+EYE_Y, EYE_DISTANCE = 0.41, 0.343  # in the crop of one camera's picture, shares of its side; see `utils.flow.apex.EYES`
+
+Clips = tuple[np.ndarray, np.ndarray, np.ndarray]  # x, y and units of `Samples`
+PersonClips = Callable[[Generator, int], Clips]  # draws so many clips of one person
 
 
-# Samples ----------------------------------------------------------------------------------------------------
+def sample(kind: str, n: int, seed: int) -> Samples:
+    """N clips (N, V, P, 3, H, W) of synthetic faces, with the views, phases and classes of RECIPES[kind]."""
+    return join_people(n, PER_PERSON, (seed, 30), RECIPES[kind].classes, RECIPES[kind].person_clips)
 
 
-def sample_single(n: int, seed: int, crop: FrontalCrop = FIELD_CROP, size: int = 28) -> Samples:
-    """N flow images (N, 1, 1, 3, size, size) of synthetic faces, one of THREE per clip."""
-    return _collect(n, seed, THREE, lambda rng, count: _person_single(rng, count, crop, size))
+sample_single, sample_dual, sample_frontal = (partial(sample, kind) for kind in ("single", "dual", "frontal"))
 
 
-def _person_single(rng: np.random.Generator, n: int, crop: FrontalCrop, size: int) -> tuple[np.ndarray, ...]:
-    """One person's flow images. Cameras and flow methods of others are unknown, so the noise varies widely."""
+def join_people(n: int, each: int, seed: Sequence[int], classes: tuple[str, ...], person_clips: PersonClips) -> Samples:
+    """N clips: `each` clips of every person, made by `person_clips(rng, count)`."""
+    counts = progress([min(each, n - start) for start in range(0, n, each)], "synthetic people")
+    people = [person_clips(np.random.default_rng([*seed, number]), count) for number, count in enumerate(counts)]
+    x, y, units = (np.concatenate(part) for part in zip(*people, strict=True))
+    return Samples(x, y, [f"C{i:06d}" for i in range(n)], [f"P{i // each:05d}" for i in range(n)], classes, units)
+
+
+def _single_clips(rng: Generator, n: int) -> Clips:
+    """Flow images of one person. The noise varies widely, since the cameras and flow methods of the field vary."""
     identity = sample_identity(rng)
-    stretched, camera = frontal_view(identity, crop.jittered(rng))
-    fields = extend_fields(make_fields(stretched, [camera], size, rng.normal(0, [4, 4, 2])))
+    stretched, camera = frontal_view(identity, FrontalCrop(*(np.array(FIELD_CROP) + rng.normal(0, 0.03, 4))))
+    fields = make_fields(stretched, [camera], rng.normal(0, [4, 4, 2])).extended()
     names, labels, odds = zip(*EMOTIONS_OF_THREE, strict=True)
     drawn = rng.choice(len(names), n, p=odds)
     motion = sample_motion(identity, [[names[i]] for i in drawn], rng, head=0.15, lids=0.75)
-    noise = FlowNoise(
-        gain=1,
-        blur=rng.uniform(0, 1),
-        floor=np.exp(rng.normal(np.log(0.15), 0.8)),
-        relative=rng.uniform(0.1, 0.5),
-        length=rng.uniform(0.7, 2.5),
-        phases=0,
-    )
+    blur, floor = rng.uniform(0, 1), np.exp(rng.normal(np.log(0.15), 0.8))
+    relative, length = rng.uniform(0.1, 0.5), rng.uniform(0.7, 2.5)
+    noise = FlowNoise(1, blur, floor, relative, length, phases=0)
     flow = estimated_flow(true_flow(fields, motion.weights[:, :2]), noise, rng)
-    return flow_image(flow), np.eye(len(THREE))[np.array(labels)[drawn]], motion.units
+    x = from_image(to_image(strain_maps(flow)))  # as a reader of shared images gets it
+    return x, np.eye(len(THREE))[np.array(labels)[drawn]], motion.units
 
 
-def _collect(n: int, seed: int, classes: tuple[str, ...], person) -> Samples:
-    parts = [
-        person(np.random.default_rng([seed, 30, i]), min(PER_PERSON, n - start))
-        for i, start in enumerate(progress(range(0, n, PER_PERSON), "synthetic people"))
-    ]
-    x, y, units = (np.concatenate(part) for part in zip(*parts, strict=True))
-    people = np.repeat([f"P{i:05d}" for i in range(len(parts))], [len(part[0]) for part in parts])
-    return Samples(x, y, np.array([f"C{i:06d}" for i in range(n)]), people, classes, units)
+def _dual_clips(rng: Generator, n: int) -> Clips:
+    identity = sample_identity(rng)
+    return clips_of(identity, dual_fields(identity, rng), n, rng)
 
 
-def sample_dual(n: int, seed: int, noise: FlowNoise = FLOW_NOISE, size: int = 28) -> Samples:
-    """N clips (N, V=2, P=2, 3, size, size) of synthetic faces in the pipeline's form, with CLASSES."""
-    return _collect(n, seed, CLASSES, lambda rng, count: _person_dual(rng, count, noise, size))
-
-
-def _person_dual(rng: np.random.Generator, n: int, noise: FlowNoise, size: int) -> tuple[np.ndarray, ...]:
-    identity, angles = sample_identity(rng), rng.normal(0, [3, 3.5, 2])
-    posed = (identity.vertices - PIVOT) @ rotation(angles).T + PIVOT
-    cameras = [jitter_crop(camera, rng) for camera in view_cameras(posed, CROP, rng.normal(YAW_DEG, 2))]
-    fields = make_fields(identity, cameras, size, angles)
-    return _clips_of(identity, fields, fields.mask, n, noise, rng)
-
-
-def sample_frontal(n: int, seed: int, noise: FlowNoise = FLOW_NOISE, size: int = 28) -> Samples:
-    """N clips (N, V=1, P=2, 3, size, size) as one camera in front sees them, in the pipeline's form, with CLASSES."""
-    return _collect(n, seed, CLASSES, lambda rng, count: _person_frontal(rng, count, noise, size))
-
-
-def _person_frontal(rng: np.random.Generator, n: int, noise: FlowNoise, size: int) -> tuple[np.ndarray, ...]:
-    """One person's clips, in a crop as the face detector makes it, moved and scaled, where `frontal_mask` has it."""
+def _frontal_clips(rng: Generator, n: int) -> Clips:
+    """Clips of one person in a jittered crop of the face detector, with motion inside `frontal_mask` only."""
     identity, angles = sample_identity(rng), rng.normal(0, [4, 5, 3])
-    posed = (identity.vertices - PIVOT) @ rotation(angles).T + PIVOT
-    wide = Camera(0.0, DISTANCE_MM, (0.0, 0.0, 0.0), DISTANCE_MM, (255.5, 255.5), (512, 512))
-    model = load_face_model()
-    eyes = wide.project(np.array([posed[model.island == island].mean(0) for island in model.eyes]))
+    eyes = eye_centres(turned(identity, angles))
     side = np.linalg.norm(eyes[1] - eyes[0]) / EYE_DISTANCE
     x, y = eyes.mean(0) + 0.5 - np.array([0.5, EYE_Y]) * side
-    camera = jitter_crop(wide.cropped((float(x), float(y), float(side)), CROP), rng, 0.05)
-    fields = make_fields(identity, [camera], size, angles)
-    return _clips_of(identity, extend_fields(fields), face_share(size)[None], n, noise, rng)
+    camera = jitter_crop(FRONT.cropped((float(x), float(y), float(side)), CROP), rng, 0.05)
+    fields = make_fields(identity, [camera], angles).extended()
+    return clips_of(identity, fields._replace(mask=covered_share(frontal_mask(CROP))[None]), n, rng)
 
 
-def face_share(size: int) -> np.ndarray:
-    """The share (size, size) of each map pixel that `frontal_mask` covers."""
-    return cv2.resize(frontal_mask(CROP).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+def dual_fields(identity: Identity, rng: Generator, faces: np.ndarray | None = None) -> MotionFields:
+    """`make_fields` for the crops of both virtual cameras, with the head and the crops moved a little at random."""
+    angles = rng.normal(0, [3, 3.5, 2])
+    cameras = view_cameras(turned(identity, angles), CROP, rng.normal(YAW_DEG, 2))
+    return make_fields(identity, [jitter_crop(camera, rng, 0.02) for camera in cameras], angles, faces)
 
 
-def _clips_of(
-    identity: Identity, fields: MotionFields, mask: np.ndarray, n: int, noise: FlowNoise, rng: np.random.Generator
-) -> tuple[np.ndarray, ...]:
-    """N clips of a person by the fields of its units: maps, labels, intensities of the units."""
-    odds = np.sqrt(list(LABEL_SETS.values()))
-    emotions = [list(LABEL_SETS)[i] for i in rng.choice(len(odds), n, p=odds / odds.sum())]
-    motion = sample_motion(identity, emotions, rng, head=0.03)
-    louder = replace(noise, floor=noise.floor * np.exp(rng.normal(0, 0.3)))  # skins and light differ
-    maps = maps_of(estimated_flow(true_flow(fields, motion.weights), louder, rng), mask, noise)
-    return maps, np.array([[name in names for name in CLASSES] for names in emotions]), motion.units
+def turned(identity: Identity, angles: np.ndarray) -> np.ndarray:
+    """The vertices (V, 3) of a person whose head is turned by `angles` (degrees about x, y, z)."""
+    return (identity.vertices - PIVOT) @ rotation(angles).T + PIVOT
 
 
-def jitter_crop(camera: Camera, rng: np.random.Generator, spread: float = 0.02) -> Camera:
-    """The camera with its square crop moved and scaled by normal deviations of `spread`, in shares of the side."""
+def jitter_crop(camera: Camera, rng: Generator, spread: float) -> Camera:
+    """The camera with its square crop moved and scaled; spread: standard deviation in shares of the side."""
     size = camera.size[0]
     side = size * np.exp(rng.normal(0, spread))
     x, y = (size - side) / 2 + size * rng.normal(0, spread, 2)
     return camera.cropped((x, y, side), size)
 
 
-# Training ---------------------------------------------------------------------------------------------------
+def clips_of(
+    identity: Identity,
+    fields: MotionFields,
+    n: int,
+    rng: Generator,
+    repertoire: Repertoire = EMFACS,
+    log_floor: tuple[float, float] = (0, 0.3),
+) -> Clips:
+    """N clips of a person, with the label sets of the synthetic challenge (its rare sets are more frequent here).
+
+    log_floor: mean and standard deviation of the log of a factor on the noise floor, since skin and light differ.
+    """
+    odds = np.sqrt(list(LABEL_SETS.values()))
+    emotions = [list(LABEL_SETS)[i] for i in rng.choice(len(odds), n, p=odds / odds.sum())]
+    motion = sample_motion(identity, emotions, rng, head=0.03, repertoire=repertoire)
+    noise = FLOW_NOISE._replace(floor=FLOW_NOISE.floor * np.exp(rng.normal(*log_floor)))
+    maps = maps_of(estimated_flow(true_flow(fields, motion.weights), noise, rng), fields.mask, noise)
+    return maps, np.array([[name in names for name in CLASSES] for names in emotions]), motion.units
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one kind of network is pretrained."""
+class Recipe(NamedTuple):
+    """How a kind of network is trained."""
 
     classes: tuple[str, ...]
-    sample: Callable[[int, int], Samples]
+    person_clips: PersonClips
+    clips: int
     model: ModelConfig
     train: TrainConfig
-    clips: int
 
 
-def _recipe(
-    classes: tuple[str, ...], mode: str, shape: tuple[int, int], sample: Callable, clips: int, epochs: int
-) -> Recipe:
-    model = ModelConfig(
-        classes=len(classes), views=shape[0], phases=shape[1], widths=(16, 32, 64), features=64, units=len(ACTION_UNITS)
-    )
-    train = TrainConfig(mode=mode, loss="bce", epochs=epochs, patience=0, batch=128, mixup=0.0, device="cpu")
-    return Recipe(classes, sample, model, train, clips)
-
-
+MODEL = ModelConfig(classes=len(CLASSES), widths=(16, 32, 64), features=64, units=len(ACTION_UNITS))
+MODEL_OF_THREE = replace(MODEL, classes=len(THREE), views=1, phases=1)
+TRAIN = TrainConfig(loss="bce", epochs=8, patience=0, batch=128, mixup=0.0, device="cpu")
 RECIPES = {
-    "single": _recipe(THREE, "single-label", (1, 1), sample_single, clips=40000, epochs=4),
-    "dual": _recipe(CLASSES, "multi-label", (2, 2), sample_dual, clips=16000, epochs=8),
-    "frontal": _recipe(CLASSES, "multi-label", (1, 2), sample_frontal, clips=16000, epochs=8),
+    "single": Recipe(THREE, _single_clips, 40000, MODEL_OF_THREE, replace(TRAIN, mode="single-label", epochs=4)),
+    "dual": Recipe(CLASSES, _dual_clips, 16000, MODEL, TRAIN),
+    "frontal": Recipe(CLASSES, _frontal_clips, 16000, replace(MODEL, views=1), TRAIN),
 }
 
 
-def pretrain(kind: str, seed: int = 0, clips: int | None = None, epochs: int | None = None) -> Ensemble:
-    """Train the network of a kind on synthetic motion alone, with emotions and action units together."""
+def pretrain(kind: str, seed: int = 0) -> Ensemble:
+    """Train the network of a kind on emotions and action units of synthetic motion."""
     recipe = RECIPES[kind]
-    config = replace(recipe.train, epochs=epochs or recipe.train.epochs)
-    return fit(recipe.sample(clips or recipe.clips, seed), None, recipe.model, config, seed, description="epochs")
-
-
-# Use --------------------------------------------------------------------------------------------------------
+    return fit(sample(kind, recipe.clips, seed), None, recipe.model, recipe.train, seed, description="epochs")
 
 
 def controls(ensemble: Ensemble) -> dict[str, Estimator]:
-    """Zero-shot estimators that must be near chance or below: wrong input, and a network never trained."""
+    """Zero-shot estimators that must score near chance or below: on wrong input, and with an untrained network."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         state = MicroAttNet(ensemble.model_config).state_dict()
@@ -204,7 +187,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the weights")
     options = parser.parse_args()
-    torch.set_num_threads(1)  # so that the sums, and the weights, do not depend on the cores
+    torch.set_num_threads(1)  # so that the sums, and the weights, do not depend on the number of cores
     start = time.perf_counter()
     save_ensemble(pretrain(options.kind, options.seed), options.out, FILES[options.kind][0].stem)
     print(f"{options.kind}: trained in {time.perf_counter() - start:.0f} s")

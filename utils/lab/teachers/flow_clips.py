@@ -1,10 +1,11 @@
-"""Rendered clips of synthetic faces with their exact flow: what flow methods are trained on and measured against.
+"""Rendered clips of synthetic faces with their exact flow, to train and to test flow methods.
 
-A clip goes the pipeline's way: photographed by the stereo cameras, textured from the composite, drawn by both virtual
-cameras. The truth comes from the mesh: the flow of the visible surface, and the same without the head's rigid motion.
+A clip passes through the steps of the pipeline: stereo cameras photograph the face, the composite becomes the texture,
+and both virtual cameras draw the textured mesh. The exact flow is computed from the mesh.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,15 +18,14 @@ from utils.synthetic.face_model import Identity, load_face_model
 from utils.synthetic.performance import move_head
 from utils.synthetic.photography import SENSOR_NOISE, photograph, scanner_surface, scanner_uv
 
-YAW_DEG = Config.yaw_deg  # of the virtual cameras, as a run has it by default
+YAW_DEG = Config.yaw_deg  # of the virtual cameras in a run with default settings
 
 
-@dataclass(frozen=True)
-class Performed:
-    """What a face does in a few moments: shapes (T, V, 3) mm in the head's frame, head angles and shifts (T, 3)."""
+class Performed(NamedTuple):
+    """A face at T moments: shapes (T, V, 3) mm in the head's frame, angles and shift (T, 3) of the head."""
 
     shapes: np.ndarray
-    angles: np.ndarray  # degrees
+    angles: np.ndarray  # degrees about x, y, z
     shift: np.ndarray  # mm
 
 
@@ -33,25 +33,20 @@ class Performed:
 class Conditions:
     """How a clip is photographed and drawn."""
 
-    size: int = 256  # pixels of a view's side
+    size: int = 256  # side of a view, pixels
     noise: float = SENSOR_NOISE  # grey levels at mid grey
     flicker: bool = True
-    stabilised: bool = True  # the head's motion is taken out of the meshes before drawing
+    stabilised: bool = True  # the head's motion is removed from the meshes before they are drawn
     yaw_deg: float = YAW_DEG  # of the virtual cameras, to either side
 
 
-@dataclass(frozen=True)
-class FlowClip:
-    """Views (T, V=2, S, S, 3) uint8 of T moments, and the truth of the P = T - 1 pairs of neighbouring moments.
+class FlowClip(NamedTuple):
+    """Views of T moments, and the truth for the P = T - 1 pairs of neighbouring moments."""
 
-    flow, nonrigid: (V, P, S, S, 2) float32 px, all motion, and without the head's rigid motion; visible (V, P, S, S)
-    bool.
-    """
-
-    frames: np.ndarray
-    flow: np.ndarray
-    nonrigid: np.ndarray
-    visible: np.ndarray
+    frames: np.ndarray  # (T, V=2, S, S, 3) uint8
+    flow: np.ndarray  # (V, P, S, S, 2) float32 px, all motion
+    nonrigid: np.ndarray  # the same without the head's rigid motion
+    visible: np.ndarray  # (V, P, S, S) bool, where the truth is defined
 
     def grey(self) -> np.ndarray:
         """The views in grey, (T, V, S, S) uint8."""
@@ -67,20 +62,21 @@ def record_clip(
     conditions: Conditions = Conditions(),
     truth_size: int | None = None,
 ) -> FlowClip:
-    """Photograph and draw what `act` does. truth_size: side of the truth's maps, in px of the views all the same.
+    """Photograph and draw a performance, with its exact flow.
 
-    albedo: of `paint_skin`. Where the head's motion is left in, the cameras stand before the first moment's face.
+    albedo: the skin, as `paint_skin` returns it. truth_size: side of the truth's maps, by default that of the views;
+    the flow is in pixels of the views in either case. The virtual cameras stand before the face of the first moment.
     """
-    taken = move_head(act.shapes, act.angles, act.shift)
+    posed = move_head(act.shapes, act.angles, act.shift)
     light = np.random.default_rng(light_seed)
-    photos = list(photograph(taken, albedo, light, rng, conditions.flicker, conditions.noise))
+    photos = list(photograph(posed, albedo, light, rng, conditions.flicker, conditions.noise))
     pose = np.stack([act.angles, act.shift])
     if conditions.stabilised:
-        pose = np.repeat(pose[:, :1], len(taken), axis=1)
+        pose = np.repeat(pose[:, :1], len(posed), axis=1)
     shown = move_head(act.shapes, *pose)
-    nonrigid = move_head(act.shapes[1:], *pose[:, :-1])  # the next moment's shape where the head was before
+    nonrigid = move_head(act.shapes[1:], *pose[:, :-1])  # the face of the next moment, the head still at this moment's
     source, side, faces = scanner_surface()
-    uv = scanner_uv(taken, source, side)
+    uv = scanner_uv(posed, source, side)
     cameras = view_cameras(shown[0][source], conditions.size, conditions.yaw_deg)
     meshes = [TexturedMesh(shape[source], faces, at, photo) for shape, at, photo in zip(shown, uv, photos, strict=True)]
     frames = np.stack([[picture.rgb for picture in get_renderer().render(mesh, cameras)] for mesh in meshes])
@@ -91,5 +87,5 @@ def record_clip(
     model_faces = load_face_model().faces
     truth = [[exact_flows(before, afters, model_faces, lens) for before, afters in pairs] for lens in lenses]
     flows = np.array([[flow for flow, _ in view] for view in truth]) * np.float32(conditions.size / size)
-    visible = np.array([[seen for _, seen in view] for view in truth])
+    visible = np.array([[mask for _, mask in view] for view in truth])
     return FlowClip(frames, flows[:, :, 0], flows[:, :, 1], visible)

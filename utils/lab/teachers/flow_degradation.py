@@ -1,13 +1,15 @@
-"""What rendered lessons lack of life: other motions, skins, grounds, crops, cameras, codecs; drawn anew each epoch.
+"""Degradation of rendered lessons: other motion, skin, background, crop, camera and codec, drawn anew in each epoch.
 
-A lesson is a rendered pair before a black ground, without noise. Each change keeps the flow exact: what moves with the
-skin is put into the second frame, and found in the first where the flow says. Shapes: frames (B, 1, S, S), flows
-(B, 2, OUT, OUT) px of the S px picture, known (B, OUT, OUT) 0 or 1. Every function draws from torch's generator.
+A rendered lesson shows a face on black, without noise. Each change keeps the flow exact: texture that moves with the
+skin is added to the second frame, and warped by the flow into the first. Shapes: frames (B, 1, S, S); flows
+(B, 2, OUT, OUT) in px of the S px picture; known (B, OUT, OUT) 0 or 1. All random numbers come from torch's generator.
+An argument `like` only gives the batch size and the device.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,127 +19,118 @@ from torch import Tensor
 
 from utils.flow.faceflow_net import OUT, SIZE, backward_warp, upsample
 
-# Sample pictures that ship with scikit-image: their fine detail is what procedural skin lacks. Its portrait of an
-# astronaut is not among them, since flow is measured on that.
-PICTURES = ("brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "moon", "motorcycle_left", "retina")
-DETAIL_SIGMA = 4.0  # px: what is finer is detail
+# Sample pictures of scikit-image, for fine detail that procedural skin lacks. Its portrait `astronaut` is left out,
+# since the benchmark measures flow on it.
+PICTURES = ("brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png", "moon.png")
+PICTURES += ("motorcycle_left.png", "retina.jpg")
+DETAIL_SIGMA = 4.0  # px of the Gaussian that separates detail from slow brightness
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """A batch of pairs with their truth."""
+class Lesson(NamedTuple):
+    """A batch of pairs of frames with their truth."""
 
     first: Tensor
     second: Tensor
     flow: Tensor
-    nonrigid: Tensor
-    known: Tensor  # where the flow is known
-    known_nonrigid: Tensor  # where the flow without the head's motion is known
+    nonrigid: Tensor  # the flow without the head's rigid motion
+    known: Tensor  # where `flow` is known
+    known_nonrigid: Tensor  # where `nonrigid` is known
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """How often each change is made to a pair, as shares, and how far it goes."""
+    """Share of the pairs that get each change, and the range of its strength."""
 
-    moved: float = 0.45  # by another motion than the rendered one
-    detailed: float = 0.6  # detail of natural pictures over the skin,
-    detail: tuple[float, float] = (0.7, 8.0)  # grey levels
-    softened: float = 0.2  # skin without fine detail,
-    softness: tuple[float, float] = (0.7, 4.0)  # px
-    grounded: float = 0.75  # another ground than black
-    cropped: float = 0.5  # closer or from farther away
+    moved: float = 0.45  # another motion than the rendered one
+    detailed: float = 0.6  # detail of natural pictures on the skin
+    detail: tuple[float, float] = (0.7, 8.0)  # its standard deviation, grey levels
+    softened: float = 0.2  # both frames blurred
+    softness: tuple[float, float] = (0.7, 4.0)  # sigma of the blur, px
+    grounded: float = 0.75  # another background than black
+    cropped: float = 0.5  # a closer or a wider crop
     zoom: tuple[float, float] = (0.75, 1.7)
-    small: float = 0.35  # of batches: taken with a face of fewer pixels
-    side: tuple[int, int] = (64, 220)
-    lit: float = 0.5  # another exposure of the second frame, uneven too
-    contrast: tuple[float, float] = (0.4, 3.5)  # times that of the rendered face; photographs have 2.5 times as much
-    brightness: tuple[float, float] = (50.0, 180.0)  # grey levels, of the middle of the first frame
-    noise: tuple[float, float] = (0.3, 5.0)  # grey levels
-    correlated: float = 0.5  # noise that hangs together, as demosaicing and scaling leave it,
-    noise_width: tuple[float, float] = (0.4, 2.5)  # px
-    coded: float = 0.4  # through a still picture's codec or a film's
+    small: float = 0.35  # of the batches: recorded with fewer pixels, then enlarged
+    side: tuple[int, int] = (64, 220)  # pixels of a side then
+    lit: float = 0.5  # other light on the second frame
+    contrast: tuple[float, float] = (0.4, 3.5)  # times that of the rendered face; photographs have about 2.5 times
+    brightness: tuple[float, float] = (50.0, 180.0)  # mean of the middle of the first frame, grey levels
+    noise: tuple[float, float] = (0.3, 5.0)  # standard deviation, grey levels
+    correlated: float = 0.5  # noise that is correlated between pixels, as after demosaicing and scaling
+    noise_width: tuple[float, float] = (0.4, 2.5)  # sigma of the correlated noise, px
+    coded: float = 0.4  # compressed as a still picture or as a film
 
 
-def degrade(lesson: Lesson, how: Degradation) -> Lesson:
-    """The lesson as other people, places, cameras and files would have it."""
-    ground = (lesson.second == 0).float()
-    lesson, ground_first = move_otherwise(lesson, ground, how)
-    lesson = change_skin(lesson, 1 - ground, how)
-    lesson = change_ground(lesson, ground_first, ground, how)
-    lesson = change_crop(lesson, how)
-    first, second = take(lesson.first, lesson.second, how)
-    return replace(lesson, first=first, second=second)
+def degrade(lesson: Lesson, config: Degradation) -> Lesson:
+    """The lesson after all changes."""
+    background = (lesson.second == 0).float()
+    lesson, first_background = replace_motion(lesson, background, config)
+    lesson = change_skin(lesson, 1 - background, config)
+    lesson = change_background(lesson, first_background, background, config)
+    lesson = change_crop(lesson, config)
+    first, second = record(lesson.first, lesson.second, config)
+    return lesson._replace(first=first, second=second)
 
 
-# Chances ------------------------------------------------------------------------------------------------------------
+def choose(which: Tensor, new: Lesson, old: Lesson) -> Lesson:
+    """The pairs of `new` where `which` (B, 1, 1, 1) is true, else those of `old`."""
+    maps = zip(new, old, strict=True)
+    return Lesson(*(torch.where(which if a.ndim == 4 else which[:, 0], a, b) for a, b in maps))
 
 
-def chance(like: Tensor, share: float) -> Tensor:
-    """True for a share of the batch, (B, 1, 1, 1)."""
+def selected(like: Tensor, share: float) -> Tensor:
+    """True for a random share of the batch, (B, 1, 1, 1)."""
     return torch.rand(len(like), 1, 1, 1, device=like.device) < share
 
 
-def between(like: Tensor, low: float, high: float) -> Tensor:
-    """A number between two for each of the batch, (B, 1, 1, 1)."""
+def uniform(like: Tensor, low: float, high: float) -> Tensor:
+    """A uniform random number for each item of the batch, (B, 1, 1, 1)."""
     return torch.rand(len(like), 1, 1, 1, device=like.device) * (high - low) + low
 
 
-def log_between(like: Tensor, low: float, high: float) -> Tensor:
-    return between(like, math.log(low), math.log(high)).exp()
+def log_uniform(like: Tensor, low: float, high: float) -> Tensor:
+    return uniform(like, math.log(low), math.log(high)).exp()
 
 
-# Motion -------------------------------------------------------------------------------------------------------------
+def replace_motion(lesson: Lesson, background: Tensor, config: Degradation) -> tuple[Lesson, Tensor]:
+    """Replace the motion of some pairs: their first frame becomes the second frame, warped by another flow.
 
-
-def move_otherwise(lesson: Lesson, ground: Tensor, how: Degradation) -> tuple[Lesson, Tensor]:
-    """Some pairs are the second frame and where it came from by a flow of another kind; also the first one's ground.
-
-    The flow is another face's, in part, with local pushes and plates, and the turn of a head upon it.
+    The new flow adds up another face's motion, local pushes, a smooth flow and the turn of a head, each at random.
+    background: of the second frame. Also returns the background of the first frame.
     """
-    own = lesson.nonrigid.roll(1, 0) * log_between(lesson.flow, 0.3, 1.5) * chance(lesson.flow, 0.6)
-    own = own + pushes(lesson.flow) + plates(lesson.flow) * chance(lesson.flow, 0.5)
-    flow = own + head_turn(lesson.flow) * chance(lesson.flow, 0.5)
-    which = chance(lesson.first, how.moved)
-    maps = which[:, 0]
-    first = torch.where(which, backward_warp(lesson.second, flow), lesson.first)
-    ground_first = torch.where(which, (backward_warp(ground, flow) > 0.5).float(), (lesson.first == 0).float())
-    everywhere = torch.ones_like(lesson.known)
-    return replace(
-        lesson,
-        first=first,
-        flow=torch.where(which, flow, lesson.flow),
-        nonrigid=torch.where(which, own, lesson.nonrigid),
-        known=torch.where(maps, everywhere, lesson.known),
-        known_nonrigid=torch.where(maps, everywhere, lesson.known_nonrigid),
-    ), ground_first
+    nonrigid = lesson.nonrigid.roll(1, 0) * log_uniform(lesson.flow, 0.3, 1.5) * selected(lesson.flow, 0.6)
+    nonrigid = nonrigid + local_pushes(lesson.flow) + smooth_flow(lesson.flow) * selected(lesson.flow, 0.5)
+    flow = nonrigid + head_turn(lesson.flow) * selected(lesson.flow, 0.5)
+    moved, known = selected(lesson.first, config.moved), torch.ones_like(lesson.known)
+    first_background = torch.where(moved, backward_warp(background, flow) > 0.5, lesson.first == 0).float()
+    new = Lesson(backward_warp(lesson.second, flow), lesson.second, flow, nonrigid, known, known)
+    return choose(moved, new, lesson), first_background
 
 
-def places(like: Tensor) -> Tensor:
-    """x and y of the cells of flows, (2, OUT, OUT) from -1 to 1."""
-    steps = (torch.arange(OUT, device=like.device) + 0.5) * (2 / OUT) - 1
+def coordinates(size: int, device: torch.device) -> Tensor:
+    """x and y of the cells of a map, (2, size, size), -1 at the first edge and 1 at the last."""
+    steps = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
     return torch.stack(torch.meshgrid(steps, steps, indexing="xy"))
 
 
-def pushes(like: Tensor, count: int = 3) -> Tensor:
-    """Local pushes of up to a pixel or two, 8 to 40 px wide: flows as `like`."""
-    n = len(like) * count
+def local_pushes(like: Tensor) -> Tensor:
+    """Flows of up to three Gaussian pushes by a pixel or two, 8 to 40 px wide."""
+    n = len(like) * 3
     middle = torch.rand(n, 2, 1, 1, device=like.device) * 1.4 - 0.7
     width = (torch.rand(n, 1, 1, 1, device=like.device) * math.log(5)).exp() * (8 / (SIZE / 2))
     peak = 0.5 * torch.randn(n, 2, 1, 1, device=like.device) * (torch.rand(n, 1, 1, 1, device=like.device) < 0.6)
-    squared = (places(like)[None] - middle).square().sum(1, keepdim=True)
-    return (peak * (-squared / (2 * width**2)).exp()).view(len(like), count, 2, OUT, OUT).sum(1)
+    squared = (coordinates(OUT, like.device)[None] - middle).square().sum(1, keepdim=True)
+    return (peak * (-squared / (2 * width**2)).exp()).view(len(like), 3, 2, OUT, OUT).sum(1)
 
 
-def plates(like: Tensor) -> Tensor:
-    """Smooth random flows with three to eight bends across the picture."""
-    cells = int(torch.randint(3, 9, ()))
-    far = log_between(like, 0.1, 0.7)
-    return F.interpolate(far * torch.randn(len(like), 2, cells, cells, device=like.device), OUT, mode="bicubic")
+def smooth_flow(like: Tensor) -> Tensor:
+    """Smooth random flows, interpolated between 3 x 3 to 8 x 8 random vectors."""
+    cells, strength = int(torch.randint(3, 9, ())), log_uniform(like, 0.1, 0.7)
+    return F.interpolate(strength * torch.randn(len(like), 2, cells, cells, device=like.device), OUT, mode="bicubic")
 
 
 def head_turn(like: Tensor) -> Tensor:
-    """An ellipsoid that turns by half a degree and shifts by half a pixel or so, seen from the front."""
-    x, y = places(like) * (SIZE / 2)
+    """Flows of an ellipsoid, seen from the front, that turns by about half a degree and shifts by half a pixel."""
+    x, y = coordinates(OUT, like.device) * (SIZE / 2)
     depth = 90 * (1 - (x / 128) ** 2 - (y / 140) ** 2).clamp(min=0.02).sqrt()
     turn = 0.008 * torch.randn(len(like), 3, 1, 1, device=like.device)
     shift = 0.6 * torch.randn(len(like), 2, 1, 1, device=like.device)
@@ -146,41 +139,35 @@ def head_turn(like: Tensor) -> Tensor:
     return torch.stack([u, v], 1)
 
 
-# Skin and ground ----------------------------------------------------------------------------------------------------
-
-
 @lru_cache(maxsize=2)
-def pictures(device: str) -> tuple[Tensor, ...]:
-    """The sample pictures (H, W) in grey, each side of SIZE px or more."""
+def sample_pictures(device: str) -> tuple[Tensor, ...]:
+    """PICTURES (H, W) in grey, each side longer than SIZE px."""
     from skimage import data
     from skimage.io import imread
 
-    folder = data.__path__[0]
-    found = []
+    pictures = []
     for name in PICTURES:
-        file = f"{folder}/{name}.{'jpg' if name == 'retina' else 'png'}"
-        image = imread(file)
+        image = imread(f"{data.__path__[0]}/{name}")
         grey = cv2.cvtColor(image[..., :3], cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-        grow = max(1.0, (SIZE + 1) / min(grey.shape))
-        found.append(torch.from_numpy(np.float32(cv2.resize(grey, None, fx=grow, fy=grow))).to(device))
-    return tuple(found)
+        scale = max(1.0, (SIZE + 1) / min(grey.shape))
+        pictures.append(torch.from_numpy(np.float32(cv2.resize(grey, None, fx=scale, fy=scale))).to(device))
+    return tuple(pictures)
 
 
-def cut_outs(like: Tensor) -> Tensor:
-    """A piece (B, 1, S, S) of a sample picture for each pair, turned or mirrored."""
-    found = []
+def picture_patches(like: Tensor) -> Tensor:
+    """A random patch (B, 1, S, S) of a sample picture for each pair, some transposed or mirrored."""
+    pictures, patches = sample_pictures(str(like.device)), []
     for _ in range(len(like)):
-        shelf = pictures(str(like.device))
-        picture = shelf[int(torch.randint(len(shelf), ()))]
+        picture = pictures[int(torch.randint(len(pictures), ()))]
         top, left = (int(torch.randint(side - SIZE + 1, ())) for side in picture.shape)
-        piece = picture[top : top + SIZE, left : left + SIZE]
-        piece = piece.mT if torch.rand(()) < 0.5 else piece
-        found.append(piece.flip(-1) if torch.rand(()) < 0.5 else piece)
-    return torch.stack(found)[:, None]
+        patch = picture[top : top + SIZE, left : left + SIZE]
+        patch = patch.mT if torch.rand(()) < 0.5 else patch
+        patches.append(patch.flip(-1) if torch.rand(()) < 0.5 else patch)
+    return torch.stack(patches)[:, None]
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Images (B, 1, S, S) under a Gaussian of each one's own sigma (B, 1, 1, 1) px."""
+    """Images (B, 1, S, S), each blurred by a Gaussian of its own sigma (B, 1, 1, 1) px."""
     radius = 10
     steps = torch.arange(-radius, radius + 1, device=images.device)
     kernel = (-(steps**2) / (2 * sigma.view(-1, 1) ** 2 + 1e-6)).exp()
@@ -191,141 +178,122 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     return rows.view_as(images)
 
 
-def grain(like: Tensor) -> Tensor:
-    """Detail of natural pictures, or noise of several widths: zero mean, deviation one."""
-    noise = sum(
-        upsample(torch.randn(len(like), 1, SIZE >> k, SIZE >> k, device=like.device), SIZE) * (1 + k) for k in range(3)
-    )
-    natural = torch.where(chance(like, 0.75), cut_outs(like), 40 * noise)
-    fine = natural - blur(natural, torch.full((len(like), 1, 1, 1), DETAIL_SIGMA, device=like.device))
-    return (fine / (fine.std((2, 3), keepdim=True) + 1)).clamp(-4, 4)
+def change_skin(lesson: Lesson, face: Tensor, config: Degradation) -> Lesson:
+    """Add detail of natural pictures, or noise of several widths, to some skins, and blur some pairs.
+
+    face (B, 1, S, S): 1 where the second frame shows the face.
+    """
+    n, device = len(face), face.device
+    amount = log_uniform(face, *config.detail) * selected(face, config.detailed)
+    noises = [upsample(torch.randn(n, 1, SIZE >> k, SIZE >> k, device=device), SIZE) * (1 + k) for k in range(3)]
+    texture = torch.where(selected(face, 0.75), picture_patches(face), 40 * sum(noises))
+    detail = texture - blur(texture, torch.full((n, 1, 1, 1), DETAIL_SIGMA, device=device))
+    detail = (detail / (detail.std((2, 3), keepdim=True) + 1)).clamp(-4, 4) * amount * face
+    first = lesson.first + backward_warp(detail, lesson.flow) * (lesson.first > 0)
+    second = lesson.second + detail
+    sigma = uniform(face, *config.softness) * selected(face, config.softened)
+    return lesson._replace(first=blur(first, sigma), second=blur(second, sigma))
 
 
-def change_skin(lesson: Lesson, face: Tensor, how: Degradation) -> Lesson:
-    """Some skins get detail, some lose it; face (B, 1, S, S): where the second frame is no ground."""
-    amount = log_between(face, *how.detail) * chance(face, how.detailed)
-    laid = grain(face) * amount * face
-    first = lesson.first + backward_warp(laid, lesson.flow) * (lesson.first > 0)
-    second = lesson.second + laid
-    soft = between(face, *how.softness) * chance(face, how.softened)
-    return replace(lesson, first=blur(first, soft), second=blur(second, soft))
+def change_background(lesson: Lesson, first: Tensor, second: Tensor, config: Degradation) -> Lesson:
+    """Put some faces before white, a grey or a picture that stands still; the flow is unknown there.
 
-
-def change_ground(lesson: Lesson, first_ground: Tensor, second_ground: Tensor, how: Degradation) -> Lesson:
-    """Some pairs stand before white, a grey or a picture, which stays where it is, and where nothing is known."""
-    plain = torch.where(chance(first_ground, 0.4), between(first_ground, 240, 258), between(first_ground, 0, 255))
-    picture = blur(cut_outs(first_ground), between(first_ground, 0.3, 6.0))
-    ground = torch.where(chance(first_ground, 0.6), plain.expand_as(picture), picture)
-    which = chance(first_ground, how.grounded).float()
-    edge = torch.full_like(which, 0.6)
-    a, b = (blur(mask, edge) * which for mask in (first_ground, second_ground))
-    covered = F.adaptive_max_pool2d(first_ground * which, OUT)[:, 0] > 0
-    still = torch.zeros_like(lesson.known)
-    return replace(
-        lesson,
-        first=torch.lerp(lesson.first, ground, a),
-        second=torch.lerp(lesson.second, ground, b),
-        known=torch.where(covered, still, lesson.known),
-        known_nonrigid=torch.where(covered, still, lesson.known_nonrigid),
+    first, second (B, 1, S, S): 1 where the frames show background.
+    """
+    plain = torch.where(selected(first, 0.4), uniform(first, 240, 258), uniform(first, 0, 255))
+    picture = blur(picture_patches(first), uniform(first, 0.3, 6.0))
+    background = torch.where(selected(first, 0.6), plain.expand_as(picture), picture)
+    changed = selected(first, config.grounded).float()
+    edge = torch.full_like(changed, 0.6)
+    first_share, second_share = (blur(mask, edge) * changed for mask in (first, second))
+    covered = F.adaptive_max_pool2d(first * changed, OUT)[:, 0] > 0
+    return lesson._replace(
+        first=torch.lerp(lesson.first, background, first_share),
+        second=torch.lerp(lesson.second, background, second_share),
+        known=lesson.known.masked_fill(covered, 0),
+        known_nonrigid=lesson.known_nonrigid.masked_fill(covered, 0),
     )
 
 
-def change_crop(lesson: Lesson, how: Degradation) -> Lesson:
-    """Some pairs are seen from nearer or farther, off the middle; the flow grows or shrinks as much."""
-    which = chance(lesson.first, how.cropped)
-    zoom = torch.where(which, log_between(lesson.first, *how.zoom), torch.ones_like(which, dtype=torch.float))
-    reach = (1 - 1 / zoom).abs() * which
+def change_crop(lesson: Lesson, config: Degradation) -> Lesson:
+    """Show some pairs in a closer or wider crop off the middle, and scale their flow by the zoom."""
+    cropped = selected(lesson.first, config.cropped)
+    zoom = torch.where(cropped, log_uniform(lesson.first, *config.zoom), 1.0)
+    reach = (1 - 1 / zoom).abs() * cropped
     middle = (torch.rand(len(zoom), 2, device=zoom.device) * 2 - 1) * reach.view(-1, 1)
 
-    def seen(maps: Tensor, mode: str, padding: str = "border") -> Tensor:
-        steps = (torch.arange(maps.shape[-1], device=maps.device) + 0.5) * (2 / maps.shape[-1]) - 1
-        grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1) / zoom + middle[:, None, None]
+    def crop(maps: Tensor, mode: str, padding: str = "border") -> Tensor:
+        grid = coordinates(maps.shape[-1], maps.device).movedim(0, -1) / zoom + middle[:, None, None]
         return F.grid_sample(maps, grid, mode=mode, padding_mode=padding, align_corners=False)
 
-    return Lesson(
-        seen(lesson.first, "bicubic"),
-        seen(lesson.second, "bicubic"),
-        seen(lesson.flow, "bilinear") * zoom,
-        seen(lesson.nonrigid, "bilinear") * zoom,
-        seen(lesson.known[:, None], "nearest", "zeros")[:, 0],
-        seen(lesson.known_nonrigid[:, None], "nearest", "zeros")[:, 0],
-    )
+    frames = (crop(frame, "bicubic") for frame in (lesson.first, lesson.second))
+    flows = (crop(flow, "bilinear") * zoom for flow in (lesson.flow, lesson.nonrigid))
+    known = (crop(mask[:, None], "nearest", "zeros")[:, 0] for mask in (lesson.known, lesson.known_nonrigid))
+    return Lesson(*frames, *flows, *known)
 
 
-# Camera and file ----------------------------------------------------------------------------------------------------
-
-
-def take(first: Tensor, second: Tensor, how: Degradation) -> tuple[Tensor, Tensor]:
-    """Both frames as a camera takes them and a file keeps them, in whole grey levels."""
-    first, second = expose(first, second, how)
-    second = relight(second, how)
-    side = int(torch.randint(how.side[0] // 8, how.side[1] // 8 + 1, ())) * 8 if torch.rand(()) < how.small else SIZE
+def record(first: Tensor, second: Tensor, config: Degradation) -> tuple[Tensor, Tensor]:
+    """Both frames as a camera records them and a file stores them, in whole grey levels."""
+    first, second = expose(first, second, config)
+    second = relight(second, config)
+    low, high = config.side
+    side = int(torch.randint(low // 8, high // 8 + 1, ())) * 8 if torch.rand(()) < config.small else SIZE
     if side < SIZE:
         first, second = (F.interpolate(frame, side, mode="area") for frame in (first, second))
-    first, second = noisy(first, second, how)
-    first, second = coded(first, second, how)
+    first, second = compress(*add_noise(first, second, config), config)
     if side < SIZE:
         first, second = (F.interpolate(frame, SIZE, mode="bicubic", align_corners=False) for frame in (first, second))
     return first.round().clamp(0, 255), second.round().clamp(0, 255)
 
 
-def expose(first: Tensor, second: Tensor, how: Degradation) -> tuple[Tensor, Tensor]:
-    """Both frames with another contrast and brightness, as far as 8 bits hold them."""
+def expose(first: Tensor, second: Tensor, config: Degradation) -> tuple[Tensor, Tensor]:
+    """Both frames with another contrast and brightness, clipped to 8 bits."""
     quarter = SIZE // 4
     middle = first[..., quarter:-quarter, quarter:-quarter].mean((2, 3), keepdim=True)
-    contrast, bright = log_between(first, *how.contrast), between(first, *how.brightness)
+    contrast, bright = log_uniform(first, *config.contrast), uniform(first, *config.brightness)
     return tuple(((frame - middle) * contrast + bright).clamp(0, 255) for frame in (first, second))
 
 
-def relight(second: Tensor, how: Degradation) -> Tensor:
-    """Some second frames brighter or darker by up to a tenth, and not everywhere alike."""
+def relight(second: Tensor, config: Degradation) -> Tensor:
+    """Make some second frames brighter or darker by up to a tenth, half of them unevenly."""
     steps = torch.linspace(-1, 1, second.shape[-1], device=second.device)
-    slope = between(second, -0.03, 0.03) * steps + between(second, -0.03, 0.03) * steps[:, None]
-    light = between(second, -0.05, 0.05) + slope * chance(second, 0.5)
-    return second * (1 + light * chance(second, how.lit))
+    slope = uniform(second, -0.03, 0.03) * steps + uniform(second, -0.03, 0.03) * steps[:, None]
+    light = uniform(second, -0.05, 0.05) + slope * selected(second, 0.5)
+    return second * (1 + light * selected(second, config.lit))
 
 
-def noisy(first: Tensor, second: Tensor, how: Degradation) -> tuple[Tensor, Tensor]:
-    """Sensor noise upon both, white or correlated."""
-    grains = torch.randn(2, *first.shape, device=first.device)
-    width, amount = log_between(first, *how.noise_width), log_between(first, *how.noise)
-    correlated = chance(first, how.correlated)
-    found = []
-    for frame, white in zip((first, second), grains, strict=True):
+def add_noise(first: Tensor, second: Tensor, config: Degradation) -> tuple[Tensor, Tensor]:
+    """Add sensor noise, white or correlated, to both frames."""
+    noises = torch.randn(2, *first.shape, device=first.device)
+    width, amount = log_uniform(first, *config.noise_width), log_uniform(first, *config.noise)
+    correlated = selected(first, config.correlated)
+
+    def noisy(frame: Tensor, white: Tensor) -> Tensor:
         wide = blur(white, width)
         wide = wide / (wide.std((2, 3), keepdim=True) + 1e-6)
-        found.append((frame + torch.where(correlated, wide, white) * amount).round().clamp(0, 255))
-    return found[0], found[1]
+        return (frame + torch.where(correlated, wide, white) * amount).round().clamp(0, 255)
 
-
-@lru_cache(maxsize=2)
-def cosines(device: str) -> Tensor:
-    """The orthonormal discrete cosine transform of eight numbers, (8, 8)."""
-    k = torch.arange(8.0)
-    basis = torch.cos(math.pi / 8 * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / 8)
-    basis[0] /= math.sqrt(2)
-    return basis.to(device)
+    return noisy(first, noises[0]), noisy(second, noises[1])
 
 
 def rounded_blocks(images: Tensor, step: Tensor) -> Tensor:
-    """Images (B, 1, S, S), S a multiple of 8, with their blocks' cosines rounded to multiples of `step` (B, 1, 1, 1),
-    three times as coarse for the finest as for the slowest."""
+    """Images (B, 1, S, S), S a multiple of 8, with the cosine coefficients of their 8 x 8 blocks rounded to multiples
+    of `step` (B, 1, 1, 1) for the lowest frequency, and of three times as much for the highest."""
     n, _, side, _ = images.shape
-    basis = cosines(str(images.device))
+    k = torch.arange(8.0, device=images.device)
+    basis = torch.cos(math.pi / 8 * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / 8)
+    basis[0] /= math.sqrt(2)  # the orthonormal discrete cosine transform
     blocks = images.view(n, side // 8, 8, side // 8, 8).permute(0, 1, 3, 2, 4)
-    waves = basis @ blocks @ basis.T
-    order = torch.arange(8, device=images.device)
-    steps = step[..., None] * (1 + (order + order[:, None]) / 7)
-    blocks = basis.T @ ((waves / steps).round() * steps) @ basis
+    steps = step[..., None] * (1 + (k + k[:, None]) / 7)
+    blocks = basis.T @ ((basis @ blocks @ basis.T / steps).round() * steps) @ basis
     return blocks.permute(0, 1, 3, 2, 4).reshape(images.shape)
 
 
-def coded(first: Tensor, second: Tensor, how: Degradation) -> tuple[Tensor, Tensor]:
-    """Some pairs through a codec: each frame by itself as JPEG does, or the second as its change, as a film does."""
-    step = log_between(first, 1.5, 10.0)
+def compress(first: Tensor, second: Tensor, config: Degradation) -> tuple[Tensor, Tensor]:
+    """Compress some pairs: each frame alone, as JPEG does, or the second as a change of the first, as a film does."""
+    step = log_uniform(first, 1.5, 10.0)
     stills = rounded_blocks(first, step), rounded_blocks(second, step)
-    change = rounded_blocks(second - stills[0], step * between(step, 1.0, 3.0))
-    film = stills[0], stills[0] + change
-    which, is_film = chance(first, how.coded), chance(first, 0.5)
-    kept = [torch.where(is_film, b, a) for a, b in zip(stills, film, strict=True)]
-    return torch.where(which, kept[0], first), torch.where(which, kept[1], second)
+    change = rounded_blocks(second - stills[0], step * uniform(step, 1.0, 3.0))
+    coded, as_film = selected(first, config.coded), selected(first, 0.5)
+    second_coded = torch.where(as_film, stills[0] + change, stills[1])
+    return torch.where(coded, stills[0], first), torch.where(coded, second_coded, second)

@@ -1,4 +1,4 @@
-"""Figures, a module for each notebook: `render`, `flow`, `train`, `ablation`, `submit`; `predict` is for one clip.
+"""The figures of the notebooks: `render` (01), `flow` (02), `train` (03), `ablation` (04) and `submit` (05).
 
-`common` holds the colours and `save_figure`.
+`predict` draws the answer to one clip. `common` holds colours and names that all figures share, and `save_figure`.
 """

@@ -1,6 +1,6 @@
-"""The picture that `make predict` leaves."""
+"""The figure that `make predict` writes."""
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,38 +9,36 @@ from matplotlib.figure import Figure
 
 from utils.dataset.labels import MOMENT_COLUMNS
 from utils.render.view_set import Views
-from utils.report.figures.common import CLASS_COLOURS, PHASE_NAMES, VIEW_NAMES, bare, share_bars
+from utils.report.figures.common import PHASE_NAMES, VIEW_NAMES, answer_bars, bare
 from utils.report.figures.flow import colour_wheel, draw_moments, flow_on_face, largest_motion
 
 
 def prediction(
     views: Views,
-    moments: Many[int],
+    moments: Sequence[int],
     curve: np.ndarray,
     flows: np.ndarray,
     answers: pd.DataFrame,
     units: pd.Series,
-    title: str = "",
+    title: str,
 ) -> Figure:
-    """What one clip shows: its motion with the moments, probabilities, and its views with the flow of both phases.
+    """The answer to one clip: motion curve and moments, probabilities, and its views with the flow of both phases.
 
-    curve (T,), flows (V, P, S, S, 2), both px; answers: index class, or what to call it, columns probability and
-    threshold; units: probability by name, those to be shown.
+    curve (T,) px and flows (V, P, S, S, 2) px; answers: index label of the class, columns probability and threshold;
+    units: probability by label of the action unit, only those to be drawn.
     """
     n_views = len(flows)
     figure = plt.figure(figsize=(13, 3.6 + 2.4 * n_views), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(3, 2.4 * n_views))
     motion, classes, muscles = top.subplots(1, 3, width_ratios=(1.3, 1, 1))
     draw_moments(motion, curve, moments)
-    share_bars(classes, answers.index, answers["probability"], CLASS_COLOURS, "probability (line: threshold)")
-    classes.plot(answers["threshold"], range(len(answers)), "k|", ms=16, mew=2)
-    share_bars(muscles, units.index, units, [CLASS_COLOURS[4]] * len(units), "action units")
+    answer_bars(classes, muscles, answers, units, "probability (line: threshold)")
     largest = largest_motion(flows, views.masks)
     grid = bottom.subplots(n_views, 6, width_ratios=(1, 1, 1, 1, 1, 0.6), squeeze=False)
     for v, name in enumerate(VIEW_NAMES[n_views]):
-        for axis, word, t in zip(grid[v], MOMENT_COLUMNS, moments, strict=False):
+        for axis, moment, t in zip(grid[v], MOMENT_COLUMNS, moments, strict=False):
             axis.imshow(views.frames[t, v])
-            bare(axis, f"{word} (frame {t})" if v == 0 else "")
+            bare(axis, f"{moment} (frame {t})" if v == 0 else "")
         for axis, phase, t, flow in zip(grid[v, 3:], PHASE_NAMES, moments, flows[v], strict=False):
             axis.imshow(flow_on_face(views.frames[t, v], flow * views.masks[v][..., None], largest))
             bare(axis, phase if v == 0 else "")

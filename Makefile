@@ -13,7 +13,6 @@ FILE ?=
 INPUT ?=
 OUT ?=
 FACES ?=
-CLIPS ?=
 FACE_MODEL ?=
 VENV ?= .venv
 
@@ -25,9 +24,8 @@ override FILE := $(value FILE)
 override INPUT := $(value INPUT)
 override OUT := $(value OUT)
 override FACES := $(value FACES)
-override CLIPS := $(value CLIPS)
 override FACE_MODEL := $(value FACE_MODEL)
-export FACE_MODEL PROFILE DATA JOBS SET RUN FILE INPUT OUT FACES CLIPS SAMPLE
+export FACE_MODEL PROFILE DATA JOBS SET RUN FILE INPUT OUT FACES SAMPLE
 
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -121,10 +119,10 @@ pretrain: $(READY)
 	$(PY) -m utils.lab.teachers.classifier --kind frontal
 	$(PY) -m utils.lab.teachers.classifier --kind single
 
-## bench: measure speed, memory and accuracy against other code, into artefacts/bench (ONLY="apex rendering"; photographs
-##   and clips of real faces: FACES=DIR CLIPS=DIR)
+## bench: measure speed, memory and accuracy against other code, into artefacts/bench (ONLY="apex rendering"; photographs of
+##   real faces: FACES=DIR)
 bench: $(READY)
-	$(PY) -m utils.lab.bench --jobs "$$JOBS" $(if $(FACES),--faces "$$FACES") $(if $(CLIPS),--clips "$$CLIPS") $(if $(ONLY),--only $(ONLY))
+	$(PY) -m utils.lab.bench --jobs "$$JOBS" $(if $(FACES),--faces "$$FACES") $(if $(ONLY),--only $(ONLY))
 
 ## lint: ruff over code, tests and notebooks
 lint: $(READY)

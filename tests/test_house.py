@@ -1,13 +1,15 @@
-"""Facts about the layout of `utils`: which folder may import which, no circle, and nothing that its folder hides."""
+"""Facts about the folders of `utils`: which may import which, without circles, and each names its modules."""
 
 import ast
 import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import nbformat
 import pytest
 
 import utils
+from utils.code_hash import imported_names, reached_modules
 
 ROOT = Path(utils.__file__).parent
 GROUND = ("paths", "errors", "config", "code_hash", "artefacts", "progress", "parallel")
@@ -24,18 +26,18 @@ MODULES = {
 
 
 def imports_of(name):
-    """Dotted names of the modules of `utils` that a module imports anywhere: in functions and for types alone too."""
-    path, found = MODULES[name], set()
+    """Dotted names of the modules of `utils` that a module imports, also in functions and for types."""
+    path, names = MODULES[name], set()
     package = name if path.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             outer = package.rsplit(".", node.level - 1)[0] if node.level else ""
             module = ".".join(part for part in (outer, node.module) if part)
             inner = {f"{module}.{alias.name}" for alias in node.names}
-            found |= {one if one in MODULES else module for one in inner}
-    return {one for one in found if one.partition(".")[0] == ROOT.name}
+            names |= {inside if inside in MODULES else module for inside in inner}
+    return {name for name in names if name.partition(".")[0] == ROOT.name}
 
 
 def place(name):
@@ -50,8 +52,15 @@ def allowed(where):
 
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - {ROOT.name}))
 def test_a_module_imports_only_what_stands_before_its_folder(name):
-    against = {one for one in imports_of(name) if place(one) not in allowed(place(name))}
+    against = {other for other in imports_of(name) if place(other) not in allowed(place(name))}
     assert not against, f"{name} imports {', '.join(sorted(against))} against the direction of imports"
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT.parent / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_notebook_reaches_the_laboratory(notebook):
+    cells = nbformat.read(notebook, as_version=4).cells
+    names = imported_names("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    assert names and not [name for name in reached_modules(names) if place(name) == "lab"]
 
 
 def test_no_module_imports_itself_through_others():

@@ -50,6 +50,9 @@ class Check:
         default_factory=list
     )  # title, views (S, V * S, 3) of each clip of the sample
 
+    def fact(self, label: str, text: str) -> None:
+        self.facts.append((label, text))
+
     def refuse(self, error: Exception) -> None:
         self.problems.append(str(error))
 
@@ -103,24 +106,20 @@ def _check_tables(check: Check, config: Config, data: DataRoot) -> None:
     """Labels, subjects, moments and action units, and whether the folds of the configuration can be made."""
     train = data.train
     has_layout = (data.root / LAYOUT).exists()
-    check.facts.append(("data", f"{data.root}" + (f", as its {LAYOUT} says" if has_layout else "")))
+    check.fact("data", f"{data.root}" + (f", as its {LAYOUT} says" if has_layout else ""))
     sizes = train["subject"].value_counts()
     span = f"{sizes.min()} to {sizes.max()}" if len(set(sizes)) > 1 else f"{sizes.max()}"
-    check.facts.append(("training", f"{len(train)} clips of {len(sizes)} subjects, {span} clips each"))
-    check.facts.append(
-        ("test", f"{len(data.test_ids)} clips" if data.test_ids else "no test split: 05 has nothing to submit")
-    )
+    check.fact("training", f"{len(train)} clips of {len(sizes)} subjects, {span} clips each")
+    check.fact("test", f"{len(data.test_ids)} clips" if data.test_ids else "no test split: 05 has nothing to submit")
     labels = train[list(CLASSES)].to_numpy(bool)
-    check.facts.append(
-        ("labels", ", ".join(f"{name} {count}" for name, count in zip(CLASSES, labels.sum(0), strict=True)))
-    )
+    check.fact("labels", ", ".join(f"{name} {count}" for name, count in zip(CLASSES, labels.sum(0), strict=True)))
     together = ["+".join(np.array(CLASSES)[row]) for row in labels if row.sum() > 1]
-    check.facts.append(("pairs", _counted(together) if together else "none"))
+    check.fact("pairs", _counted(together) if together else "none")
     moments = [name for name in MOMENT_COLUMNS if name in train]
     counts = ", ".join(f"{name} of {train[name].notna().sum()}" for name in moments)
-    check.facts.append(("moments", f"{counts} clips" if counts else "none given: the apex is found"))
+    check.fact("moments", f"{counts} clips" if counts else "none given: the apex is found")
     if "units" in train:
-        check.facts.append(("AUs", f"given for {(train['units'] != '').sum()} clips"))
+        check.fact("AUs", f"given for {(train['units'] != '').sum()} clips")
     if unlabelled := int((~labels.any(1)).sum()):
         check.notes.append(f"{unlabelled} training clips have no class.")
     if few := [name for name, count in zip(CLASSES, labels.sum(0), strict=True) if count < FEW]:
@@ -136,7 +135,7 @@ def _make_folds(check: Check, config: Config, data: DataRoot) -> None:
     fewest = min(len(np.unique(samples.subjects[train])) for train, _ in folds)
     if fewest < 2:
         raise ValueError("a fold has 1 subject to train on. Remedy: deliver clips of at least three subjects.")
-    check.facts.append(("split", f"{len(folds)} folds by subject, each with {fewest} subjects or more to train on"))
+    check.fact("split", f"{len(folds)} folds by subject, each with {fewest} subjects or more to train on")
 
 
 # Files --------------------------------------------------------------------------------------------------------------
@@ -160,11 +159,11 @@ def _describe_files(check: Check) -> None:
     table = check.clips
     if table.empty:
         return
-    check.facts.append(("files", _counted(table["kind"][table["kind"] != ""])))
+    check.fact("files", _counted(table["kind"][table["kind"] != ""]))
     frames = table["frames"].dropna()
     frames = frames[frames > 0].astype(int)
     if len(frames):
-        check.facts.append(("frames", f"{frames.min()} to {frames.max()}, half of the clips below {frames.median():g}"))
+        check.fact("frames", f"{frames.min()} to {frames.max()}, half of the clips below {frames.median():g}")
 
 
 # Pictures -----------------------------------------------------------------------------------------------------------
@@ -217,7 +216,7 @@ def _describe_sample(check: Check, looks: list[dict]) -> None:
     table = pd.DataFrame(looks)
     if table.empty:
         return
-    check.facts.append(("opened", f"{len(table)} clips, spread over the root"))
+    check.fact("opened", f"{len(table)} clips, spread over the root")
     for column, word in (
         ("picture size", "pictures"),
         ("vertices", "vertices"),
@@ -229,7 +228,7 @@ def _describe_sample(check: Check, looks: list[dict]) -> None:
     ):
         values = table[column].replace("", pd.NA).dropna() if column in table else ()
         if len(values):
-            check.facts.append((word, _counted(values)))
+            check.fact(word, _counted(values))
     axes = {look["axes"] for look in looks if look.get("axes")}
     if len(axes) > 1:
         fault = f"its clips seem to have different axes ({', '.join(sorted(axes))})"

@@ -59,10 +59,8 @@ FACE_MODEL_MARK = ".face_model"  # in a data root: a file with the path of the f
 PAGE = "report.html"  # of a run, beside its submission
 # One thread per worker, since more are slower on as many cores as workers. The hash seed makes runs repeatable.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1", HEADLESS: "1"}
-KERNEL = {
-    "JUPYTER_PATH": "",
-    "JUPYTER_PREFER_ENV_PATH": "1",
-}  # use the kernel of this Python, not one that the user installed elsewhere
+# The kernel of this Python, not one that the user installed elsewhere.
+KERNEL = {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1"}
 
 
 class RunError(RuntimeError):
@@ -97,9 +95,7 @@ class Run:
 def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "", face_model: str = "") -> Run:
     """The run of these options. Raises ValueError for a wrong parameter, RunError for a wrong path or name."""
     if data and face_model:
-        raise RunError(
-            "DATA and FACE_MODEL are both given, but FACE_MODEL generates data. Remedy: leave one of them out."
-        )
+        raise RunError("DATA and FACE_MODEL are both given, and FACE_MODEL generates data. Remedy: leave one out.")
     if data and not Path(data).is_dir():
         raise RunError(f"DATA={data}: there is no such folder. Remedy: name the data root, which holds train.csv.")
     model = Path(os.path.abspath(face_model)) if face_model else None
@@ -108,18 +104,14 @@ def open_run(profile: str, data: str, settings: str, jobs: int, name: str = "", 
     data = place_of_data(profile, data, face_model)
     name = name or free_name(profile, data)
     check_name(name)
-    config = load_config(
-        profile, settings, data=data, work=str(ARTEFACTS / name), out=str(SUBMISSIONS / name), jobs=jobs
-    )
-    return Run(name, config, settings, model)
+    places = {"data": data, "work": str(ARTEFACTS / name), "out": str(SUBMISSIONS / name)}
+    return Run(name, load_config(profile, settings, **places, jobs=jobs), settings, model)
 
 
 def check_name(name: str) -> None:
     """Raise RunError for a name that cannot be the name of one folder."""
     if not name or name.startswith(".") or re.search(r"[/\\\0]", name):
-        raise RunError(
-            f"RUN={name!r} is not a valid name. Remedy: choose a word without slashes that does not begin with a dot."
-        )
+        raise RunError(f"RUN={name!r} is not a valid name. Remedy: choose a word without slashes and leading dot.")
 
 
 def place_of_data(profile: str, data: str, face_model: str) -> str:

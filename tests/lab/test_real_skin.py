@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.one_camera import film, write_film, write_video
 
 from utils.dataset.images import write_image
 from utils.errors import DataError
@@ -23,7 +22,6 @@ from utils.lab.bench.photographs import (
     portraits,
     scaled,
 )
-from utils.lab.bench.real_clips import STEP, clip_rows
 from utils.lab.bench.setting import Setting
 
 STILL = Warp("still", np.zeros((SIZE, SIZE, 2), np.float32), np.zeros((SIZE, SIZE, 2), np.float32))
@@ -105,27 +103,6 @@ def test_a_lead_is_the_mean_difference_with_an_interval_over_people():
     assert lead.value == pytest.approx(0.2) and lead.low <= lead.value <= lead.high
     same = bench.paired_lead(pd.Series(np.full(20, 0.1)), people)
     assert (same.value, same.low, same.high) == pytest.approx((0.1, 0.1, 0.1))
-
-
-def test_clips_without_truth_tell_whether_a_method_agrees_with_itself(tmp_path):
-    frames = np.repeat(film(2, ["Surprise"], 4)[0], 2, axis=0)[: 2 * STEP + 2]
-    write_film(tmp_path, "one", frames, "")
-    write_video(tmp_path / "two.mp4", frames)
-    write_film(tmp_path, "short", frames[:STEP], "")
-
-    def constant(u, v):
-        return lambda first, second: np.full((*first.shape, 2), (u, v), np.float32)
-
-    rows = clip_rows(Setting(tmp_path, clips=tmp_path), {"same": constant(0.3, 0.4), "still": constant(0, 0)})
-    assert {line["n"] for line in rows} == {2}
-    forward_and_backward, same_in_two_steps = (
-        [line["value"] for line in rows if text in line["name"] + str(line["frames"])] for text in ("backward", "5 + 5")
-    )
-    assert forward_and_backward == pytest.approx([1.0, 0.0], abs=1e-4)
-    assert same_in_two_steps == pytest.approx([0.5, 0.0], abs=1e-4)
-    write_film(tmp_path / "blank", "a", np.zeros((12, 64, 64, 3), np.uint8), "")
-    with pytest.raises(DataError, match="no clip of 11 frames shows a face.*Remedy"):
-        clip_rows(Setting(tmp_path, clips=tmp_path / "blank"), {"still": constant(0, 0)})
 
 
 def test_the_section_has_a_row_per_condition_and_method(tmp_path):

@@ -66,8 +66,8 @@ def run(setting: Setting, names: Sequence[str]) -> None:
 
 def write_results(setting: Setting, tables: Mapping[str, pd.DataFrame], seconds: Mapping[str, float]) -> None:
     """Write `bench.json` and `bench.md` of the sections that have run."""
-    options = {"faces": bool(setting.faces), "clips": bool(setting.clips)}
-    parameters = {"quick": setting.quick, "jobs": setting.jobs, "sections": list(tables), **options}
+    parameters = {"quick": setting.quick, "jobs": setting.jobs, "sections": list(tables)}
+    parameters["faces"] = bool(setting.faces)
     record = run_record(parameters, SEEDS[0], {}) | {"seconds": seconds}
     record["machine"] |= machine()
     store(pd.concat(tables.values()), record, setting.folder / "bench.json")
@@ -94,10 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=2, help="workers over clips")
     parser.add_argument("--out", type=Path, default=ROOT / "artefacts" / "bench", help="folder of results and data")
     parser.add_argument("--faces", type=Path, help="folder of face photographs for real_skin: <person>/*.jpg")
-    parser.add_argument("--clips", type=Path, help="folder of clips of one face each for real_skin: frames, or videos")
     options = parser.parse_args(arguments)
     start = time.perf_counter()
-    run(Setting(options.out.resolve(), options.jobs, options.quick, options.faces, options.clips), options.only)
+    run(Setting(options.out.resolve(), options.jobs, options.quick, options.faces), options.only)
     print(f"{options.out / 'bench.md'}, {time.perf_counter() - start:.0f} s")
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from utils.evaluate.scores import Interval
 from utils.flow.classical import deepflow, dis, farneback, fit_affine
-from utils.flow.faceflow import face_motions, faceflow
+from utils.flow.faceflow import face_motions
 from utils.flow.methods import FlowMethod
 from utils.flow.truth import flow_errors
 from utils.lab.bench.flow import opencv_dis
@@ -25,7 +25,6 @@ from utils.lab.bench.photographs import (
     portraits,
     scaled,
 )
-from utils.lab.bench.real_clips import clip_rows
 from utils.lab.bench.setting import Setting, row
 from utils.lab.figures import flow_comparison
 from utils.parallel import parallel_map
@@ -50,16 +49,13 @@ def real_skin(setting: Setting) -> list[dict]:
     0.3 px, and by less than 0.1 px; gross: share of errors over 1 px; nonrigid epe: error of the flow less the head's
     motion; kept peak: the share of a local push of 0.7 px that the method finds. Ratio: the row's error divided by the
     error of FaceFlow. Lead: the row's error less the error of FaceFlow, with its 95% interval by bootstrap over people;
-    it is positive where FaceFlow is nearer the truth. With `--clips DIR` the table also shows how much each method
-    contradicts itself on real clips: forward against backward flow, and ten frames at once against five and five.
-    real_skin.png shows some of the flows."""
+    it is positive where FaceFlow is nearer the truth. real_skin.png shows some of the flows."""
     people = portraits(setting.faces)
     conditions = list(CONDITIONS)[: setting.count(len(CONDITIONS), 2)]
     task = partial(condition_errors, people, setting.count(2, 1))
     tables = parallel_map(task, conditions, setting.jobs, description="real skin")
     save_figure(flow_comparison(*examples(people)), setting.folder / "real_skin.png")
-    rows = clip_rows(setting, {OURS: faceflow, **OTHERS}) if setting.clips else []
-    return [*chain(*map(condition_rows, conditions, tables)), *rows]
+    return list(chain(*map(condition_rows, conditions, tables)))
 
 
 def examples(people: Sequence[Portrait]) -> tuple[dict[str, tuple[np.ndarray, dict[str, np.ndarray]]], np.ndarray]:

@@ -23,14 +23,13 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Setting:
-    """How the benchmark runs. folder: of its data and results; quick: only try whether it works; faces, clips: folders
-    of photographs and clips for the section `real_skin`."""
+    """How the benchmark runs. folder: of its data and results; quick: only try whether it works; faces: folder of
+    photographs for the section `real_skin`."""
 
     folder: Path
     jobs: int = 2
     quick: bool = False
     faces: Path | None = None
-    clips: Path | None = None
 
     @property
     def profile(self) -> str:

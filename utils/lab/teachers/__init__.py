@@ -1,5 +1,5 @@
 """Training of the weights under `utils/weights`, on synthetic faces alone.
 
-Flow network: read `flow_clips`, `flow_lessons`, `flow_degradation`, `train_flow`; `lesson_figure` draws the lessons.
+Flow network: read `flow_clips`, `flow_lessons`, `flow_degradation`, `train_flow`.
 Classifiers: read `motion_fields`, `flow_noise`, `frontal`, `classifier`.
 """

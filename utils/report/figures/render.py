@@ -1,7 +1,6 @@
 """Figures of 01_render and of the data card: labels, sequences with their crops, clips of many people."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,11 +9,10 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from utils.render.axes import AXES
 from utils.render.view_set import Views
 from utils.render.views import wide_cameras
 from utils.report.figures.common import CLASS_COLOURS, GREY, VIEW_NAMES, bare
-from utils.report.mesh_picture import shaded_mesh
+from utils.report.figures.mesh import draw_mesh, turned
 from utils.synthetic.truth import CONFOUNDERS
 
 
@@ -83,17 +81,6 @@ def sequence_overview(sequence, views: Views, yaw_deg: float) -> Figure:
         grid[v, 0].set_ylabel(name, fontsize=9)
     figure.suptitle(f"{sequence.id}: {len(sequence)} frames at {sequence.fps:g} fps", fontsize=11)
     return figure
-
-
-def turned(frame, views: Views):
-    """The frame with its mesh turned into the project's axes (`utils.render.axes`)."""
-    return replace(frame, vertices=frame.vertices @ AXES[views.axes].T.astype(np.float32))
-
-
-def draw_mesh(axis: plt.Axes, frame) -> None:
-    """The frame's mesh from the front, smoothly shaded."""
-    axis.imshow(shaded_mesh(frame.vertices, frame.faces))
-    bare(axis, f"mesh, {len(frame.vertices):,} vertices")
 
 
 def _draw_rendering(axes: Sequence[plt.Axes], frame, views: Views, yaw_deg: float) -> None:

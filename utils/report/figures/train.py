@@ -17,7 +17,7 @@ from utils.evaluate.scores import confusion_counts, interval, pooled_score, reli
 from utils.render.view_set import Views
 from utils.report.figures.common import CLASS_COLOURS, GREY, PHASE_NAMES, VIEW_NAMES, bare, interval_reach, share_bars
 from utils.report.figures.flow import draw_arrows, flow_colours
-from utils.report.figures.render import draw_mesh, turned
+from utils.report.figures.mesh import draw_mesh, turned
 from utils.train.ensemble import Ensemble
 
 STREAM_COLOURS = ("#56B4E9", "#E69F00", "#009E73")  # u, v, magnitude

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.report.mesh_picture import shaded_mesh, smooth_normals
+from utils.report.figures.mesh import shaded_mesh, smooth_normals
 
 
 def test_a_mesh_is_drawn_without_holes_and_is_brightest_at_the_upper_left(dome):

@@ -1,10 +1,16 @@
 """A smoothly shaded picture of a mesh without its texture."""
 
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
 import numpy as np
 from scipy.ndimage import binary_fill_holes
 
+from utils.render.axes import AXES
 from utils.render.camera import surface_points
+from utils.render.view_set import Views
 from utils.render.views import mesh_box, wide_cameras
+from utils.report.figures.common import bare
 
 LIGHT = np.array([-0.5, 0.6, 0.62])  # direction towards the light: upper left, in front of the face
 AMBIENT = 0.25  # share of the light that comes from all directions
@@ -45,3 +51,14 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     for corner in place[faces].T:
         np.add.at(sums, corner, np.cross(b - a, c - a))  # its length is twice the area, which is the weight
     return (sums / (np.linalg.norm(sums, axis=1, keepdims=True) + 1e-12))[place]
+
+
+def turned(frame, views: Views):
+    """The frame with its mesh turned into the project's axes (`utils.render.axes`)."""
+    return replace(frame, vertices=frame.vertices @ AXES[views.axes].T.astype(np.float32))
+
+
+def draw_mesh(axis: plt.Axes, frame) -> None:
+    """The frame's mesh from the front, smoothly shaded."""
+    axis.imshow(shaded_mesh(frame.vertices, frame.faces))
+    bare(axis, f"mesh, {len(frame.vertices):,} vertices")

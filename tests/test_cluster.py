@@ -8,7 +8,6 @@ import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -111,16 +110,6 @@ def test_networks_trained_on_the_cluster_predict_as_those_trained_in_a_loop(clus
 # Start and end
 
 
-def test_the_address_is_read_when_the_file_of_the_scheduler_is_complete(tmp_path):
-    cluster = Cluster(tmp_path, 1)
-    cluster.started = [SimpleNamespace(poll=lambda: None)]  # a process that has not ended
-    for text in ("", '{"address": "tcp://127.'):
-        cluster.file.write_text(text)
-        assert cluster._announced() is None
-    cluster.file.write_text('{"address": "tcp://127.0.0.1:1"}')
-    assert cluster._announced() == "tcp://127.0.0.1:1"
-
-
 def test_a_scheduler_that_ends_at_once_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(Cluster, "_hire", lambda self: None)
     monkeypatch.setattr(processes.sys, "executable", "/bin/false")
@@ -150,17 +139,3 @@ def test_a_process_that_does_not_end_is_killed_with_its_children(tmp_path, monke
         end([process])
     assert process.returncode == -signal.SIGKILL
     wait_for(lambda: not child.is_running(), 60)
-
-
-def test_workers_are_ended_before_their_scheduler(tmp_path, monkeypatch):
-    ended = []
-    monkeypatch.setattr(processes, "end", ended.extend)
-    cluster = Cluster(tmp_path, 2)
-    cluster.started = ["scheduler", "worker", "another worker"]
-    cluster.__exit__()
-    assert ended == ["worker", "another worker", "scheduler"]
-
-
-def test_waiting_ends_with_an_error_after_the_given_time():
-    with pytest.raises(TimeoutError, match="in vain"):
-        wait_for(lambda: None, 0.05)

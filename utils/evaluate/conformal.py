@@ -29,12 +29,10 @@ def conformal_scores(oof: OutOfFold) -> pd.DataFrame:
     return pd.DataFrame({"class": np.array(oof.classes)[k], "value": value, "person": person[n], "score": score})
 
 
-def possible_values(
-    scores: pd.DataFrame, classes: Sequence[str], probability: np.ndarray, error: float = ERROR
-) -> np.ndarray:
+def possible_values(scores: pd.DataFrame, classes: Sequence[str], probability: np.ndarray) -> np.ndarray:
     """Whether no and yes are possible, (N, K, 2) bool, for probabilities (N, K) of clips of new people.
 
-    scores: from `conformal_scores`. A value is excluded if at most the share `error` of the people who showed it, the
+    scores: from `conformal_scores`. A value is excluded if at most the share ERROR of the people who showed it, the
     new person included, have a score as large as the clip's.
     """
     possible = np.empty((*probability.shape, 2), bool)
@@ -42,7 +40,7 @@ def possible_values(
         rows = scores[(scores["class"] == classes[k]) & (scores["value"] == value)]
         weight = 1 / rows.groupby("person")["score"].transform("size").to_numpy()
         as_far = rows["score"].to_numpy() >= np.abs(value - probability[:, k, None])
-        possible[:, k, value] = (as_far @ weight + 1) / (rows["person"].nunique() + 1) > error
+        possible[:, k, value] = (as_far @ weight + 1) / (rows["person"].nunique() + 1) > ERROR
     return possible
 
 

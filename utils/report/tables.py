@@ -30,7 +30,7 @@ def scores_with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "variant": table["variant"],
         "macro-UF1 [95%]": [score_span(row) for row in rows],
-        "less from scratch, paired [95%]": [
+        f"difference to {SCRATCH} [95%]": [
             "" if row["variant"] == SCRATCH else signed(row[f"difference{end}"] for end in ("", "_low", "_high"))
             for row in rows
         ],

@@ -236,9 +236,9 @@ def test_a_row_is_scored_on_every_picture_and_averaged_over_the_sources(sources,
     later = ["LDA [others]", "LDA [others, second phase]", "LDA [others, both phases]"]
     assert list(uf1.index) == ["LDA", *later, "LDA [all pictures]", "LDA + LDA [others]", rows[1]]
     assert uf1["LDA"] > 0.9 and uf1["LDA [others, second phase]"] > 0.9 and uf1["LDA [others]"] < 0.8
-    gain = table["value"]["LDA [others, both phases]", "pooled", "UF1 less the first phase's"]
+    gain = table["value"]["LDA [others, both phases]", "pooled", "UF1 minus the first phase's"]
     assert gain == pytest.approx(uf1["LDA [others, both phases]"] - uf1["LDA [others]"])
-    assert "UF1 less the first phase's" in capsys.readouterr().out
+    assert "UF1 minus the first phase's" in capsys.readouterr().out
 
 
 def test_sources_of_one_name_and_sources_without_a_table_are_refused(shared):

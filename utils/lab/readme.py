@@ -150,7 +150,7 @@ def real_skin(rows: pd.DataFrame) -> pd.DataFrame:
     texts = [signed(span) for span in rows[["lead", "lead_low", "lead_high"]].to_numpy()]
     leads = wide(rows, texts, "frames", "name")
     columns = {"photographs": leads["frames"], f"error, {ours}": mine["value"].map("{:.3f}".format).to_numpy()}
-    columns |= {f"{name} less that": leads[name] for name in theirs}
+    columns |= {f"{name} minus {ours}": leads[name] for name in theirs}
     for heading, measure in (("where skin moves", "moving_epe"), ("without the head's motion", "nonrigid_epe")):
         values = rows.pivot_table(measure, "frames", "name", sort=False)
         pairs = zip(values[ours], values[theirs].min(axis=1), strict=True)

@@ -46,10 +46,10 @@ def real_skin(setting: Setting) -> list[dict]:
     """Flow methods on photographs of real faces (those of `--faces DIR`, or else the public domain portrait of
     scikit-image) that exact warps move: bumps, thin plates, the face model's action units, a turning head. Value:
     end-point error over the face of a 256 px frame; moving, quiet: error over skin that truly moves by more than
-    0.3 px, and by less than 0.1 px; gross: share of errors over 1 px; nonrigid epe: error of the flow less the head's
+    0.3 px, and by less than 0.1 px; gross: share of errors over 1 px; nonrigid epe: error of the flow minus the head's
     motion; kept peak: the share of a local push of 0.7 px that the method finds. Ratio: the row's error divided by the
-    error of FaceFlow. Lead: the row's error less the error of FaceFlow, with its 95% interval by bootstrap over people;
-    it is positive where FaceFlow is nearer the truth. real_skin.png shows some of the flows."""
+    error of FaceFlow. Lead: the row's error minus FaceFlow's, with its 95% interval by bootstrap over people.
+    It is positive where FaceFlow is nearer the truth. real_skin.png shows some of the flows."""
     people = portraits(setting.faces)
     conditions = list(CONDITIONS)[: setting.count(len(CONDITIONS), 2)]
     task = partial(condition_errors, people, setting.count(2, 1))

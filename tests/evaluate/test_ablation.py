@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from utils.config import load_config
-from utils.evaluate.ablation import MEANS, ablate
+from utils.evaluate.ablation import MEANS, ablate, ablate_inputs
 from utils.evaluate.baselines import all_ones
 from utils.evaluate.held_out import Plan, learners
 from utils.evaluate.protocol import check_paired
@@ -25,6 +25,7 @@ from utils.evaluate.rows import (
     SCRATCH,
     SVM,
     TUNED_GENTLY,
+    UNSTABILISED,
     ZERO_SHOT,
 )
 from utils.train.decision import Thresholds
@@ -185,3 +186,22 @@ def test_the_headline_rows_are_those_that_the_readme_shows(samples, tmp_path, mo
     monkeypatch.setattr("utils.evaluate.ablation.baselines", lambda: {SVM: zeros(), "LDA": zeros()})
     rows = ablate(config, samples)
     assert set(rows) == set(HEADLINE) - {"STSTNet", PAPER_NETWORK, PAPER_METHOD, EVERY_LABEL}
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("ablation_rows=headline", {PAPER_METHOD: 1}),
+        ("ablation_rows=all", {PAPER_METHOD: 1, UNSTABILISED: 2, "flow by dis": 3, "flow by farneback": 4}),
+        ("ablation_rows=all views=split", {PAPER_METHOD: 1, "flow by dis": 3, "flow by farneback": 4}),
+    ],
+)
+def test_each_row_of_other_inputs_sees_its_own_and_the_headline_has_the_papers_alone(monkeypatch, setting, expected):
+    numbers = {"dis": 3, "farneback": 4}
+    monkeypatch.setattr("utils.evaluate.ablation.paper_samples", lambda *_: 1)
+    monkeypatch.setattr("utils.evaluate.ablation.unstabilised_samples", lambda *_: 2)
+    monkeypatch.setattr("utils.evaluate.ablation.samples_with_flow", lambda config, data, method: numbers[method])
+    monkeypatch.setattr(
+        "utils.evaluate.ablation.held_out_rows", lambda plan, samples, rows, *_: dict.fromkeys(rows, samples)
+    )
+    assert ablate_inputs(load_config("demo", setting), None) == expected

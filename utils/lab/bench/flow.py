@@ -67,7 +67,7 @@ def make_pairs(
         contraction = (act.expression if quiet_eyes else act.contraction)[moments]
         performed = Performed(face_shapes(identity, contraction), act.angles[moments], act.shift[moments])
         flickering = replace(conditions, flicker=act.confounders["flicker"])
-        pairs += _pairs_of(record_clip(identity, performed, albedo, 1, rng, flickering))
+        pairs += _pairs_of(record_clip(performed, albedo, 1, rng, flickering))
     return pairs
 
 

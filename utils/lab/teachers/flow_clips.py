@@ -14,7 +14,7 @@ from utils.config import Config
 from utils.flow.truth import exact_flows
 from utils.render.renderer import TexturedMesh, get_renderer
 from utils.render.views import view_cameras
-from utils.synthetic.face_model import Identity, load_face_model
+from utils.synthetic.face_model import load_face_model
 from utils.synthetic.performance import move_head
 from utils.synthetic.photography import SENSOR_NOISE, photograph, scanner_surface, scanner_uv
 
@@ -54,7 +54,6 @@ class FlowClip(NamedTuple):
 
 
 def record_clip(
-    identity: Identity,
     act: Performed,
     albedo: np.ndarray,
     light_seed: int,

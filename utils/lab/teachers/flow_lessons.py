@@ -56,7 +56,7 @@ def pairs_of_person(seed: int, person: int) -> dict[str, np.ndarray]:
         yaw = rng.uniform(0, YAW_DEG) if number % 2 else YAW_DEG  # every other clip is seen more from the front
         # Without noise, which `flow_degradation` adds after it has warped the pictures
         conditions = Conditions(SIZE, 0.0, bool(rng.random() < 0.5), stabilised=number // 2 == 0, yaw_deg=yaw)
-        clip = record_clip(identity, act, albedo, light, rng, conditions, truth_size=OUT)
+        clip = record_clip(act, albedo, light, rng, conditions, truth_size=OUT)
         grey = clip.grey().swapaxes(0, 1)  # (V, T, S, S)
         flow, nonrigid = (np.moveaxis(maps, -1, 2).astype(np.float16) for maps in (clip.flow, clip.nonrigid))
         clips.append((grey[:, :-1], grey[:, 1:], flow, nonrigid, clip.visible))

@@ -78,7 +78,7 @@ def rendered_flow(n_clips: int, seed: int, method: str) -> tuple[np.ndarray, np.
         shapes = face_shapes(identity, act.contraction[act.course.moments])
         still = Performed(shapes, np.repeat(act.angles[:1], 3, 0), np.zeros((3, 3)))
         light_seed, conditions = int(rng.integers(2**31)), Conditions(CROP, flicker=act.confounders["flicker"])
-        clip = record_clip(identity, still, paint_skin(identity, rng), light_seed, rng, conditions)
+        clip = record_clip(still, paint_skin(identity, rng), light_seed, rng, conditions)
         visible = clip.visible[:, 0]
         true.append(flow_maps(clip.flow, visible, SIZE)[:, :, :2])
         estimates.append(flow_maps(phase_flows(clip.frames, (0, 1, 2), method), visible, SIZE))
